@@ -1,0 +1,29 @@
+"""Errors that a user can mend. The command line prints their message, without a traceback, and exits with 2.
+
+A message states what was expected, what was received, where, and what to do. Broken internal invariants are
+`assert`ed instead.
+"""
+
+
+class RobolearnError(Exception):
+    """Base of every error that is the input's fault and not ours."""
+
+
+class ConfigError(RobolearnError):
+    """A configuration value, key or file is wrong."""
+
+
+class DatasetError(RobolearnError):
+    """A dataset file is missing, damaged or not what the caller needs."""
+
+
+class TaskError(RobolearnError):
+    """An environment, task or expert is unknown or behaves against its contract."""
+
+
+class PolicyError(RobolearnError):
+    """A policy folder is damaged, or a policy does not fit the data or the task."""
+
+
+class TrainingError(RobolearnError):
+    """A training run cannot start, resume or go on (for example: the loss is not finite)."""
