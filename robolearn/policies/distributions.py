@@ -1,0 +1,61 @@
+"""Action distributions over chunks of Tp steps, as exact-likelihood heads return them for PPO and SAC."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from robolearn.policies.noise import Noise
+
+
+class ActionDistribution(ABC):
+    """A density over action chunks, one per batch row.
+
+    Log-probabilities are joint over the chunk. `valid` (B, Tp) leaves steps out (they are marginalised: integrated
+    over, not set to zero), as for windows that reach past an episode's end or chunks that are executed in part.
+    """
+
+    reparameterised: bool = False
+    """Whether `sample` carries gradients to the parameters (SAC's actor loss needs it)."""
+
+    @abstractmethod
+    def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, Tp, A) -> (B,), in nats, of the density (or probability mass) with respect to the actions given."""
+
+    @abstractmethod
+    def sample(self, noise: Noise) -> Tensor:
+        """(B, Tp, A), unclipped: what `log_prob` is to be asked for. Clip only what goes to the environment."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """(B, Tp, A): the most likely chunk, or the heaviest component's mean for a mixture."""
+
+    def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
+        """(B,) in nats; a Monte Carlo estimate unless the distribution knows better."""
+        draws = [self.sample(noise) for _ in range(samples)]
+        return -torch.stack([self.log_prob(draw) for draw in draws]).mean(0)
+
+
+class AffineDistribution(ActionDistribution):
+    """`offset + scale * x` of a base distribution's x; scale and offset have shape (A,)."""
+
+    def __init__(self, base: ActionDistribution, offset: Tensor, scale: Tensor) -> None:
+        self.base, self.offset, self.scale = base, offset, scale
+        self.reparameterised = base.reparameterised
+
+    def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
+        steps = actions.shape[-2] if valid is None else valid.sum(-1)
+        inner = self.base.log_prob((actions - self.offset) / self.scale, valid)
+        return inner - steps * self.scale.abs().log().sum()
+
+    def sample(self, noise: Noise) -> Tensor:
+        return self.offset + self.scale * self.base.sample(noise)
+
+    def mode(self) -> Tensor:
+        return self.offset + self.scale * self.base.mode()
+
+    def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
+        base = self.base.entropy(noise, samples)
+        return base + self.base.mode().shape[-2] * self.scale.abs().log().sum()

@@ -1,0 +1,43 @@
+"""The action head: from features to action chunks. One file per head beside this one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from robolearn.policies.distributions import ActionDistribution
+from robolearn.policies.noise import Noise
+
+
+class Head(nn.Module, ABC):
+    """Maps features (B, D) to action chunks (B, Tp, A) in normalised units.
+
+    Built as `Head(config, feature_size=D, pred_steps=Tp, action_size=A)`. A head may hold any network of its own
+    (a diffusion head holds its denoiser), but knows neither observations nor normalisers.
+    """
+
+    exact_likelihood: bool = False
+    """Whether `distribution` exists."""
+
+    @abstractmethod
+    def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss per row and metrics.
+
+        Args:
+            features: (B, D).
+            actions: (B, Tp, A), normalised.
+            valid: (B, Tp) bool; invalid steps must not contribute.
+
+        Returns:
+            (B,) losses (negative log-likelihood or its bound, or the error), averaged over the valid steps so that
+            the figure does not depend on Tp; and scalar metrics by name, detached.
+        """
+
+    @abstractmethod
+    def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
+        """(B, D) -> (B, Tp, A), normalised. Deterministic means the mode, or a fixed-noise sample."""
+
+    def distribution(self, features: Tensor) -> ActionDistribution:
+        """The density over (B, Tp, A), normalised units; exact-likelihood heads only."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact likelihood")

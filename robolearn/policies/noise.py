@@ -1,0 +1,51 @@
+"""Where a policy's randomness comes from.
+
+Every head draws through a `Noise`, so that a caller decides what a draw depends on: one generator for the whole batch
+(training, RL) or one generator per row (evaluation, where an episode's actions must not depend on which other
+episodes happen to share its batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+
+class Noise(Protocol):
+    """Draws of shape (B, *shape)."""
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Standard normal (B, *shape)."""
+        ...
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        """Uniform on [0, 1), (B, *shape)."""
+        ...
+
+
+class BatchNoise:
+    """One generator for all rows; None uses torch's global one."""
+
+    def __init__(self, batch_size: int, device: torch.device | str, generator: torch.Generator | None = None) -> None:
+        self.batch_size, self.device, self.generator = batch_size, device, generator
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(self.batch_size, *shape, device=self.device, generator=self.generator)
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(self.batch_size, *shape, device=self.device, generator=self.generator)
+
+
+class RowNoise:
+    """One generator per row, so that a row's draws depend on its own generator alone."""
+
+    def __init__(self, generators: Sequence[torch.Generator], device: torch.device | str) -> None:
+        self.generators, self.device = generators, device
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in self.generators]).to(self.device)
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self.generators]).to(self.device)
