@@ -1,0 +1,96 @@
+"""What names an environment: one torch-free dataclass for YAML, the command line and dataset files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from robolearn.errors import ConfigError
+
+GYM_PREFIX = "gym:"
+GYM_TYPE, OTHER_TYPE = 2, 3
+"""robomimic's environment types, as its tools expect them under `env_args`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """A task by name, with everything that changes what its episodes are."""
+
+    id: str
+    """A task of robolearn's own (`robolearn tasks` lists them), or `gym:` and a Gymnasium id."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Passed to the environment's constructor: `--task.kwargs.env_name pick-place-v3`."""
+    max_steps: int | None = None
+    """Steps until an episode is truncated; none takes the environment's own limit."""
+    success_key: str | None = None
+    """Entry of `info` that says whether the task is solved; none looks for `is_success` and `success`."""
+    success_threshold: float | None = None
+    """Return or reward (see `success_measure`) from which an episode counts as solved, instead of `success_key`."""
+    success_measure: Literal["return", "reward"] = "return"
+    """What `success_threshold` is compared with: the return so far, or the reward of a single step."""
+    terminate_on_success: bool = True
+    """End an episode where the task is solved, also where the environment would go on."""
+    action_limit: float | None = None
+    """Limit of the action dimensions that the environment leaves unbounded."""
+    obs_keys: tuple[str, ...] = ()
+    """Observation keys to keep, in this order; none keeps all."""
+    workers: int | None = None
+    """How many workers share the environments; none takes one for each processor core."""
+    worker_kind: Literal["process", "thread", "sync"] = "process"
+    """Worker processes, threads (for environments that release the GIL), or no workers at all."""
+
+    def __post_init__(self) -> None:
+        if not self.id or self.id == GYM_PREFIX:
+            raise ConfigError(f"the task id must name a task, received {self.id!r}; `robolearn tasks` lists them")
+        for name in ("max_steps", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, received {value}")
+        if self.action_limit is not None and not 0.0 < self.action_limit < float("inf"):
+            raise ConfigError(f"action_limit must be positive and finite, received {self.action_limit}")
+        if self.success_key is not None and self.success_threshold is not None:
+            raise ConfigError(
+                f"success is read from success_key or from success_threshold, received both "
+                f"({self.success_key!r} and {self.success_threshold}); drop one"
+            )
+
+    @property
+    def gym_id(self) -> str | None:
+        """The Gymnasium id, or None for a task of robolearn's own."""
+        return self.id.removeprefix(GYM_PREFIX) if self.id.startswith(GYM_PREFIX) else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was set besides `id`, `kwargs` and the workers: the part that changes the episodes."""
+        plain = {"id", "kwargs", "workers", "worker_kind"}
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
+        return {name: value for name, value in changed.items() if value != getattr(TaskConfig, name, ())}
+
+    def env_args(self) -> dict[str, Any]:
+        """The task as robomimic's `env_args` (JSON-serialisable); inverse of `from_env_args`.
+
+        robomimic's own keys come first; what only robolearn knows is under `robolearn`.
+        """
+        gym_id = self.gym_id
+        args = {
+            "env_name": gym_id or self.id,
+            "type": GYM_TYPE if gym_id else OTHER_TYPE,
+            "env_kwargs": dict(self.kwargs),
+        }
+        options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        return args | ({"robolearn": options} if options else {})
+
+    @classmethod
+    def from_env_args(cls, env_args: Mapping[str, Any]) -> TaskConfig:
+        """The task that a dataset file or a policy names in its `env_args`. Raises ConfigError on a malformed one."""
+        try:
+            name, kwargs = str(env_args["env_name"]), dict(env_args.get("env_kwargs") or {})
+            options = dict(env_args.get("robolearn") or {})
+            prefix = GYM_PREFIX if int(env_args.get("type", OTHER_TYPE)) == GYM_TYPE else ""
+            options["obs_keys"] = tuple(options.get("obs_keys", ()))
+            return cls(id=prefix + name, kwargs=kwargs, **options)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"env_args must hold env_name, type and env_kwargs, received {dict(env_args)} ({error!r})"
+            ) from None
