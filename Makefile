@@ -1,0 +1,55 @@
+# make demo   set everything up and run the whole line once, on CPU, in under 15 minutes
+# make test   the fast tests        make test-slow   the slow ones
+# make check  formatting, lint and types
+# make lock   resolve the dependencies anew into requirements.lock
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
+
+# The tests run two processes side by side; each must not take every core for itself.
+TEST_ENV := OMP_NUM_THREADS=1 MUJOCO_GL=$(MUJOCO_GL)
+JOBS     ?= 2
+
+.PHONY: setup demo check test test-slow format lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "robolearn needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/robolearn demo
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+test: $(READY)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-slow: $(READY)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow and not gpu" --timeout 3600
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  $(foreach e,$(subst $(comma), ,$(EXTRAS)),--extra $(e)) -o requirements.lock
+	sed -i 's/+cpu$$//' requirements.lock  # any build of that torch will do
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+
+comma := ,
