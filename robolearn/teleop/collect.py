@@ -69,9 +69,9 @@ def collect(
     finished: dict[int, Episode] = {}
     next_out = 0
     idle = np.ones(env.num_envs, bool)
-    states = None
+    obs: Observation = {}
     while True:
-        obs = _start(env, driver, queue, slots, idle)
+        obs = _start(env, driver, queue, slots, idle, obs)
         running = np.array([slot is not None for slot in slots])
         if not running.any():
             break
@@ -81,6 +81,7 @@ def collect(
         began = time.perf_counter()
         step = env.step(decision.actions, mask)
         rows = _Rows.of(obs, decision, step, states)
+        obs = step.obs
         on_step(int(running.sum()))
         idle = np.zeros(env.num_envs, bool)
         for i, slot in enumerate(slots):
@@ -101,8 +102,9 @@ def _start(
     queue: Iterator[tuple[int, int]],
     slots: list[_Slot | None],
     idle: np.ndarray,
+    obs: Observation,
 ) -> Observation:
-    """Give each idle environment the next seed; returns the current observation of all."""
+    """Give each idle environment the next seed; returns the observation to act on."""
     mask = np.zeros(env.num_envs, bool)
     seeds: list[int] = []
     for i in np.flatnonzero(idle):
@@ -112,9 +114,10 @@ def _start(
         slots[i] = _Slot(order, seed)
         mask[i] = True
         seeds.append(seed)
+    if not seeds:
+        return obs
     device_mask = torch.as_tensor(mask, device=env.device)
-    if seeds:
-        driver.reset(seeds, device_mask)
+    driver.reset(seeds, device_mask)
     return env.reset(seeds, device_mask)
 
 

@@ -1,0 +1,93 @@
+"""Record an expert's demonstrations into one dataset file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from robolearn.datasets.writer import DatasetWriter
+from robolearn.envs.experts import NoisyExpert, make_expert
+from robolearn.envs.make import make
+from torch import Tensor
+
+from robolearn.envs.base import Observation, VectorEnv
+from robolearn.errors import TaskError
+from robolearn.specs import ActionMode, Episode, EpisodeInfo
+from robolearn.teleop.collect import Decision, collect
+from robolearn.teleop.config import RecordConfig
+from robolearn.training.progress import Progress
+
+
+class ExpertDriver:
+    """The expert drives; its action without noise is the label."""
+
+    def __init__(self, expert: NoisyExpert) -> None:
+        self.expert = expert
+
+    def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
+        self.expert.reset(seeds, mask)
+
+    def decide(self, obs: Observation) -> Decision:
+        actions = self.expert.act(obs)
+        modes = torch.full((len(actions),), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
+        return Decision(actions=actions, modes=modes, expert_actions=self.expert.label)
+
+
+def record(config: RecordConfig) -> Path:
+    """Record as `config` says and return the file.
+
+    Episodes are kept in order of their seeds, so the file does not depend on `num_envs`. Every kept episode is
+    committed at once; an interruption loses only those in progress.
+
+    Raises TaskError where the expert solves too few episodes.
+    """
+    path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
+    with make(config.task, config.num_envs) as env, open_writer(path, env, config.task.id, config.append) as writer:
+        driver = ExpertDriver(NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed))
+        seeds = range(config.seed, config.seed + config.attempts)
+        kept = attempts = 0
+        with Progress("record", config.episodes, unit="demo") as progress:
+            for episode in collect(env, driver, seeds, info=_describe(config.expert)):
+                attempts += 1
+                if episode.info.success or config.keep_failures:
+                    writer.write_episode(episode)
+                    kept += 1
+                progress.update(kept, note=f"{attempts - kept} failed")
+                if kept == config.episodes:
+                    return path
+    raise TaskError(
+        f"the expert {config.expert!r} solved {kept} of {attempts} attempts at {config.task.id}, fewer than the "
+        f"{config.episodes} demonstrations asked for; {path} holds those. Raise --max_attempts, lower --action_noise "
+        "or pass --keep_failures"
+    )
+
+
+def open_writer(path: Path, env: VectorEnv, task: str, append: bool = False) -> DatasetWriter:
+    """A writer for episodes of `env`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return DatasetWriter(
+        path,
+        task=task,
+        env_args=env.env_args,
+        control_hz=env.control_hz,
+        action_spec=env.action_spec,
+        observation_spec=env.observation_spec,
+        append=append,
+    )
+
+
+def default_name(config: RecordConfig) -> str:
+    """A file name from the task and the environment it makes."""
+    words = [config.task.id.removeprefix("gym:"), *(v for v in config.task.kwargs.values() if isinstance(v, str))]
+    return "_".join(words).replace("/", "_").lower()
+
+
+def _describe(operator: str):  # type: ignore[no-untyped-def]
+    def info(seed: int, success: bool) -> EpisodeInfo:
+        return EpisodeInfo(success=success, seed=seed, source="demo", operator=f"expert:{operator}", device="script")
+
+    return info
+
+
+__all__ = ["Episode", "ExpertDriver", "default_name", "open_writer", "record"]
