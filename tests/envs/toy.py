@@ -13,7 +13,7 @@ Ids, also from worker processes (Gymnasium imports the module before the colon):
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -33,7 +33,7 @@ class PointReach(gym.Env[np.ndarray, np.ndarray]):
     the unit action 0 keeps still; reward 1 on success, else 0; terminates only where `terminates` says so.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, tolerance: float = 0.05, terminates: bool = False, render_mode: str | None = None) -> None:
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float64)
@@ -71,7 +71,7 @@ def point_reach_expert(state: np.ndarray) -> np.ndarray:
 class Counter(gym.Env[np.ndarray, np.ndarray]):
     """Observation (seed % 1000, step, sum of actions), reward = step; terminates after `end` steps where given."""
 
-    metadata = {"render_modes": [], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 20}
 
     def __init__(self, end: int | None = None) -> None:
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -84,7 +84,7 @@ class Counter(gym.Env[np.ndarray, np.ndarray]):
         return self.state.astype(np.float32), {}
 
     def step(self, action: np.ndarray):
-        self.state = self.state + (0.0, 1.0, float(action[0]))
+        self.state = self.state + np.array([0.0, 1.0, float(action[0])])
         count = self.state[1]
         return self.state.astype(np.float32), count, count == self.end, False, {}
 
@@ -92,7 +92,7 @@ class Counter(gym.Env[np.ndarray, np.ndarray]):
 class Walk(gym.Env[int, int]):
     """Seven cells, start in the middle, actions left and right, reward 1 at the right end; both ends terminate."""
 
-    metadata = {"render_modes": [], "render_fps": 1}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 1}
 
     def __init__(self) -> None:
         self.observation_space = gym.spaces.Discrete(7)
@@ -119,13 +119,15 @@ class Unbounded(Counter):
 class Nested(gym.Env[dict[str, Any], np.ndarray]):
     """A nested observation of every supported kind, and an action of shape (2, 2)."""
 
-    metadata = {"render_modes": [], "render_fps": 5}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [], "render_fps": 5}
 
     def __init__(self) -> None:
         box = gym.spaces.Box
         self.observation_space = gym.spaces.Dict(
             {
-                "robot": gym.spaces.Dict({"joints": box(-1, 1, (2, 2), np.float64), "mode": gym.spaces.Discrete(3, start=1)}),
+                "robot": gym.spaces.Dict(
+                    {"joints": box(-1, 1, (2, 2), np.float64), "mode": gym.spaces.Discrete(3, start=1)}
+                ),
                 "camera": box(0, 255, (4, 6, 3), np.uint8),
                 "chw": box(0, 255, (1, 5, 7), np.uint8),
                 "buttons": gym.spaces.MultiBinary(2),
@@ -174,9 +176,9 @@ class Faulty(Counter):
         return obs, reward, terminated, truncated, info
 
 
-gym.register("toy/PointReach-v0", PointReach, max_episode_steps=50)
-gym.register("toy/Counter-v0", Counter, max_episode_steps=10)
-gym.register("toy/Walk-v0", Walk, max_episode_steps=100)
-gym.register("toy/Unbounded-v0", Unbounded, max_episode_steps=10)
-gym.register("toy/Nested-v0", Nested, max_episode_steps=10)
-gym.register("toy/Faulty-v0", Faulty, max_episode_steps=10)
+gym.register("toy/PointReach-v0", f"{__name__}:PointReach", max_episode_steps=50)
+gym.register("toy/Counter-v0", f"{__name__}:Counter", max_episode_steps=10)
+gym.register("toy/Walk-v0", f"{__name__}:Walk", max_episode_steps=100)
+gym.register("toy/Unbounded-v0", f"{__name__}:Unbounded", max_episode_steps=10)
+gym.register("toy/Nested-v0", f"{__name__}:Nested", max_episode_steps=10)
+gym.register("toy/Faulty-v0", f"{__name__}:Faulty", max_episode_steps=10)

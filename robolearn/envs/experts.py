@@ -1,0 +1,135 @@
+"""Experts by name: entry points of the group `robolearn.experts`, `module:callable`, or the one a task brings along."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robolearn.envs.base import Expert, Observation, VectorEnv
+from robolearn.envs.metaworld import PREFIX as METAWORLD
+from robolearn.errors import TaskError
+
+EXPERTS = "robolearn.experts"
+
+
+def make_expert(name: str, env: VectorEnv) -> Expert:
+    """The expert called `name` for the task that `env` runs.
+
+    Args:
+        name: "auto" (the task's own: Meta-World's scripted policies, or `env.expert()`), an entry point of the group
+            `robolearn.experts` (a factory `(env) -> Expert`), or "module:callable". The callable takes one observation
+            (a dict of arrays, or the bare array where there is only the key "state") and returns one physical action;
+            a class is instantiated once per environment, and its `reset()`, where it has one, is called per episode.
+    """
+    if name == "auto":
+        return _own_expert(env)
+    if ":" in name:
+        return CallableExpert(env, _import(name))
+    points = {point.name: point for point in entry_points(group=EXPERTS)}
+    if name in points:
+        return points[name].load()(env)
+    close = difflib.get_close_matches(name, points, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: auto, {', '.join(sorted(points))}"
+    raise TaskError(f"unknown expert {name!r}; {hint} (or give module:callable)")
+
+
+class CallableExpert:
+    """A function of one observation, or one instance of a class per environment, as an Expert."""
+
+    def __init__(self, env: VectorEnv, function: Callable[..., Any]) -> None:
+        self._env = env
+        made = [function() if isinstance(function, type) else function for _ in range(env.num_envs)]
+        if wrong := next((f for f in made if not callable(f)), None):
+            raise TaskError(f"an expert must be callable with an observation, received a {type(wrong).__name__}")
+        self._functions = made
+        self._flat = list(env.observation_spec) == ["state"]
+
+    def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:
+        for index, function in enumerate(self._functions):
+            if (mask is None or mask[index]) and hasattr(function, "reset"):
+                function.reset()
+
+    def act(self, obs: Observation) -> torch.Tensor:
+        arrays = {key: value.detach().cpu().numpy() for key, value in obs.items()}
+        size = self._env.action_spec.size
+        actions = np.empty((self._env.num_envs, size), np.float32)
+        for index, function in enumerate(self._functions):
+            row = {key: value[index] for key, value in arrays.items()}
+            action = np.asarray(function(row["state"] if self._flat else row), np.float32)
+            if action.shape != (size,) or not np.isfinite(action).all():
+                raise TaskError(
+                    f"the expert must return {size} finite numbers, received {action.tolist()} for environment {index}"
+                )
+            actions[index] = action
+        return torch.from_numpy(self._env.action_spec.to_unit(actions)).to(self._env.device)
+
+
+class NoisyExpert:
+    """An expert whose executed actions carry Gaussian noise, while `label` keeps what it meant.
+
+    The noise of an episode depends only on (`seed`, the episode's seed, the step), so recordings repeat exactly however
+    many environments there are. `std` is in units of the [-1, 1] action.
+    """
+
+    label: torch.Tensor
+    """(N, A): the clean action of the last `act`."""
+
+    def __init__(self, expert: Expert, std: float, seed: int = 0) -> None:
+        if not (np.isfinite(std) and std >= 0.0):
+            raise TaskError(f"the action noise must be a standard deviation of at least 0, received {std}")
+        self._expert, self._std, self._seed = expert, std, seed
+        self._streams: dict[int, np.random.Generator] = {}
+
+    def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:
+        self._expert.reset(seeds, mask)
+        indices = range(len(seeds)) if mask is None else mask.nonzero().flatten().tolist()
+        for index, episode in zip(indices, seeds, strict=True):
+            self._streams[index] = np.random.default_rng([self._seed, episode])
+
+    def act(self, obs: Observation) -> torch.Tensor:
+        self.label = self._expert.act(obs)
+        N, A = self.label.shape
+        noise = np.zeros((N, A), np.float32)
+        for index, stream in self._streams.items():
+            noise[index] = stream.standard_normal(A)
+        return (self.label + self._std * torch.from_numpy(noise).to(self.label)).clamp(-1.0, 1.0)
+
+
+def _own_expert(env: VectorEnv) -> Expert:
+    if str(env.env_args["env_name"]).startswith(METAWORLD):
+        return make_expert("metaworld", env)
+    own = getattr(env, "expert", None)
+    if own is None:
+        raise TaskError(
+            f"{env.env_args['env_name']} brings no expert of its own; name one with --expert "
+            f"(an entry point of the group {EXPERTS}, or module:callable)"
+        )
+    return own()
+
+
+def _import(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        here = [Path.cwd() / f"{error.name}.py", Path.cwd() / str(error.name)]
+        if error.name != module_name.partition(".")[0] or not any(path.exists() for path in here):
+            raise TaskError(f"the expert {name!r} cannot be imported: {error}") from None
+        sys.path.insert(0, str(Path.cwd()))  # a script's own folder, as `python -m` would have it
+        module = importlib.import_module(module_name)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        close = difflib.get_close_matches(attribute, known, n=1)
+        raise TaskError(
+            f"{module_name} has no callable {attribute!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+    return found

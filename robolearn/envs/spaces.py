@@ -1,0 +1,135 @@
+"""Gymnasium spaces as robolearn specs: what each observation becomes, and which actions can be scaled to [-1, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from robolearn.errors import TaskError
+from robolearn.specs import ActionSpec, ArraySpec
+
+Convert = Callable[[Any], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationLeaf:
+    """One key of the flattened observation and how to read it out of what the environment returns."""
+
+    key: str
+    spec: ArraySpec
+    path: tuple[Any, ...]
+    convert: Convert
+
+    def write(self, obs: Any, row: np.ndarray) -> None:
+        """Write this key of one observation into `row`, of the spec's shape."""
+        for part in self.path:
+            obs = obs[part]
+        row[...] = self.convert(obs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionLayout:
+    """How a row of A physical values becomes the environment's action."""
+
+    spec: ActionSpec | None
+    """None where actions are discrete."""
+    discrete: int | None
+    """Number of discrete actions, else None."""
+    to_env: Callable[[np.ndarray], Any]
+    """(A,) float32 physical values, or (1,) int64 -> the action that `env.step` takes."""
+
+
+def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
+    """The keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
+
+    A bare Box is called "state", or "image" where it is one. `keep` selects and orders the keys.
+    """
+    leaves = {leaf.key: leaf for leaf in _leaves(space, ())}
+    if missing := [key for key in keep if key not in leaves]:
+        raise TaskError(f"obs_keys {missing} are not observed; this environment observes {list(leaves)}")
+    return [leaves[key] for key in keep or leaves]
+
+
+def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayout:
+    """The action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return ActionLayout(spec=None, discrete=int(space.n), to_env=lambda row: int(row[0]) + start)
+    if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
+        raise TaskError(
+            f"actions must be a Box of floats or Discrete, received {space}; "
+            "wrap the environment in gymnasium.wrappers.TransformAction to turn its actions into one of these"
+        )
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    if limit is not None:
+        low, high = np.where(np.isfinite(low), low, -limit), np.where(np.isfinite(high), high, limit)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        unbounded = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high))).tolist()
+        raise TaskError(
+            f"actions are scaled from [-1, 1] to the limits of the action space, but dimensions {unbounded} of {space} "
+            "have none; set --task.action_limit (for example 1.0), or wrap the environment in "
+            "gymnasium.wrappers.RescaleAction or TransformAction with a finite Box"
+        )
+    spec = ActionSpec(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    shape, dtype = space.shape, space.dtype
+    low, high = space.low, space.high  # float32 arithmetic may step outside by one ulp, which some environments refuse
+    return ActionLayout(
+        spec=spec, discrete=None, to_env=lambda row: np.clip(row.reshape(shape).astype(dtype), low, high)
+    )
+
+
+def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationLeaf]:
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        items: Any = space.spaces.items() if isinstance(space.spaces, Mapping) else enumerate(space.spaces)
+        for name, part in items:
+            yield from _leaves(part, (*path, name))
+        return
+    spec, convert = _convert(space, "/".join(map(str, path)) or "the observation")
+    key = "/".join(map(str, path)) or ("image" if spec.is_image else "state")
+    yield ObservationLeaf(key=key, spec=spec, path=path, convert=convert)
+
+
+def _convert(space: spaces.Space, name: str) -> tuple[ArraySpec, Convert]:
+    if isinstance(space, spaces.Box):
+        return _image(space.shape) if _is_image(space) else (_vector(space), lambda value: np.reshape(value, -1))
+    if isinstance(space, spaces.Discrete):
+        n, start = int(space.n), int(space.start)
+        return ArraySpec(shape=(n,)), lambda value: np.eye(n, dtype=np.float32)[int(value) - start]
+    if isinstance(space, spaces.MultiBinary):
+        return _vector(space), lambda value: np.reshape(value, -1)
+    if isinstance(space, spaces.MultiDiscrete):
+        counts, start = space.nvec.reshape(-1), space.start.reshape(-1)
+        rows = np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+        def one_hot(value: Any) -> np.ndarray:
+            out = np.zeros(int(counts.sum()), np.float32)
+            out[rows + np.reshape(value, -1) - start] = 1.0
+            return out
+
+        return ArraySpec(shape=(int(counts.sum()),)), one_hot
+    raise TaskError(
+        f"{name} is a {type(space).__name__} space, which cannot become a fixed-size array; "
+        "select other keys with --task.obs_keys or wrap the environment in gymnasium.wrappers.TransformObservation"
+    )
+
+
+def _vector(space: spaces.Space) -> ArraySpec:
+    assert space.shape is not None
+    return ArraySpec(shape=(int(np.prod(space.shape, dtype=np.int64)),))
+
+
+def _is_image(space: spaces.Box) -> bool:
+    return space.dtype == np.uint8 and len(space.shape) in (2, 3)
+
+
+def _image(shape: tuple[int, ...]) -> tuple[ArraySpec, Convert]:
+    """uint8 pictures as HWC, also where the environment gives HW or CHW."""
+    if len(shape) == 2:
+        return ArraySpec(shape=(*shape, 1), dtype="uint8"), lambda value: np.asarray(value)[..., None]
+    if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        return ArraySpec(shape=(*shape[1:], shape[0]), dtype="uint8"), lambda value: np.moveaxis(value, 0, 2)
+    return ArraySpec(shape=shape, dtype="uint8"), np.asarray
