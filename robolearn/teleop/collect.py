@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robolearn.envs.base import Observation, Step, VectorEnv
 from robolearn.errors import TaskError
-from robolearn.specs import Episode, EpisodeInfo, Event
+from robolearn.specs import Episode, EpisodeInfo, Event, EventKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Decision:
     """(N, A), the labels; None where nobody labels."""
     gate: Tensor | None = None
     """(N,), the gate's score; None where no gate runs."""
-    events: tuple[tuple[int, Event], ...] = ()
-    """(environment index, event) of this step."""
+    events: tuple[tuple[int, EventKind, str], ...] = ()
+    """(environment index, kind, reason) of what happened just before this step."""
 
 
 class Driver(Protocol):
@@ -130,7 +130,7 @@ class _Rows:
     per_step: dict[str, np.ndarray]
     done: np.ndarray
     success: np.ndarray
-    events: tuple[tuple[int, Event], ...]
+    events: tuple[tuple[int, EventKind, str], ...]
 
     @classmethod
     def of(cls, obs: Observation, decision: Decision, step: Step, states: np.ndarray | None) -> _Rows:
@@ -177,7 +177,11 @@ class _Slot:
         for name, value in rows.per_step.items():
             self.per_step.setdefault(name, []).append(value[i].copy())
         self.times.append(now)
-        self.events += [event for index, event in rows.events if index == i]
+        self.events += [
+            Event(step=len(self.times) - 1, time_s=now - self.times[0], kind=kind, reason=reason)
+            for index, kind, reason in rows.events
+            if index == i
+        ]
         self.success |= bool(rows.success[i])
 
     def episode(self, rows: _Rows, i: int, info: Callable[[int, bool], EpisodeInfo]) -> Episode:
