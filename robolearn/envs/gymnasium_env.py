@@ -115,7 +115,9 @@ class GymVectorEnv:
     def get_states(self) -> np.ndarray | None:
         if self._facts["state_size"] is None:
             return None
-        self._run("get_states", self._started)
+        if not self._rows.track_states[0]:  # from the first call on, every step delivers them along with the rest
+            self._rows.track_states[0] = True
+            self._run("get_states", self._started)
         return self._rows.states.copy()
 
     def set_states(self, states: np.ndarray, mask: torch.Tensor | None = None) -> Observation:

@@ -41,6 +41,8 @@ class Rows:
     """(N,) int64, read by "reset"."""
     states: np.ndarray
     """(N, S) float64, S = 0 where there are none."""
+    track_states: np.ndarray
+    """(1,) bool: write `states` after every reset and step, because somebody reads them."""
 
     @staticmethod
     def layout(num_envs: int, facts: Mapping[str, Any]) -> Layout:
@@ -52,7 +54,7 @@ class Rows:
         }
         arrays["actions"] = ((num_envs, action_size), "int64" if discrete else "float32")
         arrays["states"] = ((num_envs, facts["state_size"] or 0), "float64")
-        arrays |= {"reward": ((num_envs,), "float32"), "seeds": ((num_envs,), "int64")}
+        arrays |= {"reward": ((num_envs,), "float32"), "seeds": ((num_envs,), "int64"), "track_states": ((1,), "bool")}
         return arrays | dict.fromkeys(("terminated", "truncated", "success", "mask"), ((num_envs,), "bool"))
 
     @staticmethod
@@ -114,15 +116,15 @@ class Host:
                 return
             end = env.step(rows.actions[index], obs)
             rows.reward[index], rows.terminated[index], rows.truncated[index], rows.success[index] = end
-        elif command == "get_states":
-            rows.states[index] = env.get_state()
-        else:
+        elif command != "get_states":
             if command == "reset":
                 env.reset(int(rows.seeds[index]), obs)
             else:
                 env.set_state(rows.states[index].copy(), obs)
             rows.reward[index] = 0.0
             rows.terminated[index] = rows.truncated[index] = rows.success[index] = False
+        if rows.track_states[0]:
+            rows.states[index] = env.get_state()
 
 
 def serve(job: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
+from robolearn import rendering
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.metaworld import MetaWorldQuirks
 from robolearn.envs.quirks import Physics, Quirks
@@ -97,6 +98,8 @@ class SingleEnv:
         """(height, width, 3) uint8."""
         if not self._started:
             raise TaskError("render needs a reset first")
+        if self._physics is not None:
+            rendering.prepare()
         picture: Any = self._env.render()
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
             raise TaskError(

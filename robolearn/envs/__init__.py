@@ -1,0 +1,1 @@
+"""Vector environments: any Gymnasium environment or task of our own, and the experts that solve them."""

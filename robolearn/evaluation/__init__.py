@@ -1,0 +1,1 @@
+"""Rollouts on fixed seeds, success with confidence intervals, paired comparisons, videos and reports."""
