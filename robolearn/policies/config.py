@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Literal, Union
 
 from robolearn.errors import ConfigError
+
+
+def _require_positive(*values: tuple[str, float]) -> None:
+    for name, value in values:
+        if not value > 0:
+            raise ConfigError(f"{name} must be positive, received {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,11 @@ class MLPConfig:
     dropout: float = 0.0
     """Probability of dropping a unit while training."""
 
+    def __post_init__(self) -> None:
+        _require_positive(*(("hidden_sizes", size) for size in self.hidden_sizes or (0,)))
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"dropout must lie in [0, 1), received {self.dropout}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMConfig:
@@ -32,6 +44,24 @@ class LSTMConfig:
     """Units of each layer."""
     num_layers: int = 2
     """Stacked layers."""
+
+    def __post_init__(self) -> None:
+        _require_positive(("hidden_size", self.hidden_size), ("num_layers", self.num_layers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """A causal transformer over the observation history."""
+
+    name: Literal["transformer"] = "transformer"
+    width: int = 512
+    """Size of the activations."""
+    num_layers: int = 6
+    """Transformer blocks."""
+    num_heads: int = 8
+    """Attention heads of each block."""
+    dropout: float = 0.1
+    """Probability of dropping a unit while training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +87,10 @@ class GaussianHeadConfig:
     initial_std: float = 0.5
     """Standard deviation at initialisation."""
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.min_std < self.initial_std:
+            raise ConfigError(f"need 0 < min_std < initial_std, received {self.min_std} and {self.initial_std}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureHeadConfig:
@@ -68,9 +102,169 @@ class MixtureHeadConfig:
     min_std: float = 1e-3
     """Added to softplus to keep components from collapsing."""
 
+    def __post_init__(self) -> None:
+        _require_positive(("num_modes", self.num_modes), ("min_std", self.min_std))
 
-BackboneConfig = MLPConfig | LSTMConfig
-HeadConfig = DeterministicHeadConfig | GaussianHeadConfig | MixtureHeadConfig
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveHeadConfig:
+    """Each number of the chunk drawn from bins given those before it, then placed exactly inside its bin."""
+
+    name: Literal["autoregressive"] = "autoregressive"
+    num_bins: int = 32
+    """Bins per dimension."""
+    spacing: Literal["uniform", "quantile"] = "uniform"
+    """Evenly spaced bins, or bins that hold equal shares of the demonstrated actions."""
+    width: int = 128
+    """Size of the transformer's activations."""
+    num_layers: int = 3
+    """Transformer blocks."""
+    num_heads: int = 4
+    """Attention heads of each block."""
+    dropout: float = 0.0
+    """Probability of dropping a unit while training."""
+    min_scale: float = 1e-3
+    """Smallest scale of the density inside a bin, in action units."""
+
+    def __post_init__(self) -> None:
+        if self.num_bins < 2:
+            raise ConfigError(f"num_bins must be at least 2, received {self.num_bins}")
+        if self.min_scale <= 0:
+            raise ConfigError(f"min_scale must be positive, received {self.min_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """A 1-D convolutional U-Net over the chunk's steps, conditioned by FiLM (Diffusion Policy's)."""
+
+    name: Literal["unet"] = "unet"
+    channels: tuple[int, ...] = (256, 512, 1024)
+    """Channels at each resolution; the chunk is halved between them."""
+    kernel_size: int = 5
+    """Steps each convolution sees."""
+    num_groups: int = 8
+    """Groups of the group normalisation."""
+    time_size: int = 256
+    """Features of the noise level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingTransformerConfig:
+    """A transformer over the chunk's steps, conditioned by adaptive layer norms."""
+
+    name: Literal["transformer"] = "transformer"
+    width: int = 256
+    """Size of the activations."""
+    num_layers: int = 8
+    """Transformer blocks."""
+    num_heads: int = 4
+    """Attention heads of each block."""
+    dropout: float = 0.0
+    """Probability of dropping a unit while training."""
+
+
+DenoiserConfig = UNetConfig | DenoisingTransformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionHeadConfig:
+    """Denoising diffusion over action chunks (Diffusion Policy)."""
+
+    name: Literal["diffusion"] = "diffusion"
+    network: DenoiserConfig = field(default_factory=UNetConfig)
+    """The denoiser."""
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    """What the network predicts: the noise, the clean chunk, or the velocity between them."""
+    train_steps: int = 100
+    """Noise levels."""
+    schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
+    """How noise grows over the levels."""
+    solver: Literal["ddpm", "ddim", "dpm"] = "ddim"
+    """Sampler: ancestral, deterministic (with eta 0), or the second-order multistep solver DPM-Solver++."""
+    inference_steps: int = 10
+    """Denoising steps when acting."""
+    eta: float = 0.0
+    """Noise of the ddim sampler: 0 none, 1 as much as ddpm."""
+    clip: float = 1.0
+    """Bound on the predicted clean chunk, in normalised units; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.inference_steps <= self.train_steps:
+            raise ConfigError(
+                f"inference_steps must lie between 1 and train_steps ({self.train_steps}), "
+                f"received {self.inference_steps}"
+            )
+        if not 0.0 <= self.eta <= 1.0:
+            raise ConfigError(f"eta must lie in [0, 1], received {self.eta}")
+        if self.clip < 0:
+            raise ConfigError(f"clip must not be negative, received {self.clip}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowHeadConfig:
+    """Flow matching along straight lines from noise to action chunks."""
+
+    name: Literal["flow"] = "flow"
+    network: DenoiserConfig = field(default_factory=UNetConfig)
+    """The velocity network."""
+    inference_steps: int = 10
+    """Integration steps when acting."""
+    solver: Literal["euler", "midpoint"] = "euler"
+    """Integrator; midpoint asks the network twice a step."""
+    time_sampling: Literal["uniform", "beta"] = "uniform"
+    """Training times: even, or with more weight on the noisy end (pi0's Beta(1.5, 1))."""
+
+    def __post_init__(self) -> None:
+        if self.inference_steps < 1:
+            raise ConfigError(f"inference_steps must be at least 1, received {self.inference_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACTHeadConfig:
+    """A conditional variational auto-encoder of transformers that predicts the whole chunk at once (ACT)."""
+
+    name: Literal["act"] = "act"
+    width: int = 512
+    """Size of the activations."""
+    num_heads: int = 8
+    """Attention heads of each block."""
+    encoder_layers: int = 4
+    """Blocks of the style encoder, and of the encoder of features and style."""
+    decoder_layers: int = 7
+    """Blocks of the decoder."""
+    latent_size: int = 32
+    """Size of the style variable."""
+    kl_weight: float = 10.0
+    """Weight of the style's divergence from its prior."""
+    dropout: float = 0.1
+    """Probability of dropping a unit while training."""
+
+
+BackboneConfig = MLPConfig | LSTMConfig | TransformerConfig
+HeadConfig = (
+    DeterministicHeadConfig
+    | GaussianHeadConfig
+    | MixtureHeadConfig
+    | AutoregressiveHeadConfig
+    | DiffusionHeadConfig
+    | FlowHeadConfig
+    | ACTHeadConfig
+)
+
+PLUGINS = "robolearn.policies"
+"""Entry-point group. `head.NAME` or `backbone.NAME` loads a configuration class whose module needs no torch; the class
+has a field `name: Literal["NAME"]` and a class variable `module = "package.module:Class"`, what it configures."""
+
+
+def plugins(kind: Literal["head", "backbone"]) -> tuple[type, ...]:
+    """Configuration classes that installed packages add."""
+    found = (p for p in entry_points(group=PLUGINS) if p.name.startswith(f"{kind}."))
+    return tuple(p.load() for p in sorted(found, key=lambda p: p.name))
+
+
+if not TYPE_CHECKING:
+    BackboneConfig = Union[(BackboneConfig, *plugins("backbone"))]
+    HeadConfig = Union[(HeadConfig, *plugins("head"))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,4 +296,10 @@ class PolicyConfig:
             raise ConfigError(
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "
                 "a policy can only execute what it predicted"
+            )
+        bounded = self.head.name in ("gaussian", "mixture")
+        if bounded and self.action_normalisation in ("mean_std", "quantile"):
+            raise ConfigError(
+                f"head {self.head.name!r} bounds its means to [-1, 1], which action_normalisation "
+                f"{self.action_normalisation!r} does not keep; use 'none' or 'min_max'"
             )

@@ -1,0 +1,30 @@
+"""Causal transformer over the observation history: pi(a | o_{t-m..t}), trained on every step of the window at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.policies.config import TransformerConfig
+from robolearn.policies.networks.transformer import TransformerBlock
+
+
+class TransformerBackbone(nn.Module):
+    """(B, To, E) -> (B, To, D), causal: step i sees steps 0..i."""
+
+    def __init__(self, config: TransformerConfig, *, obs_steps: int, input_size: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(input_size, config.width)
+        self.position = nn.Parameter(0.02 * torch.randn(obs_steps, config.width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.width, config.num_heads, dropout=config.dropout) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.output_size = config.width
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.dropout(self.embed(features) + self.position)
+        for block in self.blocks:
+            x = block(x, causal=True)
+        return self.norm(x)
