@@ -1,0 +1,50 @@
+"""`robolearn replay`: run recorded actions again and say how far the simulator strays from the recording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robolearn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Replay recorded episodes in the simulator."""
+
+    dataset: str = field(default="", metadata={"positional": True})
+    """HDF5 file with the episodes."""
+    episodes: tuple[int, ...] = (0,)
+    """Indices of the episodes."""
+    video: str = ""
+    """MP4 file to render the replay into; needs OpenGL and the extra `video`."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ConfigError("name the data set to replay: robolearn replay FILE")
+
+
+CONFIG = ReplayConfig
+
+
+def run(config: ReplayConfig) -> int:
+    from robolearn.datasets.reader import Dataset
+    from robolearn.envs.config import TaskConfig
+    from robolearn.envs.make import make
+    from robolearn.evaluation.replay import replay
+
+    with Dataset(config.dataset) as dataset:
+        task = TaskConfig.from_env_args(dataset.env_args)
+        with make(task, 1) as env:
+            frames = []
+            for index in config.episodes:
+                if not 0 <= index < len(dataset):
+                    raise ConfigError(f"episode {index} is not there; {config.dataset} has 0 to {len(dataset) - 1}")
+                result = replay(env, dataset.read(index), render=bool(config.video))
+                frames += result.frames
+                print(f"{dataset.episodes[index]}: {result}")
+    if config.video:
+        from robolearn.evaluation.video import write_video
+
+        write_video(config.video, frames, fps=dataset.control_hz)
+        print(f"wrote {config.video}")
+    return 0

@@ -1,0 +1,171 @@
+"""DAgger (Ross et al., 2011): roll out the policy, have every visited state labelled, aggregate, train on.
+
+Round i mixes the two per step: the expert acts with probability beta_i, the policy otherwise. What the policy
+proposed, what the expert would have done, who acted and when control changed hands are all in the file. Every round
+is a file of its own, so aggregating never rewrites one; rounds, and an interrupted round, resume where they stopped.
+
+    run/rounds/01/episodes.hdf5   what round 1 collected
+    run/rounds/01/train/          its training run
+    run/rounds/01/report.json     written last: the round is complete
+    run/policy/                   the policy after the last round
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robolearn.config import write_yaml
+from robolearn.datasets.reader import Dataset
+from robolearn.envs.base import Expert, Observation, VectorEnv
+from robolearn.envs.config import TaskConfig
+from robolearn.envs.experts import make_expert
+from robolearn.envs.make import make
+from robolearn.imitation.bc import train_bc
+from robolearn.imitation.dagger_config import DaggerConfig
+from robolearn.policies.checkpoint import load_policy
+from robolearn.policies.runner import PolicyRunner
+from robolearn.specs import ActionMode, Episode, EpisodeInfo, EventKind
+from robolearn.teleop.collect import Decision, collect
+from robolearn.teleop.record import open_writer
+from robolearn.training.progress import Progress
+
+
+class BetaDriver:
+    """At each step the expert acts with probability beta, the policy otherwise; the expert labels every state.
+
+    Who acts is a function of (episode seed, step) alone, so a round repeats whatever the number of environments.
+    """
+
+    def __init__(self, policy: PolicyRunner, expert: Expert, beta: float, num_envs: int) -> None:
+        self.policy, self.expert, self.beta = policy, expert, beta
+        self._coins: list[np.random.Generator] = [np.random.default_rng(0)] * num_envs
+        self._last = np.full(num_envs, int(ActionMode.POLICY), np.int8)
+
+    def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
+        self.policy.reset(seeds, mask)
+        self.expert.reset(seeds, mask)
+        for index, seed in zip(mask.nonzero().flatten().tolist(), seeds, strict=True):
+            self._coins[index] = np.random.default_rng([seed, 0xDA66E5])
+            self._last[index] = ActionMode.POLICY
+
+    def decide(self, obs: Observation) -> Decision:
+        proposals, labels = self.policy.act(obs), self.expert.act(obs)
+        expert_acts = np.array([coin.random() < self.beta for coin in self._coins])
+        modes = np.where(expert_acts, ActionMode.INTERVENTION, ActionMode.POLICY).astype(np.int8)
+        events: list[tuple[int, EventKind, str]] = [
+            (int(i), "takeover" if modes[i] == ActionMode.INTERVENTION else "release", f"beta={self.beta:g}")
+            for i in np.flatnonzero(modes != self._last)
+        ]
+        self._last = modes
+        chosen = torch.as_tensor(expert_acts, device=labels.device)[:, None]
+        return Decision(
+            actions=torch.where(chosen, labels, proposals),
+            modes=torch.from_numpy(modes),
+            policy_actions=proposals,
+            expert_actions=labels,
+            events=tuple(events),
+        )
+
+
+def dagger(config: DaggerConfig, run_dir: Path, on_round: Callable[[int, Path], None] | None = None) -> Path:
+    """Run all rounds that are not yet complete and return the folder of the final policy.
+
+    Args:
+        on_round: called with (round, policy folder) after each round, for evaluation.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_yaml(config, run_dir / "config.yaml")
+    task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
+    policy, files = Path(config.policy), list(config.dataset)
+    for number in range(1, config.rounds + 1):
+        folder = run_dir / "rounds" / f"{number:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        report, episodes = folder / "report.json", folder / "episodes.hdf5"
+        files.append(str(episodes))
+        if not report.exists():
+            statistics = collect_round(config, task, policy, number, episodes)
+            train_bc(config.training(dataset=tuple(files), init_policy=str(policy)), folder / "train", resume=True)
+            _write_report(report, {"round": number, "beta": config.beta(number), **statistics})
+        policy = folder / "train" / "policy"
+        if on_round is not None:
+            on_round(number, policy)
+    final = run_dir / "policy"
+    if final.exists():
+        shutil.rmtree(final)
+    shutil.copytree(policy, final)
+    return final
+
+
+def collect_round(config: DaggerConfig, task: TaskConfig, policy: Path, number: int, path: Path) -> dict[str, Any]:
+    """Collect what is still missing of round `number` into `path`; returns the round's figures over the whole file."""
+    first = config.seed + (number - 1) * config.episodes_per_round
+    have = _recorded(path)
+    with make(task, config.num_envs) as env:
+        if have < config.episodes_per_round:
+            seeds = range(first + have, first + config.episodes_per_round)
+            driver = BetaDriver(
+                PolicyRunner(load_policy(policy), env.num_envs, deterministic=config.deterministic),
+                make_expert(config.expert, env),
+                config.beta(number),
+                env.num_envs,
+            )
+            _record_round(env, driver, seeds, number, path, have, config.episodes_per_round)
+    with Dataset(path) as dataset:
+        return _figures([dataset.read(i) for i in range(len(dataset))])
+
+
+def _record_round(
+    env: VectorEnv, driver: BetaDriver, seeds: range, number: int, path: Path, have: int, total: int
+) -> None:
+    def info(seed: int, success: bool) -> EpisodeInfo:
+        return EpisodeInfo(success=success, seed=seed, source="dagger", round=number, operator="expert", device="script")
+
+    with (
+        open_writer(path, env, str(env.env_args["env_name"]), append=have > 0) as writer,
+        Progress(f"dagger round {number}", total, unit="episode", start=have) as progress,
+    ):
+        for count, episode in enumerate(collect(env, driver, seeds, info=info), start=have + 1):
+            writer.write_episode(episode)
+            progress.update(count)
+
+
+def _figures(episodes: Sequence[Episode]) -> dict[str, Any]:
+    steps = sum(len(e) for e in episodes)
+    by_expert = sum(int((e.action_modes == ActionMode.INTERVENTION).sum()) for e in episodes if e.action_modes is not None)
+    disagreement = np.concatenate([np.abs(e.policy_actions - e.expert_actions).mean(1) for e in episodes])  # type: ignore[operator]
+    return {
+        "episodes": len(episodes),
+        "successes": sum(e.info.success for e in episodes),
+        "steps": steps,
+        "expert_steps": by_expert,
+        "takeovers": sum(event.kind == "takeover" for e in episodes for event in e.events),
+        "mean_disagreement": float(np.nanmean(disagreement)),
+    }
+
+
+def _recorded(path: Path) -> int:
+    """Episodes that an interrupted round left in its file."""
+    if not path.exists():
+        return 0
+    with Dataset(path) as dataset:
+        return len(dataset)
+
+
+def _env_args(paths: Sequence[str]) -> dict[str, Any]:
+    with Dataset(paths[0]) as dataset:
+        return dict(dataset.env_args)
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
