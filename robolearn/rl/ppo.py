@@ -1,0 +1,295 @@
+"""Proximal policy optimisation (Schulman et al. 2017) of any policy with an exact likelihood.
+
+    rollout -> values -> advantages (GAE) -> minibatches: ratio, surrogate, value error -> clipped Adam steps
+
+The ratio is between densities of the raw, unclipped samples, and the policy stays in evaluation mode (no dropout), so
+that it is one on the first minibatch of every update.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.envs.base import Observation
+from robolearn.errors import PolicyError, TrainingError
+from robolearn.policies.encoders import ObservationEncoder
+from robolearn.policies.noise import BatchNoise
+from robolearn.policies.policy import Policy
+from robolearn.rl.config import PPOConfig
+from robolearn.rl.gae import gae
+from robolearn.rl.rollout import Rollout
+from robolearn.rl.statistics import ObservationStatistics, ReturnScale
+
+EVAL_ROWS = 4096
+"""Rows evaluated at once outside the gradient steps, a bound on memory."""
+
+
+class Minibatch(NamedTuple):
+    """B rows of a rollout."""
+
+    obs: Observation
+    """(B, To, ...)."""
+    actions: Tensor
+    """(B, Tp, A)."""
+    executed: Tensor
+    """(B, Tp)."""
+    log_probs: Tensor
+    """(B,) under the policy that acted."""
+    prior_log_probs: Tensor
+    """(B,) under the policy that training started from."""
+    advantages: Tensor
+    """(B,)."""
+    values: Tensor
+    """(B,) before the update."""
+    returns: Tensor
+    """(B,) what the critic is drawn to."""
+
+
+class PPO:
+    """Updates a policy and its critic from rollouts; an algorithm of the common training loop."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        critic: nn.Module,
+        config: PPOConfig,
+        *,
+        total_updates: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            critic: (B, To, ...) observation windows -> (B,) values.
+            total_updates: how many updates the run has, for `anneal`.
+        """
+        if not policy.exact_likelihood:
+            raise PolicyError(
+                f"PPO needs the log-probability of actions, which the head {policy.config.head.name!r} does not have; "
+                "train the policy with a gaussian, mixture or autoregressive head"
+            )
+        self.policy, self.critic, self.config = policy.eval(), critic.eval(), config
+        self.prior = copy.deepcopy(policy).requires_grad_(False) if config.prior_coef else None
+        self.actor_parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.critic_parameters = list(critic.parameters())
+        self.actor_optimiser = torch.optim.Adam(self.actor_parameters, lr=config.learning_rate, eps=1e-5)
+        self.critic_optimiser = torch.optim.Adam(
+            self.critic_parameters, lr=config.critic_learning_rate or config.learning_rate, eps=1e-5
+        )
+        self.device = self.actor_parameters[0].device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
+        encoders = [m for network in (policy, critic) for m in network.modules() if isinstance(m, ObservationEncoder)]
+        self.statistics = ObservationStatistics(encoders) if config.normalise_obs else None
+        self.total_updates, self.updates = total_updates, 0
+        self.kl_coef = 1.0
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Improve on a rollout that the current policy collected; returns metrics."""
+        config = self.config
+        if self.statistics is not None and self.updates == 0:
+            # The first rollout only sets the scales, so that the policy is the same function while it learns from one.
+            return self._end_update(rollout, {})
+        self._anneal()
+        rewards = rollout.rewards if self.return_scale is None else self.return_scale.apply(rollout)
+        train_actor = self.updates >= config.critic_warmup
+        records: list[dict[str, Tensor]] = []
+        fixed = self._fixed_rows(rollout)
+        rows: Minibatch | None = None
+        for _ in range(config.epochs):
+            if rows is None or config.recompute_advantages:
+                rows = self._with_targets(fixed, rollout, rewards, rows)
+            epoch = [self._step(minibatch, train_actor) for minibatch in self._minibatches(rows)]
+            records += epoch
+            self._check(epoch)
+            if (
+                train_actor
+                and config.surrogate == "clip"
+                and config.target_kl
+                and _mean(epoch, "kl") > config.target_kl
+            ):
+                break
+        metrics = {name: _mean(records, name) for name in records[0]}
+        assert rows is not None
+        residual = (rows.returns - rows.values).var() / rows.returns.var().clamp_min(1e-12)
+        metrics["explained_variance"] = 1.0 - residual.item()
+        return self._end_update(rollout, metrics)
+
+    def loss(self, batch: Minibatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Scalar actor loss, scalar critic loss, and metrics (detached)."""
+        config = self.config
+        distribution = self.policy.distribution(batch.obs)
+        log_probs = distribution.log_prob(batch.actions, batch.executed)
+        log_ratio = log_probs - batch.log_probs
+        ratio = log_ratio.exp()
+        kl = (ratio - 1.0 - log_ratio).mean()  # low-variance, non-negative (Schulman 2020)
+        if config.surrogate == "clip":
+            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+            actor_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+        else:
+            actor_loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl
+        metrics = {"kl": kl.detach(), "ratio": ratio.detach().mean(), "policy_loss": actor_loss.detach()}
+        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > config.clip).float().mean()
+        if config.prior_coef:
+            # On samples of the policy itself, half the squared log-ratio has the gradient of KL(policy || prior).
+            distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()
+            actor_loss = actor_loss + config.prior_coef * distance
+            metrics["prior_kl"] = distance.detach()
+        if config.entropy_coef:
+            noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
+            entropy = distribution.entropy(noise).mean()
+            actor_loss = actor_loss - config.entropy_coef * entropy
+            metrics["entropy"] = entropy.detach()
+        critic_loss = self._critic_loss(batch)
+        return actor_loss, critic_loss, metrics | {"value_loss": critic_loss.detach()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "prior": self.prior.state_dict() if self.prior is not None else {},
+            "actor_optimiser": self.actor_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "return_scale": self.return_scale.state_dict() if self.return_scale is not None else {},
+            "statistics": self.statistics.state_dict() if self.statistics is not None else {},
+            "updates": self.updates,
+            "kl_coef": self.kl_coef,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        if self.prior is not None:
+            self.prior.load_state_dict(state["prior"])
+        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.generator.set_state(state["generator"])
+        if self.return_scale is not None:
+            self.return_scale.load_state_dict(state["return_scale"])
+        if self.statistics is not None:
+            self.statistics.load_state_dict(state["statistics"])
+        self.updates, self.kl_coef = int(state["updates"]), float(state["kl_coef"])
+
+    def _critic_loss(self, batch: Minibatch) -> Tensor:
+        if self.config.baseline != "critic":
+            return torch.zeros((), device=self.device)
+        values = self.critic(batch.obs)
+        error = (values - batch.returns).square()
+        if self.config.value_clip is not None:
+            moved = (values - batch.values).clamp(-self.config.value_clip, self.config.value_clip)
+            error = torch.maximum(error, (batch.values + moved - batch.returns).square())
+        return 0.5 * error.mean()
+
+    def _step(self, batch: Minibatch, train_actor: bool) -> dict[str, Tensor]:
+        actor_loss, critic_loss, metrics = self.loss(batch)
+        total = critic_loss + actor_loss if train_actor else critic_loss
+        self.actor_optimiser.zero_grad()
+        self.critic_optimiser.zero_grad()
+        total.backward()
+        limit = self.config.max_grad_norm
+        if train_actor:
+            metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.actor_parameters, limit)
+            self.actor_optimiser.step()
+        if self.config.baseline == "critic":
+            nn.utils.clip_grad_norm_(self.critic_parameters, limit)
+            self.critic_optimiser.step()
+        return metrics
+
+    @torch.no_grad()
+    def _fixed_rows(self, rollout: Rollout) -> Minibatch:
+        """The rollout as rows; targets are still empty."""
+        obs, actions, executed = rollout.flat_obs(), rollout.actions.flatten(0, 1), rollout.executed.flatten(0, 1)
+        log_probs = rollout.log_probs.flatten()
+        prior = log_probs
+        if self.prior is not None:
+            pieces = zip(_pieces(obs), actions.split(EVAL_ROWS), executed.split(EVAL_ROWS))
+            prior = torch.cat([self.prior.distribution(o).log_prob(a, e) for o, a, e in pieces])
+        empty = log_probs.new_empty(0)
+        return Minibatch(obs, actions, executed, log_probs, prior, empty, empty, empty)
+
+    @torch.no_grad()
+    def _with_targets(self, fixed: Minibatch, rollout: Rollout, rewards: Tensor, before: Minibatch | None) -> Minibatch:
+        """Rows with values, returns and advantages under the current critic; `values` stay those before the update."""
+        values, next_values = self._values(rollout)
+        flags = (rollout.terminated, rollout.truncated)
+        advantages = gae(rewards, values, next_values, rollout.discounts, *flags, self.config.gae_lambda)
+        returns = advantages + values
+        if self.config.baseline == "mean":
+            advantages = advantages - advantages.mean()
+        if self.config.normalise_advantages:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return fixed._replace(
+            advantages=advantages.flatten(),
+            returns=returns.flatten(),
+            values=values.flatten() if before is None else before.values,
+        )
+
+    def _values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """(L, N) values of the observations and of their true successors; zeros without a learned baseline."""
+        if self.config.baseline != "critic":
+            return torch.zeros_like(rollout.rewards), torch.zeros_like(rollout.rewards)
+        values = self._evaluate(rollout.flat_obs()).view_as(rollout.rewards)
+        ends = {k: torch.cat([v, rollout.final_obs[k]]) for k, v in rollout.last_obs.items()}
+        last, final = self._evaluate(ends).tensor_split([rollout.num_envs])
+        return values, rollout.next_values(values, last, final)
+
+    def _evaluate(self, obs: Observation) -> Tensor:
+        return torch.cat([self.critic(piece) for piece in _pieces(obs)])
+
+    def _minibatches(self, rows: Minibatch) -> Iterator[Minibatch]:
+        count = len(rows.log_probs)
+        order = torch.randperm(count, generator=self.generator, device=self.device)
+        size = self.config.batch_size or count
+        for start in range(0, count, size):
+            index = order[start : start + size]
+            yield Minibatch({k: v[index] for k, v in rows.obs.items()}, *(field[index] for field in rows[1:]))
+
+    def _anneal(self) -> None:
+        if not self.config.anneal or self.total_updates is None:
+            return
+        left = max(0.0, 1.0 - self.updates / self.total_updates)
+        config = self.config
+        self.actor_optimiser.param_groups[0]["lr"] = left * config.learning_rate
+        self.critic_optimiser.param_groups[0]["lr"] = left * (config.critic_learning_rate or config.learning_rate)
+
+    def _end_update(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
+        if self.config.surrogate == "kl" and self.config.target_kl and "kl" in metrics:
+            if metrics["kl"] > 1.5 * self.config.target_kl:
+                self.kl_coef *= 2.0
+            elif metrics["kl"] < self.config.target_kl / 1.5:
+                self.kl_coef *= 0.5
+            metrics["kl_coef"] = self.kl_coef
+        if self.statistics is not None:
+            self.statistics.observe(rollout.flat_obs())
+        self.updates += 1
+        if rollout.episodes:
+            count = len(rollout.episodes)
+            metrics["episode_return"] = sum(e.ret for e in rollout.episodes) / count
+            metrics["episode_length"] = sum(e.length for e in rollout.episodes) / count
+            metrics["success"] = sum(e.success for e in rollout.episodes) / count
+        return metrics
+
+    def _check(self, records: list[dict[str, Tensor]]) -> None:
+        for name in ("policy_loss", "value_loss"):
+            values = torch.stack([record[name] for record in records])
+            if not values.isfinite().all():
+                raise TrainingError(
+                    f"PPO's {name} is not finite in update {self.updates}; the last checkpoint is kept. "
+                    "Lower learning_rate or clip, and look for extreme rewards or observations"
+                )
+
+
+def _mean(records: list[dict[str, Tensor]], name: str) -> float:
+    return torch.stack([record[name] for record in records]).mean().item()
+
+
+def _pieces(obs: Observation) -> Iterator[Observation]:
+    """Parts of at most EVAL_ROWS rows."""
+    splits = {k: v.split(EVAL_ROWS) for k, v in obs.items()}
+    for parts in zip(*splits.values()):
+        yield dict(zip(splits, parts))

@@ -1,0 +1,244 @@
+"""PPO on toy environments: exact ratios, gradients against finite differences, values against closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from robolearn.errors import ConfigError, PolicyError, TrainingError
+from robolearn.policies.build import build_policy
+from robolearn.policies.config import (
+    DeterministicHeadConfig,
+    GaussianHeadConfig,
+    HeadConfig,
+    MixtureHeadConfig,
+    MLPConfig,
+    PolicyConfig,
+)
+from robolearn.policies.policy import Policy
+from robolearn.rl.config import CriticConfig, PPOConfig
+from robolearn.rl.critic import ValueNetwork
+from robolearn.rl.episodes import EpisodeDriver, SeedStream
+from robolearn.rl.ppo import PPO
+from robolearn.rl.rollout import RolloutCollector
+from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
+
+HEADS: dict[str, HeadConfig] = {
+    "gaussian": GaussianHeadConfig(squash=False, state_dependent_std=False),
+    "tanh": GaussianHeadConfig(),
+    "mixture": MixtureHeadConfig(num_modes=3),
+}
+
+
+def make_policy(env: BatchedToy, head: HeadConfig = HEADS["gaussian"], seed: int = 0, **options: Any) -> Policy:
+    torch.manual_seed(seed)
+    config = PolicyConfig(head=head, backbone=MLPConfig(hidden_sizes=(16,), activation="tanh", dropout=0.3), **options)
+    return build_policy(config, env.observation_spec, env.action_spec)
+
+
+class InDouble(nn.Module):
+    """Encoders deliver float32; finite differences want more."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.double()
+
+
+def make(env: BatchedToy, config: PPOConfig, *, seed: int = 0, reward: Any = "env", **options: Any):
+    policy = make_policy(env, seed=seed, **options)
+    driver = EpisodeDriver(
+        env, seeds=SeedStream(0, 1000), gamma=config.gamma, obs_steps=policy.config.obs_steps, reward=reward
+    )
+    collector = RolloutCollector(driver, policy, generator=torch.Generator().manual_seed(seed))
+    ppo = PPO(policy, ValueNetwork.beside(policy, CriticConfig(hidden_sizes=(16,))), config, seed=seed)
+    return collector, ppo
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("options", [{}, {"obs_steps": 2, "pred_steps": 3, "exec_steps": 2}], ids=["single", "chunk"])
+def test_ratio_is_one_on_the_first_minibatch(head: str, options: dict[str, int]) -> None:
+    """Also with dropout in the network and with observation statistics that moved since the policy was built."""
+    config = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, learning_rate=1e-2)
+    collector, ppo = make(Ledger(4), config, head=HEADS[head], **options)
+    ppo.update(collector.collect(16))
+    assert not ppo.policy.encoder.encoders["obs:state"].normaliser.is_identity
+    for _ in range(2):
+        metrics = ppo.update(collector.collect(16))
+        assert metrics["ratio"] == pytest.approx(1.0, abs=1e-5)
+        assert metrics["kl"] == pytest.approx(0.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
+    """At ratio one the loss has the gradient of -mean(A log p); central differences in a random direction agree."""
+    env = Ledger(4)
+    config = PPOConfig(num_steps=8, epochs=1, batch_size=0)
+    collector, ppo = make(env, config, head=HEADS[head])
+    rollout = collector.collect(8)
+    for network in (ppo.policy, ppo.critic):
+        network.double().encoder = nn.Sequential(network.encoder, InDouble())
+    rows = ppo._with_targets(ppo._fixed_rows(rollout), rollout, rollout.rewards, None)
+    rows = rows._replace(actions=rows.actions.double(), advantages=rows.advantages.double())
+    with torch.no_grad():
+        rows = rows._replace(log_probs=ppo.policy.distribution(rows.obs).log_prob(rows.actions, rows.executed))
+    parameters = list(ppo.policy.parameters())
+    loss = ppo.loss(rows)[0]
+    gradients = torch.autograd.grad(loss, parameters)
+    assert all(g.abs().max() > 0 for g in gradients), "a parameter without gradient: something clamps it away"
+    g = torch.Generator().manual_seed(1)
+    direction = [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in parameters]
+    predicted = sum((d * gr).sum() for d, gr in zip(direction, gradients)).item()
+
+    def surrogate(step: float) -> float:
+        with torch.no_grad():
+            for p, d in zip(parameters, direction):
+                p += step * d
+            log_probs = ppo.policy.distribution(rows.obs).log_prob(rows.actions, rows.executed)
+            for p, d in zip(parameters, direction):
+                p -= step * d
+            return -(rows.advantages * log_probs).mean().item()
+
+    measured = (surrogate(1e-5) - surrogate(-1e-5)) / 2e-5
+    assert predicted == pytest.approx(measured, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize(("env", "value"), [(Constant, 1 / (1 - 0.9)), (Mortal, 1.0)])
+def test_truncation_bootstraps_and_termination_does_not(env: type[BatchedToy], value: float) -> None:
+    config = PPOConfig(gamma=0.9, num_steps=16, epochs=20, batch_size=64, critic_warmup=1000, learning_rate=1e-2)
+    collector, ppo = make(env(4, max_steps=5), config)
+    for _ in range(25):
+        ppo.update(collector.collect(16))
+    with torch.no_grad():
+        values = ppo.critic({"state": torch.zeros(1, 1, 3)})
+    assert values.item() == pytest.approx(value, rel=0.02)
+
+
+def test_macro_step_values_discount_by_control_steps() -> None:
+    """Chunks of two: the value of an everlasting reward of one is still 1 / (1 - gamma)."""
+    config = PPOConfig(gamma=0.9, num_steps=16, epochs=20, batch_size=64, critic_warmup=1000, learning_rate=1e-2)
+    collector, ppo = make(Constant(4, max_steps=5), config, pred_steps=2, exec_steps=2)
+    for _ in range(25):
+        ppo.update(collector.collect(16))
+    with torch.no_grad():
+        assert ppo.critic({"state": torch.zeros(1, 1, 3)}).item() == pytest.approx(10.0, rel=0.02)
+
+
+def test_warmup_moves_the_critic_alone() -> None:
+    collector, ppo = make(Ledger(2), PPOConfig(num_steps=8, epochs=2, critic_warmup=1))
+    actor = [p.clone() for p in ppo.policy.parameters()]
+    critic = [p.clone() for p in ppo.critic.parameters()]
+    ppo.update(collector.collect(8))
+    assert all(map(torch.equal, actor, ppo.policy.parameters()))
+    assert not any(map(torch.equal, critic, ppo.critic.parameters()))
+    ppo.update(collector.collect(8))
+    assert not any(map(torch.equal, actor, ppo.policy.parameters()))
+
+
+def test_prior_penalty_draws_back_to_the_start() -> None:
+    """With no advantage to follow, a moved policy returns to the frozen one."""
+    collector, ppo = make(
+        Constant(4), PPOConfig(num_steps=64, epochs=5, prior_coef=1.0, learning_rate=3e-3, gae_lambda=0.0)
+    )
+    with torch.no_grad():
+        ppo.policy.head.mean.bias += 0.5
+    first = ppo.update(collector.collect(64))["prior_kl"]
+    for _ in range(40):
+        last = ppo.update(collector.collect(64))["prior_kl"]
+    assert first > 0.1
+    assert last < 0.1 * first
+
+
+def test_target_kl_stops_an_update() -> None:
+    config = PPOConfig(num_steps=32, epochs=200, batch_size=0, learning_rate=1e-3)
+    kl = []
+    for target in (None, 0.005):
+        collector, ppo = make(Steer(4), replace(config, target_kl=target))
+        rollout = collector.collect(32)
+        ppo.update(rollout)
+        with torch.no_grad():
+            log_ratio = ppo.policy.distribution(rollout.flat_obs()).log_prob(rollout.actions[:, :, :].flatten(0, 1))
+            log_ratio -= rollout.log_probs.flatten()
+        kl.append((log_ratio.exp() - 1 - log_ratio).mean().item())
+    assert kl[1] < 0.015 < kl[0]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PPOConfig(num_steps=32, epochs=10, batch_size=64, learning_rate=3e-3),
+        PPOConfig(num_steps=32, epochs=10, batch_size=64, learning_rate=3e-3, surrogate="kl", target_kl=0.02),
+        PPOConfig(num_steps=8, epochs=1, batch_size=0, learning_rate=1e-2, gae_lambda=1.0),
+        PPOConfig(num_steps=40, epochs=1, batch_size=0, learning_rate=2e-2, gae_lambda=1.0, gamma=0.7, baseline="mean"),
+        PPOConfig(
+            num_steps=32, epochs=10, batch_size=64, normalise_obs=True, normalise_returns=True, learning_rate=3e-3
+        ),
+    ],
+    ids=["clip", "kl", "a2c", "reinforce", "normalised"],
+)
+def test_learns_to_steer(config: PPOConfig) -> None:
+    """The distance kept from the goal halves, with every variant."""
+    collector, ppo = make(Steer(8, max_steps=20), replace(config, gamma=min(config.gamma, 0.9)))
+    first, last = [], []
+    updates = 2400 // (config.num_steps * config.epochs) + 30
+    for i in range(updates):
+        rollout = collector.collect(config.num_steps)
+        ppo.update(rollout)
+        if i < 3:
+            first.append(rollout.rewards.mean().item())
+        last = [*last[-4:], rollout.rewards.mean().item()]
+    assert sum(last) / len(last) > sum(first) / len(first) + 0.4, (first, last)
+
+
+def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
+    config = PPOConfig(num_steps=12, epochs=2, batch_size=16, normalise_obs=True, normalise_returns=True)
+
+    def run(updates: int, states: Any = None):
+        collector, ppo = make(Ledger(3), config, head=MixtureHeadConfig(num_modes=2), exec_steps=2, pred_steps=2)
+        if states is not None:
+            collector.load_state_dict(states[0])
+            ppo.load_state_dict(states[1])
+        for _ in range(updates):
+            ppo.update(collector.collect(12))
+        return collector, ppo
+
+    whole, again = run(5), run(5)
+    half = run(2)
+    resumed = run(3, (half[0].state_dict(), half[1].state_dict()))
+    for name, value in whole[1].policy.state_dict().items():
+        assert torch.equal(value, again[1].policy.state_dict()[name]), name
+        assert torch.equal(value, resumed[1].policy.state_dict()[name]), name
+    for name, value in whole[1].critic.state_dict().items():
+        assert torch.equal(value, resumed[1].critic.state_dict()[name]), name
+
+
+def test_return_scale_is_the_deviation_of_the_running_return() -> None:
+    collector, ppo = make(Ledger(2, max_steps=6), PPOConfig(num_steps=10, normalise_returns=True, gamma=0.8))
+    assert ppo.return_scale is not None
+    running, seen = torch.zeros(2, dtype=torch.float64), []
+    for _ in range(3):
+        rollout = collector.collect(10)
+        scaled = ppo.return_scale.apply(rollout)
+        for t in range(10):
+            running = rollout.rewards[t].double() + 0.8 * running
+            seen.append(running)
+            running = torch.where(rollout.terminated[t] | rollout.truncated[t], 0.0, running)
+        std = torch.cat(seen).std(correction=0)
+        torch.testing.assert_close(scaled, (rollout.rewards / std).float())
+
+
+def test_refusals_say_what_to_do() -> None:
+    env = Ledger(2)
+    policy = make_policy(env, DeterministicHeadConfig())
+    critic = ValueNetwork.beside(policy, CriticConfig())
+    with pytest.raises(PolicyError, match=r"log-probability.*'deterministic'.*gaussian, mixture or autoregressive"):
+        PPO(policy, critic, PPOConfig())
+    with pytest.raises(ConfigError, match="target_kl"):
+        PPOConfig(surrogate="kl")
+    collector, ppo = make(env, PPOConfig(num_steps=8))
+    rollout = collector.collect(8)
+    rollout.rewards[2] = torch.inf
+    with pytest.raises(TrainingError, match="not finite in update 0"):
+        ppo.update(rollout)
