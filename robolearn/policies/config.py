@@ -84,12 +84,15 @@ class GaussianHeadConfig:
     """Predict the standard deviation from the observation instead of learning one vector."""
     min_std: float = 1e-3
     """Smallest standard deviation."""
+    max_std: float = 2.0
+    """Largest one; a squashed Gaussian much wider than this splits into two modes at the limits."""
     initial_std: float = 0.5
     """Standard deviation at initialisation."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.min_std < self.initial_std:
-            raise ConfigError(f"need 0 < min_std < initial_std, received {self.min_std} and {self.initial_std}")
+        if not 0.0 < self.min_std < self.initial_std < self.max_std:
+            received = f"{self.min_std}, {self.initial_std}, {self.max_std}"
+            raise ConfigError(f"need 0 < min_std < initial_std < max_std, received {received}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,10 @@ class DiffusionHeadConfig:
             raise ConfigError(
                 f"inference_steps must lie between 1 and train_steps ({self.train_steps}), "
                 f"received {self.inference_steps}"
+            )
+        if self.solver == "dpm" and self.inference_steps == self.train_steps:
+            raise ConfigError(
+                f"solver dpm takes strides: inference_steps must be below train_steps, received {self.train_steps}"
             )
         if not 0.0 <= self.eta <= 1.0:
             raise ConfigError(f"eta must lie in [0, 1], received {self.eta}")

@@ -32,10 +32,25 @@ class ActionDistribution(ABC):
     def mode(self) -> Tensor:
         """(B, Tp, A): the most likely chunk, or the heaviest component's mean for a mixture."""
 
+    def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        """A sample (B, Tp, A) and its log-probability (B,), which may be more precise than `log_prob(sample)`."""
+        sample = self.sample(noise)
+        return sample, self.log_prob(sample)
+
     def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
-        """(B,) in nats; a Monte Carlo estimate unless the distribution knows better."""
-        draws = [self.sample(noise) for _ in range(samples)]
-        return -torch.stack([self.log_prob(draw) for draw in draws]).mean(0)
+        """(B,) in nats; a Monte Carlo estimate unless the distribution knows better. Its gradient is unbiased."""
+        draws = torch.stack([self.sample_with_log_prob(noise)[1] for _ in range(samples)])
+        if self.reparameterised:
+            return -draws.mean(0)
+        # The gradient of -E[log p] is -E[log p * grad log p]; the other samples' mean is its baseline.
+        value = draws.detach()
+        baseline = (value.sum(0) - value) / max(samples - 1, 1)
+        return -(value + (value - baseline) * (draws - value)).mean(0)
+
+
+def sum_steps(log_probs: Tensor, valid: Tensor | None) -> Tensor:
+    """(..., Tp) -> (...): the sum over the steps that `valid` (broadcast) keeps."""
+    return log_probs.sum(-1) if valid is None else torch.where(valid, log_probs, 0.0).sum(-1)
 
 
 class AffineDistribution(ActionDistribution):
@@ -52,6 +67,10 @@ class AffineDistribution(ActionDistribution):
 
     def sample(self, noise: Noise) -> Tensor:
         return self.offset + self.scale * self.base.sample(noise)
+
+    def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        sample, log_prob = self.base.sample_with_log_prob(noise)
+        return self.offset + self.scale * sample, log_prob - sample.shape[-2] * self.scale.abs().log().sum()
 
     def mode(self) -> Tensor:
         return self.offset + self.scale * self.base.mode()

@@ -70,6 +70,7 @@ class Policy(nn.Module):
             features = features.reshape(B * To, -1)
         else:
             actions, valid = actions[:, batch.obs_steps - 1 :], batch.target_valid
+            weights = weights * valid.any(-1)
         losses, metrics = self.head.loss(features, actions, valid)
         loss = (losses * weights).sum() / weights.sum().clamp_min(1e-8)
         return loss, {"loss": loss.detach(), **metrics}

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from robolearn.policies.distributions import ActionDistribution
 from robolearn.policies.noise import Noise
+
+MEAN_RANGE = 1.05
+"""Bounded means reach a little past 1, so that actions at exactly +-1 (a gripper's) do not need infinite weights."""
+
+
+def bounded(raw: Tensor) -> Tensor:
+    """Any real -> (-MEAN_RANGE, MEAN_RANGE)."""
+    return MEAN_RANGE * torch.tanh(raw)
+
+
+def mean_over_steps(per_step: Tensor, valid: Tensor) -> Tensor:
+    """(B, Tp) -> (B,): the mean over the valid steps, 0 where there is none."""
+    return torch.where(valid, per_step, 0.0).sum(-1) / valid.sum(-1).clamp_min(1)
 
 
 class Head(nn.Module, ABC):

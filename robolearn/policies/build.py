@@ -1,0 +1,121 @@
+"""Build a policy from its configuration.
+
+Adding a head or a backbone takes a configuration class (`config.py`, in the union), a module, and one line in `HEADS`
+or `BACKBONES`; a package of its own does it through the entry points described at `config.PLUGINS`. Modules are
+imported only when a policy needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from robolearn.errors import PolicyError
+from robolearn.policies.config import (
+    DeterministicHeadConfig,
+    GaussianHeadConfig,
+    LSTMConfig,
+    MixtureHeadConfig,
+    MLPConfig,
+    PolicyConfig,
+)
+from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
+from robolearn.policies.normaliser import Normaliser
+from robolearn.policies.policy import Policy
+from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
+
+Statistics = Mapping[str, Mapping[str, np.ndarray]]
+"""Per observation key, and under "actions" for the action: arrays `mean`, `std`, `min`, `max`, `q01`, `q99`."""
+
+HEADS: dict[type, str] = {
+    DeterministicHeadConfig: "robolearn.policies.heads.deterministic:DeterministicHead",
+    GaussianHeadConfig: "robolearn.policies.heads.gaussian:GaussianHead",
+    MixtureHeadConfig: "robolearn.policies.heads.mixture:MixtureHead",
+}
+BACKBONES: dict[type, str] = {
+    MLPConfig: "robolearn.policies.backbones:MLPBackbone",
+    LSTMConfig: "robolearn.policies.backbones:LSTMBackbone",
+}
+
+
+def build_policy(
+    config: PolicyConfig,
+    observation_spec: ObservationSpec,
+    action_spec: ActionSpec,
+    statistics: Statistics | None = None,
+) -> Policy:
+    """A freshly initialised policy; its `config.obs_keys` name the keys it sees.
+
+    Args:
+        observation_spec: what the data or the task offers; the policy takes `config.obs_keys` of it, or all.
+        statistics: of the training data, for the normalisers; None leaves observations and actions as they are.
+
+    Raises PolicyError where the configuration does not fit the specs or the statistics.
+    """
+    keys = config.obs_keys or tuple(observation_spec)
+    missing = [key for key in keys if key not in observation_spec]
+    if missing:
+        raise PolicyError(f"policy.obs_keys names {missing}, but the observation has {list(observation_spec)}")
+    config = replace(config, obs_keys=keys)
+    spec = observation_spec.select(keys)
+    encoder = ObservationEncoder({key: build_encoder(key, spec[key], config, statistics) for key in keys})
+    backbone = _construct(config.backbone, BACKBONES, obs_steps=config.obs_steps, input_size=encoder.output_size)
+    head = _construct(
+        config.head,
+        HEADS,
+        feature_size=backbone.output_size,
+        pred_steps=config.pred_steps,
+        action_size=action_spec.size,
+    )
+    action_statistics = _statistics_of("actions", action_spec.size, statistics, config.action_normalisation)
+    return Policy(
+        config=config,
+        observation_spec=spec,
+        action_spec=action_spec,
+        encoder=encoder,
+        backbone=backbone,
+        head=head,
+        action_normaliser=Normaliser.fit(action_statistics, action_spec.size, config.action_normalisation),
+    )
+
+
+def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: Statistics | None) -> nn.Module:
+    """The encoder of one observation key, by its kind."""
+    if spec.is_image:
+        lowdim = "policy.obs_keys naming the low-dimensional keys only"
+        raise PolicyError(
+            f"observation {key!r} is an image of shape {spec.shape}, which needs an image encoder; use {lowdim}"
+        )
+    if np.dtype(spec.dtype).kind not in "fiub":
+        raise PolicyError(f"observation {key!r} has dtype {spec.dtype}; a policy needs numbers")
+    method = config.obs_normalisation
+    return LowDimEncoder(Normaliser.fit(_statistics_of(key, spec.size, statistics, method), spec.size, method))
+
+
+def _statistics_of(key: str, size: int, statistics: Statistics | None, method: str) -> Mapping[str, np.ndarray] | None:
+    """Flat arrays (size,) for one key; None where nothing is normalised."""
+    if statistics is None or method == "none":
+        return None
+    if key not in statistics:
+        raise PolicyError(f"there are no statistics of {key!r} to normalise it by; the data has {sorted(statistics)}")
+    flat = {name: np.asarray(value, np.float64).reshape(-1) for name, value in statistics[key].items()}
+    wrong = {name: value.size for name, value in flat.items() if value.size != size}
+    if wrong:
+        raise PolicyError(f"{key!r} has {size} dimensions, but its statistics have {wrong}")
+    return flat
+
+
+def _construct(config: Any, registry: Mapping[type, str], **arguments: Any) -> Any:
+    """The module that `config` describes, imported now."""
+    path = registry.get(type(config)) or getattr(type(config), "module", None)
+    if path is None:
+        raise PolicyError(
+            f"nothing is registered for {type(config).__name__}; give it a class variable `module` = 'package:Class'"
+        )
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)(config, **arguments)

@@ -1,0 +1,47 @@
+"""From raw observations to features: one encoder per key, concatenated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.policies.normaliser import Normaliser
+
+
+class LowDimEncoder(nn.Module):
+    """Normalises a state vector: (M, ...) of any numeric dtype -> (M, output_size) float32."""
+
+    def __init__(self, normaliser: Normaliser) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        self.output_size = normaliser.offset.numel()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normaliser.normalise(x.flatten(1).float())
+
+
+class ObservationEncoder(nn.Module):
+    """Dictionary of (B, To, ...) observations -> (B, To, E), the keys' features side by side in the policy's order."""
+
+    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+        """
+        Args:
+            encoders: one module per key, raw (M, ...) -> (M, output_size), which it has as an attribute.
+        """
+        super().__init__()
+        self.keys = tuple(encoders)
+        self.encoders = nn.ModuleDict({module_name(key): encoder for key, encoder in encoders.items()})
+        self.output_size = sum(int(encoder.output_size) for encoder in encoders.values())  # type: ignore[arg-type]
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        B, To = obs[self.keys[0]].shape[:2]
+        parts = [encoder(obs[key].flatten(0, 1)) for key, encoder in zip(self.keys, self.encoders.values())]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return features.view(B, To, -1)
+
+
+def module_name(key: str) -> str:
+    """An observation key as the name of a sub-module: unique, without dots, never an attribute of `nn.Module`."""
+    return "obs:" + key.replace("%", "%25").replace(".", "%2E")

@@ -1,0 +1,1 @@
+"""Action heads: what a distribution over action chunks looks like, one file each."""

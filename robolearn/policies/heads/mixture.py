@@ -1,0 +1,81 @@
+"""A mixture of diagonal Gaussians over whole action chunks, after robomimic's GMM (Mandlekar et al. 2021).
+
+One component is drawn for the chunk, not for each step: a plan that goes left goes left throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robolearn.policies.config import MixtureHeadConfig
+from robolearn.policies.distributions import ActionDistribution, sum_steps
+from robolearn.policies.heads.base import Head, bounded
+from robolearn.policies.heads.gaussian import normal_log_prob
+from robolearn.policies.noise import Noise
+
+
+class GaussianMixture(ActionDistribution):
+    """Weights (B, K) as logits; mean and std are (B, K, Tp, A)."""
+
+    def __init__(self, logits: Tensor, mean: Tensor, std: Tensor) -> None:
+        self.log_weights, self.mean, self.std = F.log_softmax(logits, dim=-1), mean, std
+
+    def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
+        per_step = normal_log_prob(actions.unsqueeze(-3), self.mean, self.std).sum(-1)
+        components = sum_steps(per_step, None if valid is None else valid.unsqueeze(-2))
+        return torch.logsumexp(self.log_weights + components, dim=-1)
+
+    def sample(self, noise: Noise) -> Tensor:
+        """The component by inverting the weights' cumulative sum, then the Gaussian."""
+        cumulative = self.log_weights.detach().exp().cumsum(-1)
+        component = (noise.uniform(1) >= cumulative[:, :-1]).sum(-1)
+        mean, std = _pick(self.mean, component), _pick(self.std, component)
+        return (mean + std * noise.normal(*mean.shape[1:])).detach()
+
+    def mode(self) -> Tensor:
+        return _pick(self.mean, self.log_weights.argmax(-1))
+
+    def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
+        """Monte Carlo over each component by itself, weighted exactly, so that gradients reach all parameters:
+        H = -sum_k w_k E_(x ~ N_k)[log p(x)]."""
+        total = torch.zeros_like(self.log_weights)
+        for _ in range(samples):
+            draws = self.mean + self.std * noise.normal(*self.mean.shape[1:])
+            # (B, K, Tp, A) actions against every component: (K, B, Tp, A) -> (K, B).
+            total = total + self.log_prob(draws.transpose(0, 1)).transpose(0, 1)
+        return -(self.log_weights.exp() * total).sum(-1) / samples
+
+
+class MixtureHead(Head):
+    """One linear layer for weights, means (bounded) and standard deviations (softplus + floor) of K components."""
+
+    exact_likelihood = True
+
+    def __init__(self, config: MixtureHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
+        super().__init__()
+        self.min_std = config.min_std
+        self.shape = (config.num_modes, pred_steps, action_size)
+        size = config.num_modes * pred_steps * action_size
+        self.sizes = [config.num_modes, size, size]
+        self.linear = nn.Linear(feature_size, sum(self.sizes))
+
+    def distribution(self, features: Tensor) -> GaussianMixture:
+        logits, mean, raw_std = self.linear(features).split(self.sizes, dim=-1)
+        std = F.softplus(raw_std) + self.min_std
+        return GaussianMixture(logits, bounded(mean).view(-1, *self.shape), std.view(-1, *self.shape))
+
+    def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        distribution = self.distribution(features)
+        losses = -distribution.log_prob(actions, valid) / valid.sum(-1).clamp_min(1)
+        return losses, {"std": distribution.std.detach().mean()}
+
+    def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
+        distribution = self.distribution(features)
+        return distribution.mode() if deterministic else distribution.sample(noise)
+
+
+def _pick(parameters: Tensor, component: Tensor) -> Tensor:
+    """(B, K, Tp, A) and (B,) -> (B, Tp, A)."""
+    return parameters[torch.arange(len(component), device=component.device), component]

@@ -1,0 +1,182 @@
+"""What a policy is made of, and what it refuses to be made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from robolearn.config import from_dict
+from robolearn.errors import ConfigError, PolicyError
+from robolearn.policies import config as policy_config
+from robolearn.policies.build import build_policy
+from robolearn.policies.config import (
+    DeterministicHeadConfig,
+    GaussianHeadConfig,
+    LSTMConfig,
+    MixtureHeadConfig,
+    MLPConfig,
+    PolicyConfig,
+)
+from robolearn.policies.heads.deterministic import DeterministicHead
+from robolearn.specs import ArraySpec, ObservationSpec
+from tests.policies.toy import ACTION, OBSERVATION, make_batch, make_obs, make_policy, statistics
+
+HEADS = {
+    "l2": DeterministicHeadConfig(),
+    "l1": DeterministicHeadConfig(error="l1"),
+    "tanh": GaussianHeadConfig(),
+    "gaussian": GaussianHeadConfig(squash=False, state_dependent_std=False),
+    "mixture": MixtureHeadConfig(num_modes=3),
+}
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "lstm"])
+@pytest.mark.parametrize("head", list(HEADS))
+def test_every_combination_trains_and_acts(head: str, backbone: str) -> None:
+    policy = make_policy(HEADS[head], backbone, obs_steps=3, pred_steps=4, exec_steps=2)
+    batch = make_batch(16, To=3, Tp=4)
+    loss, _ = policy.loss(batch)
+    loss.backward()
+    without = [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+    for deterministic in (True, False):
+        chunk = policy.act(make_obs(6, 3), deterministic=deterministic)
+        assert chunk.shape == (6, 4, 3)
+        assert chunk.abs().max() <= 1
+    if policy.exact_likelihood:
+        sample = policy.distribution(make_obs(6, 3)).sample(torch_noise(6))
+        assert policy.distribution(make_obs(6, 3)).log_prob(sample).shape == (6,)
+    else:
+        with pytest.raises(PolicyError, match="no exact log-probability"):
+            policy.distribution(make_obs(6, 3))
+
+
+def torch_noise(rows: int) -> Any:
+    from robolearn.policies.noise import BatchNoise
+
+    return BatchNoise(rows, "cpu")
+
+
+def test_observations_are_normalised_with_the_statistics() -> None:
+    policy = make_policy(DeterministicHeadConfig())
+    obs, stats = make_obs(4, 1), statistics()
+    expected = np.concatenate(
+        [(obs[k].numpy() - stats[k]["mean"]) / stats[k]["std"] for k in ("state", "goal.xy")], axis=-1
+    )
+    np.testing.assert_allclose(policy.encoder(obs).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_action_normalisation_is_undone_by_act() -> None:
+    plain = make_policy(DeterministicHeadConfig())
+    scaled = make_policy(DeterministicHeadConfig(), action_normalisation="min_max")
+    raw = plain.head.act(plain.features(make_obs(4, 1)), deterministic=True, noise=torch_noise(4))
+    low, high = (torch.as_tensor(statistics()["actions"][k], dtype=torch.float32) for k in ("min", "max"))
+    expected = (low + (raw + 1) / 2 * (high - low)).clamp(-1, 1)
+    torch.testing.assert_close(scaled.act(make_obs(4, 1)), expected)
+
+
+@pytest.mark.parametrize("head", ["l2", "l1", "tanh", "gaussian", "mixture"])
+@pytest.mark.parametrize("backbone", ["mlp", "lstm"])
+def test_invalid_steps_do_not_contribute(head: str, backbone: str) -> None:
+    policy = make_policy(HEADS[head], backbone, obs_steps=2, pred_steps=3)
+    batch = make_batch(8, To=2, Tp=3)
+    valid = batch.valid.clone()
+    valid[:, 2:] = False
+    valid[0] = False
+    poisoned = batch.actions.masked_fill(~valid[..., None], 1e4)
+    losses = [policy.loss(replace(batch, actions=a, valid=valid))[0] for a in (batch.actions, poisoned)]
+    assert torch.equal(*losses)
+    assert torch.isfinite(losses[0])
+    assert not torch.equal(losses[0], policy.loss(batch)[0])
+
+
+def test_a_causal_backbone_learns_every_step_and_sees_no_future() -> None:
+    policy = make_policy(HEADS["l2"], "lstm", obs_steps=4).eval()
+    obs = make_obs(3, 4)
+    changed = {k: v.clone() for k, v in obs.items()}
+    changed["state"][:, 3] += 10.0
+    before, after = (policy.features(o, every_step=True) for o in (obs, changed))
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+    batch = make_batch(8, To=4)
+    first_label = batch.actions.clone()
+    first_label[:, 0] *= -1
+    assert not torch.equal(policy.loss(batch)[0], policy.loss(replace(batch, actions=first_label))[0])
+
+
+def test_overfits_actions_at_exactly_plus_and_minus_one() -> None:
+    """Grippers say exactly +-1: heads must be able to say it too."""
+    for name in ("l2", "tanh", "gaussian", "mixture"):
+        policy = make_policy(HEADS[name])
+        batch = make_batch(32)
+        batch = replace(batch, actions=batch.actions.sign())
+        optimiser = torch.optim.Adam(policy.parameters(), lr=3e-3)
+        for step in range(1000):
+            optimiser.param_groups[0]["lr"] = 3e-3 * (1 - step / 1000)
+            loss, _ = policy.loss(batch)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        assert torch.isfinite(loss)
+        error = (policy.act(batch.obs, deterministic=True)[:, 0] - batch.actions[:, 0]).abs().max()
+        assert error < 0.05, name
+
+
+def test_refusals_name_the_culprit() -> None:
+    with pytest.raises(PolicyError, match=r"obs_keys names \['elbow'\].*'state'"):
+        build_policy(PolicyConfig(obs_keys=("state", "elbow")), OBSERVATION, ACTION)
+    camera = ObservationSpec({"state": ArraySpec(shape=(5,)), "note": ArraySpec(shape=(1,), dtype="str")})
+    with pytest.raises(PolicyError, match="'note' has dtype str"):
+        build_policy(PolicyConfig(), camera, ACTION)
+    with pytest.raises(PolicyError, match=r"no statistics of 'goal\.xy'"):
+        build_policy(PolicyConfig(), OBSERVATION, ACTION, {"state": statistics()["state"]})
+    wrong = statistics() | {"state": {k: v[:4] for k, v in statistics()["state"].items()}}
+    with pytest.raises(PolicyError, match="'state' has 5 dimensions"):
+        build_policy(PolicyConfig(), OBSERVATION, ACTION, wrong)
+    with pytest.raises(ConfigError, match="exec_steps must not exceed"):
+        PolicyConfig(exec_steps=2)
+    with pytest.raises(ConfigError, match="use 'none' or 'min_max'"):
+        PolicyConfig(action_normalisation="mean_std")
+    for bad in ({"hidden_sizes": (64, 0)}, {"hidden_sizes": ()}, {"dropout": 1.0}):
+        with pytest.raises(ConfigError):
+            MLPConfig(**bad)
+    with pytest.raises(ConfigError):
+        LSTMConfig(num_layers=0)
+    with pytest.raises(ConfigError):
+        GaussianHeadConfig(min_std=1.0)
+    with pytest.raises(ConfigError):
+        MixtureHeadConfig(num_modes=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginHeadConfig:
+    name: Literal["tests-plugin"] = "tests-plugin"
+    error: Literal["l1", "l2"] = "l1"
+    module: ClassVar[str] = "tests.policies.test_build:PluginHead"
+
+
+class PluginHead(DeterministicHead):
+    pass
+
+
+def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    class EntryPoint:
+        name = "head.tests-plugin"
+
+        def load(self) -> type:
+            return PluginHeadConfig
+
+    monkeypatch.setattr(policy_config, "entry_points", lambda group: [EntryPoint()])
+    assert policy_config.plugins("head") == (PluginHeadConfig,)
+    assert policy_config.plugins("backbone") == ()
+    monkeypatch.setattr(policy_config, "HeadConfig", policy_config.HeadConfig | PluginHeadConfig)
+    config = from_dict(PolicyConfig, {"head": {"name": "tests-plugin", "error": "l2"}})
+    policy = build_policy(config, OBSERVATION, ACTION)
+    assert type(policy.head).__name__ == "PluginHead"
+    monkeypatch.delattr(PluginHeadConfig, "module")
+    with pytest.raises(PolicyError, match="nothing is registered for PluginHeadConfig"):
+        build_policy(config, OBSERVATION, ACTION)
