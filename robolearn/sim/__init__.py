@@ -1,0 +1,1 @@
+"""Batched physics: one interface over MuJoCo on CPU threads and MuJoCo Warp on a GPU."""

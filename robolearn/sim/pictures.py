@@ -1,0 +1,34 @@
+"""Pictures of worlds, drawn by C MuJoCo's renderer for both back ends."""
+
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from robolearn import rendering
+
+_LOOKS = ("geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat")
+
+
+class Pictures:
+    """One renderer for all worlds of a model; not to be shared between threads."""
+
+    def __init__(self, model: mujoco.MjModel, height: int, width: int):
+        """Raises TaskError, saying what to install, where OpenGL is missing."""
+        rendering.prepare()
+        self._model = copy.copy(model)
+        self._renderer: Any = mujoco.Renderer(self._model, height, width)
+
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str | int) -> np.ndarray:
+        """(height, width, 3) uint8 from one camera. `model` may differ from ours in colours, lights and cameras."""
+        for name in _LOOKS:
+            getattr(self._model, name)[:] = getattr(model, name)
+        self._renderer.update_scene(data, camera)
+        return self._renderer.render().copy()
+
+    def close(self) -> None:
+        self._renderer.close()

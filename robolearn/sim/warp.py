@@ -1,0 +1,243 @@
+"""MuJoCo Warp: all worlds in one launch, on a GPU as CUDA graphs, or (slowly, for tests) on Warp's CPU device.
+
+The torch tensors are views of Warp's arrays: nothing is copied between host and device, or at all, while stepping.
+Physics is float32, and on a GPU not reproducible bit for bit (atomics).
+"""
+
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+
+from robolearn.errors import TaskError
+from robolearn.sim.base import STATE_SPEC, Simulation, Start, rows
+
+_FLOAT_PARTS = {
+    "time": "time",
+    "qpos": "qpos",
+    "qvel": "qvel",
+    "act": "act",
+    "warmstart": "qacc_warmstart",
+    "ctrl": "ctrl",
+    "qfrc_applied": "qfrc_applied",
+    "xfrc_applied": "xfrc_applied",
+    "mocap_pos": "mocap_pos",
+    "mocap_quat": "mocap_quat",
+}
+"""Parts of a state row that Warp's Data holds, by our name and by its."""
+
+_RENDER_FIELDS = frozenset({"geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat"})
+"""Fields that only pictures depend on; pictures are drawn by C MuJoCo, so Warp need not know them."""
+
+
+class WarpSimulation(Simulation):
+    """See `Simulation`. Divergence is looked for on the device; the host asks for it once in `check_every` steps."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        num_envs: int,
+        *,
+        device: str | torch.device = "cuda",
+        contacts: int | None = None,
+        constraints: int | None = None,
+    ):
+        """Args:
+        device: "cuda", "cuda:1" or "cpu".
+        contacts: most contacts per world; None leaves MuJoCo Warp to estimate it.
+        constraints: most constraint rows per world; None as above.
+        """
+        super().__init__(model, num_envs, checked_device(device))
+        self._wp, self._mjw = _import_warp()
+        self._on_gpu = self.device.type == "cuda"
+        self.check_every = 50 if self._on_gpu else 1
+        with self._scope():
+            self._model = self._mjw.put_model(model)
+            start = mujoco.MjData(model)
+            mujoco.mj_forward(model, start)
+            self._data = self._mjw.put_data(model, start, nworld=num_envs, nconmax=contacts, njmax=constraints)
+        self._views = {ours: self._torch(getattr(self._data, theirs)) for ours, theirs in _FLOAT_PARTS.items()}
+        self._defaults = {k: v.clone() for k, v in self._views.items()}
+        self._defaults["warmstart"].zero_()
+        self.time, self.qpos, self.qvel, self.act = (self._views[k] for k in ("time", "qpos", "qvel", "act"))
+        self.ctrl, self.mocap_pos, self.mocap_quat = (self._views[k] for k in ("ctrl", "mocap_pos", "mocap_quat"))
+        self.sensordata = self._torch(self._data.sensordata)
+        self._graphs: dict[Any, Any] = {}
+        self._host_values: dict[str, torch.Tensor] = {}
+        self._host_worlds: dict[int, mujoco.MjModel] = {}
+        self._steps = torch.zeros(num_envs, dtype=torch.long, device=self.device)
+        self._bad = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        self._since_check = 0
+        self._launch("forward")
+
+    def step(self, substeps: int, mask: torch.Tensor | None = None, *, sensors: bool = True) -> None:
+        self._check_substeps(substeps)
+        before = {k: v.clone() for k, v in self._views.items()}
+        self._launch("step", substeps)
+        bad = ~(torch.isfinite(self.qpos).all(-1) & torch.isfinite(self.qvel).all(-1))
+        self._bad |= bad if mask is None else bad & mask
+        still = bad if mask is None else bad | ~mask
+        for name, view in self._views.items():
+            view.copy_(torch.where(_column(still, view), before[name], view))
+        if sensors:
+            self._launch("forward")
+        self._steps += 1 if mask is None else mask.long()
+        self._since_check += 1
+        if self._since_check >= self.check_every:
+            self.check()
+
+    def check(self) -> None:
+        """Ask the device whether worlds diverged since the last check; raises UnstableError for those."""
+        self._since_check = 0
+        bad = self._bad.nonzero().flatten().tolist()
+        if bad:
+            self._bad.zero_()
+            states = self.get_state()[bad].cpu().numpy()
+            raise self._unstable(bad, self._steps[bad].tolist(), "a state that is not finite", states)
+
+    def reset(self, start: Start, mask: torch.Tensor | None = None) -> None:
+        given = {
+            "qpos": start.qpos,
+            "ctrl": torch.zeros_like(self.ctrl) if start.ctrl is None else start.ctrl,
+            "mocap_pos": start.mocap_pos,
+            "mocap_quat": start.mocap_quat,
+        }
+        values = dict(self._defaults)
+        values |= {k: rows(v, mask, self.num_envs, f"start.{k}") for k, v in given.items() if v is not None}
+        for name in ("time", "qvel", "act"):
+            values[name] = torch.zeros_like(self._views[name])
+        self._write(values, mask)
+        everyone = torch.ones_like(self._bad) if mask is None else mask
+        self._bad &= ~everyone
+        self._steps.masked_fill_(everyone, 0)
+        self._launch("forward")
+
+    def get_state(self) -> torch.Tensor:
+        size = mujoco.mj_stateSize(self.model, STATE_SPEC)
+        state = torch.zeros(self.num_envs, size, dtype=torch.float64, device=self.device)
+        for name, view in self._views.items():
+            state[:, self.layout[name]] = view.reshape(self.num_envs, -1).double()
+        state[:, self.layout["eq_active"]] = self._torch(self._data.eq_active).double()
+        return state
+
+    def set_state(self, state: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        rows(state, mask, self.num_envs, "state")
+        size = mujoco.mj_stateSize(self.model, STATE_SPEC)
+        if state.shape[1] != size:
+            raise TaskError(f"a state of this model has {size} numbers, received {state.shape[1]}")
+        state = state.to(self.device)
+        self._write({k: state[:, self.layout[k]].reshape(v.shape) for k, v in self._views.items()}, mask)
+        self._launch("forward")
+
+    def set_model(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None) -> None:
+        for name, value in values.items():
+            rows(value, mask, self.num_envs, name)
+            old = self._host_values.get(name)
+            if old is None:
+                default = torch.as_tensor(np.asarray(getattr(self.model, name)), device=self.device)
+                old = default.expand(value.shape).to(value.dtype).clone()
+                self._host_values[name] = old
+            old.copy_(value if mask is None else torch.where(_column(mask, value), value.to(self.device), old))
+            if name not in _RENDER_FIELDS:
+                self._write_field(name, old)
+        self._host_worlds.clear()
+
+    def world(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        import copy
+
+        model = self._host_worlds.get(index)
+        if model is None:
+            model = self._host_worlds[index] = copy.copy(self.model) if self._host_values else self.model
+            for name, values in self._host_values.items():
+                getattr(model, name)[:] = values[index].cpu().numpy()
+        data = mujoco.MjData(model)
+        mujoco.mj_setState(model, data, self.get_state()[index].cpu().numpy(), STATE_SPEC)
+        mujoco.mj_forward(model, data)
+        return model, data
+
+    def _write(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None) -> None:
+        for name, value in values.items():
+            view = self._views[name]
+            value = value.to(view.device, view.dtype)
+            view.copy_(value if mask is None else torch.where(_column(mask, view), value, view))
+
+    def _write_field(self, name: str, values: torch.Tensor) -> None:
+        """A field shared by all worlds becomes one row per world; captured graphs hold the old array, so they go."""
+        array = getattr(self._model, name, None)
+        if array is None:
+            raise TaskError(f"MuJoCo Warp's model has no field {name!r} to set per environment")
+        if array.shape[0] != self.num_envs:
+            with self._scope():
+                fresh = self._wp.empty((self.num_envs, *array.shape[1:]), dtype=array.dtype)
+            setattr(self._model, name, fresh)
+            self._graphs.clear()
+            array = fresh
+        view = self._torch(array)
+        view.copy_(values.reshape(view.shape))
+
+    def _launch(self, name: str, repeats: int = 1) -> None:
+        function = getattr(self._mjw, name)
+        with self._scope():
+            if not self._on_gpu:
+                for _ in range(repeats):
+                    function(self._model, self._data)
+                return
+            key = (name, repeats)
+            if key not in self._graphs:
+                saved = {k: v.clone() for k, v in self._views.items()}
+                function(self._model, self._data)  # compiles the kernels, which a capture must not do
+                for k, v in saved.items():
+                    self._views[k].copy_(v)
+                with self._wp.ScopedCapture() as capture:
+                    for _ in range(repeats):
+                        function(self._model, self._data)
+                self._graphs[key] = capture.graph
+            self._wp.capture_launch(self._graphs[key])
+
+    def _scope(self) -> AbstractContextManager[Any]:
+        """Warp works on torch's own stream, so that neither has to wait for the other."""
+        if not self._on_gpu:
+            return self._wp.ScopedDevice("cpu")
+        stream = self._wp.stream_from_torch(torch.cuda.current_stream(self.device))
+        return self._wp.ScopedStream(stream) if stream is not None else nullcontext()
+
+    def _torch(self, array: Any) -> torch.Tensor:
+        return self._wp.to_torch(array)
+
+
+def _column(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(N,) -> (N, 1, ...) with as many dimensions as `like`."""
+    return mask.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    try:
+        checked = torch.device(device)
+    except RuntimeError:
+        raise TaskError(f"device must be 'cpu' or 'cuda' (with an index, 'cuda:1'), received {device!r}") from None
+    if checked.type == "cuda" and not torch.cuda.is_available():
+        raise TaskError(
+            f"device {str(device)!r} was asked for, but torch {torch.__version__} finds no CUDA device here; "
+            "use device='cpu' (MuJoCo Warp on the CPU, slow), backend='cpu' (fast), or install a CUDA build of torch"
+        )
+    if checked.type not in ("cpu", "cuda"):
+        raise TaskError(f"MuJoCo Warp runs on 'cuda' or 'cpu', received {device!r}")
+    if checked.type == "cuda" and checked.index is None:
+        checked = torch.device("cuda", torch.cuda.current_device())
+    return checked
+
+
+def _import_warp() -> tuple[Any, Any]:
+    try:
+        import mujoco_warp
+        import warp
+    except ImportError as error:
+        raise TaskError(f"backend 'warp' needs {error.name}; install it with: pip install 'robolearn[gpu]'") from None
+    warp.config.quiet = True
+    return warp, mujoco_warp
