@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robolearn import config
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.single import SingleEnv
 from robolearn.errors import RobolearnError
@@ -136,7 +135,7 @@ def serve(job: dict[str, Any]) -> None:
         connection.send_bytes(json.dumps(message).encode())
 
     try:
-        host = Host(config.from_dict(TaskConfig, job["task"]), *job["rows"])
+        host = Host(TaskConfig.from_env_args(job["task"]), *job["rows"])
         reply(host.describe())
     except Exception as error:
         reply(describe_error(error))

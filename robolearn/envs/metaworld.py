@@ -7,8 +7,10 @@ reset, every seed gives its own initial state and a used environment equals a fr
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
     from robolearn.envs.base import Observation, VectorEnv
 
 PREFIX = "Meta-World/"
+
+
+def advice(kwargs: Mapping[str, Any]) -> str:
+    """What to change in constructor arguments that Meta-World refused."""
+    known = sorted(importlib.import_module("metaworld").ALL_V3_ENVIRONMENTS)
+    if "env_name" not in kwargs:
+        return f"choose a task with --task.kwargs.env_name, for example {known[0]} or pick-place-v3"
+    close = difflib.get_close_matches(str(kwargs["env_name"]), known, n=3)
+    return f"env_name must be one of {', '.join(close or known)}"
 
 
 class MetaWorldQuirks(Quirks):

@@ -33,6 +33,29 @@ class Quirks:
             wrapper = wrapper.env
 
 
+class LaggedFrames(Quirks):
+    """The body frames that the last physics substep left behind.
+
+    They lag behind the joint positions, so they are no function of the physics state, and Gymnasium-Robotics' arms
+    (Fetch) turn actions into targets relative to them.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        unwrapped: Any = env.unwrapped
+        self._data = unwrapped.data
+        self.size = self._data.xpos.size + self._data.xquat.size
+
+    def get(self) -> np.ndarray:
+        return np.concatenate([self._data.xpos.reshape(-1), self._data.xquat.reshape(-1)])
+
+    def set(self, values: np.ndarray, elapsed: int) -> None:
+        super().set(values, elapsed)
+        positions = self._data.xpos.size
+        self._data.xpos[:] = values[:positions].reshape(self._data.xpos.shape)
+        self._data.xquat[:] = values[positions:].reshape(self._data.xquat.shape)
+
+
 class Physics:
     """The full state of an environment's MuJoCo data: `mjSTATE_INTEGRATION` continues bit for bit."""
 

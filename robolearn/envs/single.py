@@ -16,16 +16,16 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from robolearn import rendering
+from robolearn.envs import metaworld
 from robolearn.envs.config import TaskConfig
-from robolearn.envs.metaworld import MetaWorldQuirks
-from robolearn.envs.quirks import Physics, Quirks
+from robolearn.envs.quirks import LaggedFrames, Physics, Quirks
 from robolearn.envs.spaces import action_layout, observation_leaves
 from robolearn.errors import TaskError
 
 SUCCESS_KEYS = ("is_success", "success")
 
 _PROVIDERS = (
-    (("Meta-World/",), "metaworld", "metaworld"),
+    ((metaworld.PREFIX,), "metaworld", "metaworld"),
     (("Fetch", "Hand", "Adroit", "Franka", "PointMaze", "AntMaze"), "gymnasium_robotics", "robotics"),
 )
 """Id prefixes, the package that registers them when imported, and the extra that installs it."""
@@ -37,7 +37,7 @@ class SingleEnv:
     def __init__(self, task: TaskConfig) -> None:
         self._task = task
         self._env, spec = open_environment(task)
-        self._quirks = (MetaWorldQuirks if spec.id == "Meta-World/MT1" else Quirks)(self._env)
+        self._quirks = _quirks(self._env, spec)
         self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
@@ -100,7 +100,7 @@ class SingleEnv:
             raise TaskError("render needs a reset first")
         if self._physics is not None:
             rendering.prepare()
-        picture: Any = self._env.render()
+        picture: Any = self._env.render() if self._env.render_mode else None
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
             raise TaskError(
                 f"{self._task.id} gives no pictures with render_mode={self._env.render_mode!r}; its modes are "
@@ -147,9 +147,11 @@ def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
     except gym.error.Error as error:
         raise TaskError(f"{task.id}: {str(error).rstrip(' .')}{_closest(gym_id)}") from None
     except (TypeError, KeyError, ValueError) as error:
+        remedy = "check --task.kwargs against the environment's documentation"
+        if gym_id.startswith(metaworld.PREFIX):
+            remedy = metaworld.advice(task.kwargs)
         raise TaskError(
-            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; "
-            "check --task.kwargs against the environment's documentation"
+            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; {remedy}"
         ) from error
 
 
@@ -187,6 +189,12 @@ def _closest(gym_id: str) -> str:
         return ""
     close = difflib.get_close_matches(gym_id, list(gym.registry), n=3, cutoff=0.6)
     return f"; close to it: {', '.join(close)}" if close else ""
+
+
+def _quirks(env: gym.Env, spec: Any) -> Quirks:
+    if spec.id == "Meta-World/MT1":
+        return metaworld.MetaWorldQuirks(env)
+    return (LaggedFrames if hasattr(env.unwrapped, "_mujoco_step") else Quirks)(env)
 
 
 def _time_limit(env: gym.Env, spec: Any) -> int:

@@ -26,7 +26,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from robolearn import config
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.host import Command, Host, Rows
 from robolearn.errors import TaskError
@@ -137,7 +136,7 @@ class _Worker:
         self._unread = 0
         job = {
             "path": sys.path,
-            "task": config.to_dict(task),
+            "task": task.env_args(),
             "rows": [first, last],
             "pipe": theirs.fileno(),
             "block": block,

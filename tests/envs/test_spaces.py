@@ -1,0 +1,85 @@
+"""Spaces as specs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.errors import TaskError
+
+
+def read(space: spaces.Space, value: object) -> dict[str, np.ndarray]:
+    out = {}
+    for leaf in observation_leaves(space):
+        out[leaf.key] = np.full(leaf.spec.shape, 77, leaf.spec.dtype)
+        leaf.write(value, out[leaf.key])
+    return out
+
+
+def test_a_bare_box_is_the_state_in_float32() -> None:
+    value = np.array([[1 / 3, 2.0]])
+    (state,) = read(spaces.Box(-np.inf, np.inf, (1, 2), np.float64), value).values()
+    assert state.dtype == np.float32
+    np.testing.assert_array_equal(state, np.float32([1 / 3, 2.0]))
+
+
+def test_discrete_observations_become_one_hot_from_their_start() -> None:
+    out = read(
+        spaces.Dict({"a": spaces.Discrete(3, start=5), "b": spaces.MultiDiscrete([2, 3])}), {"a": 6, "b": [1, 2]}
+    )
+    assert out["a"].tolist() == [0, 1, 0]
+    assert out["b"].tolist() == [0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 3), (3, 4, 6), (4, 6), (9, 8, 4), (1, 5, 6)])
+def test_images_are_height_width_channels(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    ((key, image),) = read(spaces.Box(0, 255, shape, np.uint8), pixels).items()
+    assert key == "image"
+    expected = pixels[..., None] if len(shape) == 2 else pixels.transpose(1, 2, 0) if shape[0] in (1, 3) else pixels
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_nested_keys_are_joined_and_selected_in_the_order_asked() -> None:
+    space = spaces.Dict({"x": spaces.Dict({"y": spaces.Box(-1, 1, (2,)), "z": spaces.Box(-1, 1, (3,))})})
+    assert [leaf.key for leaf in observation_leaves(space)] == ["x/y", "x/z"]
+    assert [leaf.key for leaf in observation_leaves(space, ("x/z",))] == ["x/z"]
+    with pytest.raises(TaskError, match=r"\['w'\].*\['x/y', 'x/z'\]"):
+        observation_leaves(space, ("w",))
+
+
+def test_spaces_without_a_fixed_size_are_refused_by_name() -> None:
+    with pytest.raises(TaskError, match="words is a Text space"):
+        observation_leaves(spaces.Dict({"words": spaces.Text(5)}))
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1024, 1024, width=32), st.floats(0.125, 1024, width=32)), min_size=1, max_size=4),
+    st.lists(st.floats(-2.0, 2.0, width=32), min_size=4, max_size=4),
+)
+def test_physical_actions_never_leave_the_space(bounds: list[tuple[float, float]], unit: list[float]) -> None:
+    low = np.float32([b[0] for b in bounds])
+    high = np.float32([b[0] + b[1] for b in bounds])
+    space = spaces.Box(low, high, dtype=np.float32)
+    layout = action_layout(space)
+    assert layout.spec is not None
+    assert space.contains(layout.to_env(layout.spec.to_physical(np.float32(unit[: len(bounds)]))))
+
+
+def test_unbounded_actions_are_refused_with_a_way_out_and_limited_on_request() -> None:
+    space = spaces.Box(np.float32([-np.inf, -2]), np.float32([np.inf, 2]))
+    with pytest.raises(TaskError, match=r"dimensions \[0\].*--task.action_limit.*RescaleAction"):
+        action_layout(space)
+    layout = action_layout(space, limit=3.0)
+    assert layout.spec is not None
+    assert (layout.spec.low, layout.spec.high) == ((-3.0, -2.0), (3.0, 2.0))
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 2]), spaces.Box(0, 3, (2,), np.int64), spaces.Dict({})])
+def test_other_action_spaces_are_refused(space: spaces.Space) -> None:
+    with pytest.raises(TaskError, match="Box of floats or Discrete"):
+        action_layout(space)
