@@ -1,0 +1,1 @@
+"""Demonstrations on disk: schema, crash-safe writer, reader, sampler, validation, repair, editing and conversion."""
