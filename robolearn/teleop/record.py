@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from robolearn.datasets.writer import DatasetWriter
-from robolearn.envs.experts import NoisyExpert, make_expert
-from robolearn.envs.make import make
 from torch import Tensor
 
+from robolearn.datasets.writer import DatasetWriter
 from robolearn.envs.base import Observation, VectorEnv
+from robolearn.envs.experts import NoisyExpert, make_expert
+from robolearn.envs.make import make
 from robolearn.errors import TaskError
-from robolearn.specs import ActionMode, Episode, EpisodeInfo
+from robolearn.specs import ActionMode, EpisodeInfo
 from robolearn.teleop.collect import Decision, collect
 from robolearn.teleop.config import RecordConfig
 from robolearn.training.progress import Progress
@@ -83,11 +83,8 @@ def default_name(config: RecordConfig) -> str:
     return "_".join(words).replace("/", "_").lower()
 
 
-def _describe(operator: str):  # type: ignore[no-untyped-def]
+def _describe(operator: str) -> Callable[[int, bool], EpisodeInfo]:
     def info(seed: int, success: bool) -> EpisodeInfo:
         return EpisodeInfo(success=success, seed=seed, source="demo", operator=f"expert:{operator}", device="script")
 
     return info
-
-
-__all__ = ["Episode", "ExpertDriver", "default_name", "open_writer", "record"]

@@ -1,0 +1,45 @@
+"""`robolearn init DIR`: a workspace like the repository's: datasets/, policies/, teleop/ and configs/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robolearn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """Make a workspace."""
+
+    folder: str = field(default="", metadata={"positional": True})
+    """Folder to make; existing files in it are kept."""
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise ConfigError("name the folder of the workspace: robolearn init DIR")
+
+
+CONFIG = InitConfig
+
+
+def run(config: InitConfig) -> int:
+    import shutil
+    from pathlib import Path
+
+    from robolearn.workspace import shipped_files, template
+
+    target, kept = Path(config.folder), 0
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file; name a folder for the workspace")
+    files = shipped_files()
+    for file in files:
+        copy = target / file
+        if copy.exists():
+            kept += 1
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template() / file, copy)
+    folders = sorted({f"{file.parts[0]}/" for file in files})
+    print(f"workspace {target}: {' '.join(folders)}" + (f"({kept} existing files kept)" if kept else ""))
+    print(f"next: cd {target} && robolearn tasks")
+    return 0
