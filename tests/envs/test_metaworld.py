@@ -108,7 +108,7 @@ def test_the_scripted_policy_solves_the_task_from_unit_actions() -> None:
 def test_errors_name_the_way_out() -> None:
     with pytest.raises(TaskError, match="pick-place-v3"):
         env_of(1, "pick-plac-v3")
-    with pytest.raises(TaskError, match="--task.kwargs.env_name"):
+    with pytest.raises(TaskError, match=r"--task\.kwargs\.env_name"):
         make("gym:Meta-World/MT1")
     with pytest.raises(TaskError, match="vector form"):
         make("gym:Meta-World/MT10")

@@ -1,0 +1,201 @@
+"""What an evaluation found: one record per episode, and the figures that follow from them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn.errors import RobolearnError
+from robolearn.evaluation.statistics import Interval, wilson
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """What happened in one recorded episode."""
+
+    obs: Mapping[str, np.ndarray]
+    """(T+1, ...) per key, the final observation included."""
+    actions: np.ndarray
+    """(T, A) in [-1, 1]."""
+    rewards: np.ndarray
+    """(T,)."""
+    states: np.ndarray | None = None
+    """(T, S) physics states before each action, where they were asked for and exist."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Flat names to arrays; inverse of `of`."""
+        arrays = {f"obs/{key}": value for key, value in self.obs.items()}
+        arrays |= {"actions": self.actions, "rewards": self.rewards}
+        return arrays if self.states is None else arrays | {"states": self.states}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Trajectory:
+        obs = {name.removeprefix("obs/"): value for name, value in arrays.items() if name.startswith("obs/")}
+        return cls(obs=obs, actions=arrays["actions"], rewards=arrays["rewards"], states=arrays.get("states"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord:
+    """The outcome of one episode; a function of the policy and the seed alone."""
+
+    seed: int
+    success: bool
+    steps: int
+    episode_return: float
+    time_to_success_s: float | None
+    """Simulated seconds until the task first counted as solved, None where it never did."""
+    terminated: bool
+    truncated: bool
+    trajectory: Trajectory | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """One policy on a list of seeds."""
+
+    name: str
+    env_args: Mapping[str, Any]
+    control_hz: float
+    deterministic: bool
+    episodes: tuple[EpisodeRecord, ...]
+    """In the order of the seeds."""
+    seconds: float = field(default=0.0, compare=False)
+    """Wall time of the evaluation."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(e.seed for e in self.episodes)
+
+    @property
+    def successes(self) -> int:
+        return sum(e.success for e in self.episodes)
+
+    @property
+    def success_rate(self) -> float:
+        """NaN without episodes."""
+        return self.interval().estimate
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """The success rate with its Wilson interval."""
+        return wilson(self.successes, len(self.episodes), confidence)
+
+    @property
+    def times_to_success_s(self) -> tuple[float, ...]:
+        """Of the solved episodes, in the order of the seeds."""
+        return tuple(e.time_to_success_s for e in self.episodes if e.time_to_success_s is not None)
+
+    @property
+    def median_time_to_success_s(self) -> float | None:
+        """Over the solved episodes; None where none was."""
+        return float(np.median(self.times_to_success_s)) if self.times_to_success_s else None
+
+    @property
+    def mean_return(self) -> float:
+        """Of all episodes, undiscounted; NaN without episodes."""
+        return float(np.mean([e.episode_return for e in self.episodes])) if self.episodes else float("nan")
+
+    @property
+    def mean_steps(self) -> float:
+        """Of all episodes; NaN without episodes."""
+        return float(np.mean([e.steps for e in self.episodes])) if self.episodes else float("nan")
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that tables and policy cards quote."""
+        interval = self.interval()
+        figures = {
+            "success_rate": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "median_time_to_success_s": self.median_time_to_success_s,
+            "mean_return": self.mean_return,
+            "mean_steps": self.mean_steps,
+        }
+        known = {name: None if value is None or np.isnan(value) else value for name, value in figures.items()}
+        return {"successes": self.successes, "episodes": len(self.episodes)} | known
+
+    def __str__(self) -> str:
+        low, high = self.interval().low, self.interval().high
+        median = self.median_time_to_success_s
+        time = "" if median is None else f", median time to success {median:.2f} s"
+        return (
+            f"{self.name}: {self.successes}/{len(self.episodes)} solved "
+            f"({100 * self.success_rate:.1f}%, 95% interval {100 * low:.1f} to {100 * high:.1f}%){time}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable; trajectories are left out (`save` keeps them beside the JSON)."""
+        return {
+            "name": self.name,
+            "env_args": dict(self.env_args),
+            "control_hz": self.control_hz,
+            "deterministic": self.deterministic,
+            "seconds": self.seconds,
+            "summary": self.summary(),
+            "episodes": [
+                {f.name: getattr(e, f.name) for f in fields(e) if f.name != "trajectory"} for e in self.episodes
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EvaluationResult:
+        """Inverse of `to_dict`. Raises RobolearnError where the data is not an evaluation."""
+        try:
+            names = ("name", "env_args", "control_hz", "deterministic", "seconds")
+            episodes = tuple(EpisodeRecord(**e) for e in data["episodes"])
+            return cls(episodes=episodes, **{name: data[name] for name in names})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RobolearnError(f"this is not an evaluation result of robolearn: {error!r}") from None
+
+    def save(self, path: str | Path) -> Path:
+        """Write the JSON, and recorded trajectories into an .npz of that name beside it; returns the JSON's path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            f"{index}/{name}": value
+            for index, episode in enumerate(self.episodes)
+            if episode.trajectory is not None
+            for name, value in episode.trajectory.arrays().items()
+        }
+        if arrays:
+            packed = io.BytesIO()
+            np.savez_compressed(packed, allow_pickle=False, **arrays)
+            _publish(path.with_suffix(".npz"), packed.getvalue())
+        _publish(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationResult:
+        """Read what `save` wrote, trajectories included. Raises RobolearnError naming the file where it cannot."""
+        path = Path(path)
+        try:
+            result = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            beside = path.with_suffix(".npz")
+            return result._with_trajectories(beside) if beside.exists() else result
+        except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, RobolearnError) as error:
+            raise RobolearnError(f"cannot read the evaluation {path}: {error}") from None
+
+    def _with_trajectories(self, path: Path) -> EvaluationResult:
+        grouped: dict[int, dict[str, np.ndarray]] = {}
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                index, _, rest = name.partition("/")
+                grouped.setdefault(int(index), {})[rest] = arrays[name]
+        episodes = list(self.episodes)
+        for index, parts in grouped.items():
+            episodes[index] = replace(episodes[index], trajectory=Trajectory.of(parts))
+        return replace(self, episodes=tuple(episodes))
+
+
+def _publish(path: Path, content: bytes) -> None:
+    """Readers see the old file or the whole new one."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_bytes(content)
+    os.replace(scratch, path)
