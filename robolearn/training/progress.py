@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, Progress as Bar, TextColumn
 
 PLAIN_INTERVAL_S = 5.0
+BAR_INTERVAL_S = 0.1
 
 
 class Progress:
@@ -49,10 +49,13 @@ class Progress:
     def update(self, done: int, note: str = "") -> None:
         """Set how many units are done in all; cheap enough to call at every step."""
         self.done, self.note = done, note or self.note
+        now = time.monotonic()
+        if now - self._printed < (BAR_INTERVAL_S if self._bar is not None else PLAIN_INTERVAL_S):
+            return
+        self._printed = now
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, status=self.status())
-        elif time.monotonic() - self._printed >= PLAIN_INTERVAL_S:
-            self._printed = time.monotonic()
+        else:
             print(f"{self.label}: {self.status()}", file=sys.stderr, flush=True)
 
     def status(self) -> str:

@@ -1,0 +1,304 @@
+"""Behaviour cloning: maximum likelihood (or its bound, or an error) of the recorded actions, any policy head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robolearn.config import write_yaml
+from robolearn.datasets.reader import Dataset
+from robolearn.datasets.sampler import WindowSampler, split
+from robolearn.datasets.statistics import normalisation_statistics
+from robolearn.errors import ConfigError, DatasetError, PolicyError
+from robolearn.imitation.config import BCConfig
+from robolearn.policies.build import build_policy
+from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
+from robolearn.policies.config import PolicyConfig
+from robolearn.policies.policy import Policy
+from robolearn.specs import Batch
+from robolearn.training.checkpoint import load_checkpoint
+from robolearn.training.config import OptimiserConfig
+from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
+from robolearn.training.optim import MovingAverage, Optimiser
+from robolearn.training.seeding import seed_everything
+
+MAX_VALID_BATCHES = 50
+
+PolicyEvaluation = Callable[[Policy, int], Mapping[str, float]]
+"""(policy, step) -> metrics; `score`, where given, picks the best checkpoint."""
+
+
+class BehaviourCloning:
+    """The algorithm: one optimiser step on the policy's own loss per batch."""
+
+    def __init__(
+        self, policy: Policy, config: OptimiserConfig, total_steps: int, *, precision: str = "float32"
+    ) -> None:
+        self.policy = policy.train()
+        self.optimiser = Optimiser(policy, config, total_steps)
+        self.average = MovingAverage(policy, config) if config.ema else None
+        self.autocast = torch.autocast(
+            next(policy.parameters()).device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"
+        )
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        with self.autocast:
+            loss, metrics = self.policy.loss(batch)
+        metrics["grad_norm"] = self.optimiser.step(loss)
+        if self.average is not None:
+            self.average.update()
+        return metrics
+
+    def result(self) -> Policy:
+        """The policy to evaluate and export: the averaged weights where an average is kept."""
+        return self.policy if self.average is None else self.average.average()
+
+    def state_dict(self) -> dict[str, Any]:
+        average = {} if self.average is None else self.average.state_dict()
+        return {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(), "average": average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+class DatasetSource:
+    """The loop's view of a window sampler: batch after batch, resumable."""
+
+    def __init__(self, dataset: Dataset, sampler: WindowSampler) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self._batches: Iterator[Batch] = sampler.forever()
+
+    def next(self) -> Batch:
+        return next(self._batches)
+
+    def describe(self, batch: Batch) -> str:
+        """Names the window that stands out most: values that are not finite, else the farthest from the others."""
+        row, name = oddest_row(batch)
+        episode = self.dataset.episodes[int(batch.episodes[row])]
+        return f"Its oddest window is step {int(batch.steps[row])} of episode {episode} ({name})"
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state)
+        self._batches = self.sampler.forever()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCResult:
+    """What training left behind."""
+
+    policy: Path
+    """The exported policy folder."""
+    steps: int
+    metrics: dict[str, float]
+    """Of the last evaluation."""
+
+
+def train_bc(
+    config: BCConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    evaluate: PolicyEvaluation | None = None,
+    resume_hint: str = "train again with resume",
+    label: str = "train",
+) -> BCResult:
+    """Train a policy on recorded windows and export it to `run_dir/policy`.
+
+    Args:
+        resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
+        evaluate: called every `loop.evaluate_every` steps, beside the validation loss.
+
+    Raises ConfigError, DatasetError or PolicyError before training begins where data and policy do not fit.
+    """
+    run_dir = Path(run_dir)
+    check_run_dir(run_dir, resume)
+    device = resolve_device(config.device)
+    with ExitStack() as stack:
+        dataset = stack.enter_context(Dataset(config.dataset))
+        train, valid = train_and_valid(dataset, config)
+        seed_everything(config.seed)
+        policy = make_policy(config, train).to(device)
+        source = DatasetSource(train, _sampler(train, policy.config, config, device, config.batch_size))
+        algorithm = BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_yaml(config, run_dir / "config.yaml")
+
+        def evaluation(step: int) -> dict[str, float]:
+            result = algorithm.result()
+            metrics = validation_loss(result, valid, config, device) if valid is not None else {}
+            if evaluate is not None:
+                metrics |= evaluate(result, step)
+            algorithm.policy.train()
+            return metrics
+
+        state = run_loop(
+            algorithm,
+            source,
+            config=config.loop,
+            run_dir=run_dir,
+            evaluate=evaluation if valid is not None or evaluate is not None else None,
+            resume=resume,
+            label=label,
+            resume_hint=resume_hint,
+        )
+        if config.export == "best" and (run_dir / BEST).is_dir():
+            algorithm.load_state_dict(load_checkpoint(run_dir / BEST)["algorithm"])
+        save_policy(algorithm.result(), run_dir / "policy", _card(config, train, state))
+    return BCResult(policy=run_dir / "policy", steps=state.step, metrics=dict(state.evaluation))
+
+
+def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Dataset | None]:
+    """Episodes to learn from and to validate on: the file's masks decide, else `valid_fraction`."""
+    masks = dataset.masks
+    if config.filter_key and config.filter_key not in masks:
+        raise DatasetError(f"no mask {config.filter_key!r} in {config.dataset}; the masks are {sorted(masks)}")
+    if "valid" not in masks and config.valid_fraction and not config.filter_key:
+        return split(dataset, config.valid_fraction, config.seed)
+    held_out = masks.get("valid", ())
+    # Not the mask `train`: episodes of files without masks (DAgger rounds) are to be learned from, too.
+    chosen = masks[config.filter_key] if config.filter_key else range(len(dataset))
+    train = dataset.select([i for i in chosen if i not in set(held_out)])
+    if not len(train):
+        raise DatasetError(f"{config.dataset} leaves no episodes to learn from; all are in the mask 'valid'")
+    return train, dataset.select(held_out) if held_out else None
+
+
+def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
+    """A new policy normalised by the data, or the one at `init_policy`; the data is checked against it."""
+    if config.init_policy:
+        policy = load_policy(config.init_policy)
+        if config.policy not in (PolicyConfig(), policy.config):
+            raise ConfigError(f"init_policy {config.init_policy} decides what the policy is; leave `policy` out")
+        _check_specs(policy, dataset, config.init_policy)
+    else:
+        keys = config.policy.obs_keys or tuple(dataset.observation_spec)
+        numeric = [key for key in keys if key in dataset.low_dim_keys()]
+        statistics = normalisation_statistics(dataset, (*numeric, "actions"))
+        _check_statistics(statistics, dataset)
+        policy = build_policy(config.policy, dataset.observation_spec, dataset.action_spec, statistics)
+    longest = max(dataset.lengths)
+    if policy.config.pred_steps > longest:
+        raise DatasetError(
+            f"policy.pred_steps is {policy.config.pred_steps}, but the longest episode of {config.dataset} has "
+            f"{longest} steps; predict fewer steps or record longer episodes"
+        )
+    return policy
+
+
+def validation_loss(policy: Policy, dataset: Dataset, config: BCConfig, device: torch.device) -> dict[str, float]:
+    """Mean loss over held-out windows, the same ones with the same noise at each call; `score` is its negative."""
+    windows = _sampler(dataset, policy.config, config, device, batch_size=min(config.batch_size, sum(dataset.lengths)))
+    seed_everything(config.seed)
+    losses = []
+    with torch.no_grad():
+        for number, batch in enumerate(windows):
+            if number == MAX_VALID_BATCHES:
+                break
+            losses.append(policy.loss(batch)[0])
+    loss = float(torch.stack(losses).mean())
+    return {"valid_loss": loss, "score": -loss}
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` or a torch device; raises ConfigError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); use auto or cpu") from None
+    return device
+
+
+def oddest_row(batch: Batch) -> tuple[int, str]:
+    """The row with a value that is not finite, else with the largest distance from its column's mean in deviations."""
+    best, found = -1.0, (0, "nothing stands out")
+    for name, value in {**{f"obs/{k}": v for k, v in batch.obs.items()}, "actions": batch.actions}.items():
+        rows = value.detach().double().flatten(1)
+        finite = torch.isfinite(rows)
+        centred = rows - torch.where(finite, rows, 0.0).mean(0)
+        distance = (centred.abs() / centred[finite.all(1)].std(0, unbiased=False).clamp_min(1e-6)).nan_to_num(torch.inf)
+        distance = torch.where(finite, distance, torch.inf).amax(1)
+        row = int(distance.argmax())
+        if float(distance[row]) > best:
+            best = float(distance[row])
+            extreme = rows[row][distance[row].isinf() & ~finite[row]] if best == np.inf else rows[row]
+            found = (row, f"{name} reaches {float(extreme.abs().max()):g}")
+    return found
+
+
+def _sampler(
+    dataset: Dataset, policy: PolicyConfig, config: BCConfig, device: torch.device, batch_size: int
+) -> WindowSampler:
+    return WindowSampler(
+        dataset,
+        obs_steps=policy.obs_steps,
+        pred_steps=policy.pred_steps,
+        obs_keys=policy.obs_keys,
+        batch_size=batch_size,
+        seed=config.seed,
+        target=config.target,
+        device=device,
+    )
+
+
+def _check_specs(policy: Policy, dataset: Dataset, place: str) -> None:
+    for key, spec in policy.observation_spec.items():
+        if key not in dataset.observation_spec:
+            raise PolicyError(f"{place} sees {key!r}; the data has {list(dataset.observation_spec)}")
+        if dataset.observation_spec[key].shape != spec.shape:
+            raise PolicyError(
+                f"{place} sees {key!r} as {spec.shape}; the data has {dataset.observation_spec[key].shape}"
+            )
+    if dataset.action_spec.size != policy.action_spec.size:
+        raise PolicyError(f"{place} has {policy.action_spec.size} actions; the data has {dataset.action_spec.size}")
+
+
+def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset) -> None:
+    """Statistics show at once whether any value of the data is not finite; only then is it looked for."""
+    for key, values in statistics.items():
+        if np.isfinite(values["min"]).all() and np.isfinite(values["max"]).all():
+            continue
+        name = key if key == "actions" else f"obs/{key}"
+        for index, episode in enumerate(dataset.episodes):
+            array = dataset.arrays(index, [name])[name]
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
+            if bad.any():
+                step = int(bad.argmax())
+                raise DatasetError(f"{name} is not finite at step {step} of {episode}; `robolearn dataset validate`")
+
+
+def _card(config: BCConfig, train: Dataset, state: RunState) -> PolicyCard:
+    sources = sorted({info.source for info in train.info})
+    steps = sum(train.lengths)
+    return PolicyCard(
+        task={"task": train.task, "control rate": f"{train.control_hz:g} Hz"},
+        data={
+            "files": ", ".join(str(path.name) for path in train.paths),
+            "episodes": f"{len(train)} ({', '.join(sources)}), {steps} steps",
+            "successful": sum(info.success for info in train.info),
+        },
+        training={
+            "algorithm": f"behaviour cloning of {config.target}",
+            "steps": f"{state.step} of {config.batch_size} windows, {state.time_s:.0f} s",
+            "learning rate": f"{config.optimiser.learning_rate:g}, {config.optimiser.schedule}",
+            "started from": config.init_policy or "new weights",
+            "seed": config.seed,
+        },
+        evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
+    )

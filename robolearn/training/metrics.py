@@ -1,0 +1,117 @@
+"""Metrics of a run: metrics.jsonl, TensorBoard, and Weights & Biases where asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from robolearn.errors import TrainingError
+
+METRICS_FILE = "metrics.jsonl"
+Metrics = Mapping[str, Tensor | float]
+
+
+class MetricsLog:
+    """Collects each step's metrics as they are and makes numbers of them only when a line is due.
+
+    Every line of metrics.jsonl is an object with `step`, `time_s` and the metrics by name.
+    """
+
+    def __init__(self, run_dir: Path, *, start_step: int = 0, tensorboard: bool = True, wandb: str = "") -> None:
+        """
+        Args:
+            start_step: the step a resumed run goes on from; later lines of the file are dropped.
+        """
+        self.path = run_dir / METRICS_FILE
+        _keep_lines(self.path, start_step)
+        self._pending: list[Metrics] = []
+        self._file = self.path.open("a", encoding="utf-8")
+        self._writer = _summary_writer(run_dir, start_step) if tensorboard else None
+        self._wandb = _wandb_run(wandb, run_dir) if wandb else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def add(self, metrics: Metrics) -> None:
+        """Remember one step's metrics; nothing is read back from a device."""
+        self._pending.append(metrics)
+
+    def flush(self, step: int, time_s: float) -> dict[str, float]:
+        """Write the means since the last flush; returns them."""
+        names = dict.fromkeys(name for metrics in self._pending for name in metrics)
+        values = {name: _mean([m[name] for m in self._pending if name in m]) for name in names}
+        self._pending.clear()
+        if values:
+            self.write(step, time_s, values)
+        return values
+
+    def write(self, step: int, time_s: float, values: Mapping[str, float]) -> None:
+        """Write one line now."""
+        row = {"step": step, "time_s": round(time_s, 3), **{k: _json_number(v) for k, v in values.items()}}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(values), step=step)
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line that was cut off is left out."""
+    path = Path(run_dir) / METRICS_FILE
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _keep_lines(path: Path, last_step: int) -> None:
+    """Drop what lies beyond the checkpoint a run goes on from, so that no step appears twice."""
+    rows = [row for row in read_metrics(path.parent) if row["step"] <= last_step]
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def _mean(values: list[Tensor | float]) -> float:
+    if all(isinstance(value, Tensor) for value in values):
+        return float(torch.stack([v.detach().float() for v in values if isinstance(v, Tensor)]).mean())
+    return math.fsum(float(value) for value in values) / len(values)
+
+
+def _json_number(value: float) -> float | None:
+    """JSON knows no NaN; null says the same to every reader."""
+    return value if math.isfinite(value) else None
+
+
+def _summary_writer(run_dir: Path, start_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+
+
+def _wandb_run(project: str, run_dir: Path) -> Any:
+    try:
+        import wandb  # type: ignore[import-not-found]
+    except ImportError:
+        raise TrainingError("logging to Weights & Biases needs its package: pip install wandb") from None
+    return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=run_dir.name, resume="allow")
