@@ -67,12 +67,12 @@ class PolicyRunner:
         self._ages = torch.zeros(num_envs, Tp, device=self.device)
         self._next = [self.exec_steps] * num_envs
 
-    def reset(self, mask: Tensor | None = None, seeds: Sequence[int] | None = None) -> None:
+    def reset(self, seeds: Sequence[int] | None = None, mask: Tensor | None = None) -> None:
         """Begin new episodes: forget history and chunks, and seed the noise.
 
         Args:
-            mask: (N,) bool, which environments; None means all.
             seeds: one per masked environment, in order; None draws them from torch's global generator.
+            mask: (N,) bool, which environments; None means all.
         """
         rows = self._rows(mask)
         if seeds is None:

@@ -33,7 +33,7 @@ def drive(runner: PolicyRunner, schedule: list[list[tuple[int, int]]]) -> dict[t
         if all(state[1] >= state[2] for state in current):
             return actions
         if mask.any():
-            runner.reset(mask, seeds)
+            runner.reset(seeds, mask)
         rows = [episode_obs(state[0], state[1]) for state in current]
         obs = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
         proposed = runner.act(obs)
@@ -93,7 +93,7 @@ def test_rows_keep_their_bits_wherever_they_stand(sizes: tuple[int, int, int], t
 def test_history_and_queue_against_a_plain_recomputation() -> None:
     policy = make_policy(DeterministicHeadConfig(), obs_steps=3, pred_steps=4, exec_steps=2).eval()
     runner = PolicyRunner(policy, 2)
-    runner.reset(None, [0, 1])
+    runner.reset([0, 1])
     frames = [make_obs(2, seed=t) for t in range(6)]
     chunk = torch.zeros(0)
     for t, frame in enumerate(frames):
@@ -131,7 +131,7 @@ def test_reset_and_replan_touch_only_the_masked_rows() -> None:
     kept = {k: torch.stack([first[k], first[k]], 1) for k in first}
     torch.testing.assert_close(action[0], policy.act(window, deterministic=True)[0, 0].detach())
     torch.testing.assert_close(action[1], policy.act(kept, deterministic=True)[1, 1].detach())
-    runner.reset(torch.tensor([False, True]), [7])
+    runner.reset([7], torch.tensor([False, True]))
     third = make_obs(2, seed=2)
     action = runner.act(third)
     repeated = {k: torch.stack([third[k], third[k]], 1) for k in third}
@@ -143,9 +143,9 @@ def test_sampling_differs_between_seeds_and_the_training_mode_is_kept() -> None:
     policy = make_policy(GaussianHeadConfig()).train()
     runner = PolicyRunner(policy, 2, deterministic=False)
     same = {k: v[:1].expand(2, *v.shape[1:]) for k, v in make_obs(2).items()}
-    runner.reset(None, [3, 4])
+    runner.reset([3, 4])
     assert not torch.equal(*runner.act(same))
-    runner.reset(None, [3, 3])
+    runner.reset([3, 3])
     assert torch.equal(*runner.act(same))
     runner.reset()
     assert not torch.equal(*runner.act(same))
@@ -162,4 +162,4 @@ def test_refusals() -> None:
     with pytest.raises(PolicyError, match=r"'state' must have shape \(2, 5\).*received \(2, 6\)"):
         runner.act(make_obs(2) | {"state": torch.zeros(2, 6)})
     with pytest.raises(PolicyError, match="one seed for each of 2"):
-        runner.reset(None, [1])
+        runner.reset([1])
