@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from robolearn.envs.base import Observation, VectorEnv
 
 PREFIX = "Meta-World/"
+CAMERA = {"camera_name": "corner2", "width": 480, "height": 360}
+"""Constructor arguments for videos: the view that shows gripper, object and goal."""
 
 
 def advice(kwargs: Mapping[str, Any]) -> str:
@@ -55,6 +57,12 @@ class MetaWorldQuirks(Quirks):
 
     def observed(self, obs: np.ndarray) -> None:
         self._previous_frame = np.array(obs[18:36])
+
+    def picture(self, rendered: np.ndarray) -> np.ndarray:
+        """Meta-World's corner cameras hang upside down."""
+        unwrapped: Any = self._env.unwrapped
+        upside_down = (unwrapped.camera_name or "").startswith("corner")
+        return np.rot90(rendered, 2) if upside_down else rendered
 
     def get(self) -> np.ndarray:
         return self._previous_frame

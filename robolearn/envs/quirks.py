@@ -22,6 +22,10 @@ class Quirks:
 
     def observed(self, obs: Any) -> None: ...
 
+    def picture(self, rendered: np.ndarray) -> np.ndarray:
+        """What the environment rendered, the right way up."""
+        return rendered
+
     def get(self) -> np.ndarray:
         return np.zeros(0)
 

@@ -106,7 +106,7 @@ class SingleEnv:
                 f"{self._task.id} gives no pictures with render_mode={self._env.render_mode!r}; its modes are "
                 f"{self._env.metadata.get('render_modes')}"
             )
-        return np.ascontiguousarray(picture[..., :3], np.uint8)
+        return np.ascontiguousarray(self._quirks.picture(picture[..., :3]), np.uint8)
 
     def close(self) -> None:
         self._env.close()

@@ -1,0 +1,125 @@
+"""H.264 videos of episodes. Everything here needs the extra `video` (PyAV) and, for MuJoCo's pictures, OpenGL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robolearn.envs import metaworld
+from robolearn.envs.base import VectorEnv
+from robolearn.envs.config import TaskConfig
+from robolearn.errors import RobolearnError
+from robolearn.evaluation.rollout import Actor, as_actor
+from robolearn.policies.policy import Policy
+
+MAX_FPS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """A video, or the reason why there is none."""
+
+    path: Path | None
+    note: str
+    """What it shows, or one sentence that says how to get it."""
+
+
+def film_task(task: TaskConfig) -> TaskConfig:
+    """The same episodes, seen by a camera that shows them well, in a single environment in this process."""
+    kwargs = dict(task.kwargs)
+    if (task.gym_id or "").startswith(metaworld.PREFIX):
+        kwargs = metaworld.CAMERA | kwargs
+    return replace(task, kwargs=kwargs, workers=None, worker_kind="sync")
+
+
+def film(policy: Policy | Actor, env: VectorEnv, seeds: Sequence[int], path: str | Path) -> Film:
+    """Film one episode per seed in environment 0, one after the other, in simulated real time.
+
+    Where OpenGL or PyAV is missing, nothing is written and the note says how to get it.
+    """
+    path = Path(path)
+    try:
+        _av()
+        frames, outcomes = [], []
+        stride = max(1, round(env.control_hz / MAX_FPS))
+        actor = as_actor(policy, env)
+        for seed in seeds:
+            pictures, success = _episode(actor, env, seed, stride)
+            # A second's rest on the last picture shows the outcome and tells episodes apart.
+            frames += pictures + pictures[-1:] * max(1, round(env.control_hz / stride))
+            outcomes.append(f"seed {seed} {'solved' if success else 'not solved'}")
+        write_video(path, frames, fps=env.control_hz / stride)
+    except RobolearnError as error:
+        return Film(path=None, note=f"No video: {error}")
+    return Film(path=path, note=", ".join(outcomes))
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float) -> None:
+    """Write (H, W, 3) uint8 frames as an H.264 mp4 that browsers play; odd sizes lose their last row or column.
+
+    Frames closer together than 1/30 s are thinned out, so that the video keeps real time.
+    Raises RobolearnError where PyAV is missing or there is no frame.
+    """
+    av = _av()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stride = max(1, round(fps / MAX_FPS))
+    scratch = path.with_name(f".{path.name}.tmp")
+    count = 0
+    with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps / stride).limit_denominator(1000))
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "23", "preset": "veryfast"}
+        for index, picture in enumerate(frames):
+            if index % stride:
+                continue
+            height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+            if not count:
+                stream.height, stream.width = height, width
+            count += 1
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    if not count:
+        scratch.unlink()
+        raise RobolearnError(f"a video needs at least one frame, received none for {path}")
+    os.replace(scratch, path)
+
+
+@torch.no_grad()
+def _episode(actor: Actor, env: VectorEnv, seed: int, stride: int) -> tuple[list[np.ndarray], bool]:
+    """Pictures of one episode, one every `stride` steps and the last, and whether the task was solved."""
+    mask = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+    mask[0] = True
+    actor.reset(seeds=[seed], mask=mask)
+    # The other environments idle, but actors and environments take all N rows.
+    others = torch.ones(env.num_envs, dtype=torch.bool, device=env.device) & ~mask
+    if others.any():
+        idle = [seed] * (env.num_envs - 1)
+        actor.reset(seeds=idle, mask=others)
+        env.reset(idle, others)
+    obs = env.reset([seed], mask)
+    pictures, success = [env.render(0)], False
+    for t in range(1, env.max_steps + 1):
+        step = env.step(actor.act(obs).to(env.device), mask)
+        obs, success = step.obs, success or bool(step.success[0])
+        ended = bool(step.done[0])
+        if ended or t % stride == 0:
+            pictures.append(env.render(0))
+        if ended:
+            break
+    return pictures, success
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise RobolearnError(f'videos need PyAV ({error}): pip install "robolearn[video]"') from None
+    return av
