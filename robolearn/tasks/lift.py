@@ -47,6 +47,9 @@ class Lift(ArmTask):
 class LiftExpert(ArmExpert):
     """Down a funnel onto the cube, close, up."""
 
+    slip = 0.012
+    """How far, in metres, what is held may be from the tool, vertically."""
+
     def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         tool, cube = Tool.read(obs), obs["object"][:, :3]
         goal, yaw, close, held = self.grasp(tool, cube, body_yaw(obs["object"]))
@@ -62,8 +65,9 @@ class LiftExpert(ArmExpert):
         beside = torch.linalg.vector_norm(offset[:, :2], dim=-1)
         turned = (yaw - tool.yaw).abs()
         near = (beside < 0.012) & (offset[:, 2].abs() < 0.012) & (turned < 0.15)
-        held = near & tool.holding
-        closing = near & (tool.opening < 0.038)
+        around = (beside < 0.02) & (offset[:, 2].abs() < self.slip)
+        held = around & tool.holding
+        closing = around & (tool.opening < 0.037)
         close = self.wait(near) | closing | held
         goal = cube.clone()
         goal[:, 2] += funnel(beside + 0.1 * torch.clamp(turned - 0.1, min=0.0), self.hover)

@@ -73,6 +73,8 @@ class PegInsert(ArmTask):
 class PegExpert(LiftExpert):
     """Take the peg by its handle, carry the tip above the hole, centre it, push down with small circling motions."""
 
+    slip = 0.022
+
     def style(self, draw: Draw) -> None:
         super().style(draw)
         self._carry = draw.uniform(0.03, 0.06)[:, 0].float()
@@ -96,7 +98,7 @@ class PegExpert(LiftExpert):
         # Above the block the tip keeps clear of it until it is centred; then it goes down all the way.
         clear = torch.where(sideways > 0.03, self._carry, torch.clamp(1.5 * (sideways - 0.0015), 0.004, 1.0))
         centred = sideways < 0.0022
-        down = torch.where(centred | inside, -0.06, clear)
+        down = torch.where(centred | inside, torch.where(inside, height - 0.02, torch.minimum(height - 0.008, clear)), clear)
         lift = torch.clamp((height - 0.3 * self._carry) / (0.5 * self._carry), 0.0, 1.0)
         lift = torch.where(sideways < 0.03, 1.0, lift)
         across = lift[:, None] * to_mouth[:, :2]
