@@ -14,7 +14,14 @@ import numpy as np
 from robolearn.datasets import foreign, safe
 from robolearn.datasets.files import parts_of
 from robolearn.datasets.frames import FrameTable
-from robolearn.datasets.schema import EPISODE_ATTRS, STEP_ARRAYS, event_dtype, events_from_array, stored_as_frames
+from robolearn.datasets.schema import (
+    EPISODE_ATTRS,
+    RECORDING,
+    STEP_ARRAYS,
+    event_dtype,
+    events_from_array,
+    stored_as_frames,
+)
 from robolearn.errors import DatasetError, RobolearnError
 from robolearn.specs import ArraySpec, Episode, EpisodeInfo, Event
 
@@ -65,6 +72,45 @@ class EpisodeFile:
         with self.group(demo) as group:
             return safe.num_samples(group)
 
+    @property
+    def hdf5(self) -> h5py.File:
+        """The open file itself, for copying what is not ours."""
+        return self._file
+
+    @property
+    def recording(self) -> bool:
+        """Whether this is the index of a recording that goes on or was cut off."""
+        return self.ours and RECORDING in self._file.attrs
+
+    @property
+    def total(self) -> int | None:
+        """The steps that the file claims to have in all."""
+        total = safe.attrs(self._data).get("total")
+        return total if isinstance(total, int) else None
+
+    def array_names(self, demo: str) -> list[str]:
+        """What an episode must and may have, as `check_array` takes it."""
+        with self.group(demo) as group:
+            names = [n for n, array in STEP_ARRAYS.items() if n in group or (self.ours and not array.optional)]
+            folders = ("obs", "final_obs") if self.ours else ("obs", "next_obs") if "next_obs" in group else ("obs",)
+            return names + [f"{folder}/{key}" for folder in folders for key in self.header.observation_spec]
+
+    def check_array(self, demo: str, name: str) -> None:
+        """Read a whole array, against its checksums and the schema, a frame at a time. Raises DatasetError."""
+        with self.group(demo) as group:
+            steps = safe.num_samples(group)
+            folder, _, key = name.rpartition("/")
+            if not folder or not stored_as_frames(self._spec(key)):
+                self._array(group, name, 1 if folder == "final_obs" else steps)
+                return
+            spec, data = self._spec(key), safe.dataset(safe.group(group, folder), key)
+            rows = 1 if folder == "final_obs" else steps
+            safe.check(data, (rows, *spec.shape), np.dtype(spec.dtype).kind, np.iinfo(np.int64).max)
+            table = FrameTable.of(data, spec)
+            for row in range(rows):
+                with safe.reading(f"{safe.place(data)} step {row}"):
+                    _ = data[row] if table is None else table.read(row)
+
     def info(self, demo: str) -> EpisodeInfo:
         with self.group(demo) as group:
             return self._info(group)
@@ -82,7 +128,7 @@ class EpisodeFile:
             models = safe.group(self._file, "models")
             found: dict[str, bytes] = {}
             for name in safe.names(models):
-                with self._follow(models, name) as data:
+                with self.follow(models, name) as data:
                     if not isinstance(data, h5py.Dataset):
                         raise DatasetError(f"{self.path}: models/{name} must be a dataset")
                     found[name] = safe.load(data, (None,), "uint8", "u").tobytes()
@@ -133,7 +179,7 @@ class EpisodeFile:
     @contextlib.contextmanager
     def group(self, demo: str) -> Iterator[h5py.Group]:
         """The episode's group, wherever it lies, valid inside the block."""
-        with self._lock, self._follow(self._data, demo) as found:
+        with self._lock, self.follow(self._data, demo) as found:
             if not isinstance(found, h5py.Group):
                 raise DatasetError(f"{self.path}: data/{demo} must be a group")
             with safe.reading(safe.place(found)):
@@ -147,7 +193,7 @@ class EpisodeFile:
             self._file.close()
 
     @contextlib.contextmanager
-    def _follow(self, parent: h5py.Group, name: str) -> Iterator[h5py.Group | h5py.Dataset]:
+    def follow(self, parent: h5py.Group, name: str) -> Iterator[h5py.Group | h5py.Dataset]:
         """A child, also through the one kind of external link that is followed: a recording's own shard."""
         with safe.reading(f"{self.path}:{name}"):
             link = parent.get(name, getlink=True)

@@ -2,7 +2,7 @@
 
 | missing | derived from |
 |---|---|
-| terminated, truncated | `dones`: a done step terminated; an episode that ends without one was truncated |
+| terminated, truncated | the last of `dones`: set, it terminated; else it was truncated (earlier ones ended nothing) |
 | control_hz | env_kwargs.control_freq, or the caller's word |
 | timestamps | step / control_hz: such files come from simulators, whose clock is exact |
 | final observation | the last row of `next_obs` |
@@ -60,8 +60,7 @@ def _observation_spec(obs: h5py.Group) -> ObservationSpec:
         data = safe.dataset(obs, key)
         if data.dtype.kind not in "biuf" or data.ndim < 1:
             raise DatasetError(f"{safe.place(data)} must hold numbers with a row per step, found {data.dtype}")
-        dtype = np.dtype(np.float32) if data.dtype.kind == "f" else data.dtype
-        specs[key] = ArraySpec(shape=data.shape[1:], dtype=dtype.name)
+        specs[key] = ArraySpec(shape=data.shape[1:], dtype=data.dtype.name)
     if not specs:
         raise DatasetError(f"{safe.place(obs)} is empty; robomimic's dataset_states_to_obs.py extracts observations")
     return ObservationSpec(specs)
@@ -87,7 +86,7 @@ def missing_arrays(
     derived: dict[str, np.ndarray] = {}
     if "terminated" not in have:
         dones = safe.load(safe.dataset(group, "dones"), (steps,)) != 0
-        derived["terminated"] = dones
+        derived["terminated"] = dones & (np.arange(steps) == steps - 1)
     if "truncated" not in have:
         terminated = have.get("terminated", derived.get("terminated"))
         assert terminated is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,17 @@ MAX_FRAME_BYTES = 1 << 28
 MAX_EXPANSION = 1100
 """Deflate cannot expand data by more than a factor of 1032."""
 MAX_ATTR_BYTES = 1 << 24
-HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError, OverflowError, MemoryError)
+HDF5_ERRORS = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
 SUFFIXES = ".hdf5, .h5"
 
 

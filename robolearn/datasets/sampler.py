@@ -33,7 +33,7 @@ StepWeights = Callable[[Dataset, int], np.ndarray]
 
 
 class WindowSampler:
-    """Yields one epoch of `Batch`es per iteration, shuffled, resumable in the middle.
+    """Yields one epoch of `Batch`es per iteration, shuffled, resumable in the middle; floats are float32.
 
     Args:
         obs_steps: To, observations up to the current one.
@@ -159,6 +159,8 @@ class WindowSampler:
             )
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32, copy=False)
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _check_weights(self, step_weights: StepWeights | None, index: int, steps: int) -> np.ndarray:

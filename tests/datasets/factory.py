@@ -100,7 +100,9 @@ def add_step(live: Any, source: Episode, t: int) -> None:
             live.add_event(event)
     obs = {key: np.array(value[t]) for key, value in source.obs.items()}
     action = source.actions[t].copy()
-    assert source.policy_actions is not None and source.expert_actions is not None and source.action_modes is not None
+    assert source.policy_actions is not None
+    assert source.expert_actions is not None
+    assert source.action_modes is not None
     live.add_step(
         obs,
         action,

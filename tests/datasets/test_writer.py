@@ -10,13 +10,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.datasets.factory import CAMERA, STATE, add_step, assert_same, episode, random_array, record, writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robolearn.datasets.reader import Dataset
 from robolearn.errors import DatasetError
 from robolearn.specs import ArraySpec, Event, ObservationSpec
+from tests.datasets.factory import CAMERA, STATE, add_step, assert_same, episode, random_array, record, writer
 
 shapes = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 arrays = st.builds(
@@ -101,11 +101,14 @@ def test_appending_keeps_everything_and_never_writes_the_old_file(tmp_path: Path
     assert os.pread(old, len(before) + 1, 0) == before
     os.close(old)
     with h5py.File(path) as file:
-        assert file["notes"][()].tolist() == list(range(5)) and file.attrs["lab"] == "ours"
-        assert file["data/demo_0"].attrs["weather"] == "rain" and file["data/demo_0/extra"].shape == (7,)
+        assert file["notes"][()].tolist() == list(range(5))
+        assert file.attrs["lab"] == "ours"
+        assert file["data/demo_0"].attrs["weather"] == "rain"
+        assert file["data/demo_0/extra"].shape == (7,)
     with Dataset(path) as dataset:
         assert dataset.masks == {"train": (0,), "valid": (1,)}
-        assert dataset.model("abc") == b"<mujoco/>" and dataset.model("def") == b"<mujoco model='2'/>"
+        assert dataset.model("abc") == b"<mujoco/>"
+        assert dataset.model("def") == b"<mujoco model='2'/>"
         assert_same(dataset.read(0), episode(0))
         assert_same(dataset.read(1), episode(1))
 
@@ -187,7 +190,8 @@ def test_bad_steps_are_refused_and_the_episode_goes_on(tmp_path: Path) -> None:
             add_step(live, source, 0)
     with Dataset(tmp_path / "d.hdf5") as dataset:
         found = dataset.read(0)
-        assert np.array_equal(found.obs["wrist"], source.obs["wrist"]) and len(found) == 7
+        assert np.array_equal(found.obs["wrist"], source.obs["wrist"])
+        assert len(found) == 7
 
 
 def test_an_exception_keeps_the_episode_in_progress(tmp_path: Path) -> None:
@@ -199,10 +203,13 @@ def test_an_exception_keeps_the_episode_in_progress(tmp_path: Path) -> None:
             add_step(live, source, t)
         raise KeyboardInterrupt
     with h5py.File(tmp_path / "d.hdf5") as file:
-        assert file["data/demo_1"].attrs["interrupted"] and not file["data/demo_0"].attrs["interrupted"]
+        assert file["data/demo_1"].attrs["interrupted"]
+        assert not file["data/demo_0"].attrs["interrupted"]
     with Dataset(tmp_path / "d.hdf5") as dataset:
         kept = dataset.read(1)
-        assert len(kept) == 4 and not kept.info.success and kept.truncated.tolist() == [False] * 3 + [True]
+        assert len(kept) == 4
+        assert not kept.info.success
+        assert kept.truncated.tolist() == [False] * 3 + [True]
         for key in CAMERA:
             assert np.array_equal(kept.obs[key], source.obs[key][:4])
             assert np.array_equal(kept.final_obs[key], source.obs[key][4])
@@ -213,7 +220,8 @@ def test_a_full_queue_blocks_counts_and_drops_nothing(tmp_path: Path) -> None:
     source = episode(2, 60, ObservationSpec({"cam": ArraySpec(shape=(64, 64, 3), dtype="uint8")}))
     with writer(tmp_path / "d.hdf5", ObservationSpec({"cam": source_spec(source)}), max_pending_bytes=30_000) as w:
         record(w, source)
-        assert w.stats.blocked_steps > 0 and w.stats.blocked_s > 0
+        assert w.stats.blocked_steps > 0
+        assert w.stats.blocked_s > 0
         assert w.stats.steps == w.stats.frames == 60
         assert w.stats.max_pending_bytes <= 30_000
     with Dataset(tmp_path / "d.hdf5") as dataset:
@@ -254,7 +262,8 @@ def test_events_and_masks_are_checked(tmp_path: Path) -> None:
             live.add_event(Event(step=0, time_s=0.0, kind="mark", reason="a\0b"))
         live.discard()
     with Dataset(tmp_path / "d.hdf5") as dataset:
-        assert dataset.masks.get("empty", ()) == () and dataset.masks["train"] == (0,)
+        assert dataset.masks.get("empty", ()) == ()
+        assert dataset.masks["train"] == (0,)
     with Dataset(tmp_path / "d.hdf5", filter_key="train") as dataset:
         assert dataset.episodes == ("demo_0",)
     with pytest.raises(DatasetError, match="no mask 'nope'"):

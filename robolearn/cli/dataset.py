@@ -1,0 +1,293 @@
+"""`robolearn dataset`: look at, check, repair, edit and convert datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from robolearn.errors import ConfigError
+
+
+def _positional(**options: Any) -> Any:
+    return field(metadata={"positional": True}, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    path: str = _positional()
+    """The dataset file."""
+    episodes: bool = False
+    """List every episode as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    path: str = _positional()
+    """The dataset file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairConfig:
+    path: str = _positional()
+    """The dataset file of an interrupted recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    paths: tuple[str, ...] = _positional(default=())
+    """The files to merge, in order; they stay as they are."""
+    output: str
+    """The new file."""
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ConfigError("give the files to merge: robolearn dataset merge a.hdf5 b.hdf5 --output new.hdf5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    path: str = _positional()
+    """The dataset file; NAME.hdf5 becomes NAME_train.hdf5 and NAME_valid.hdf5, or a file per mask."""
+    valid_fraction: float = 0.1
+    """The share of the episodes that goes into the second file, where the file has no masks train and valid."""
+    masks: tuple[str, ...] = ()
+    """Split by these masks instead, a file for each."""
+    seed: int = 0
+    """Which episodes are drawn."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.valid_fraction < 1.0:
+            raise ConfigError(f"valid_fraction must lie between 0 and 1, received {self.valid_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteConfig:
+    path: str = _positional()
+    """The dataset file; it stays as it is."""
+    episodes: tuple[str, ...] = _positional(default=())
+    """Names of the episodes to leave out."""
+    output: str
+    """The new file."""
+
+    def __post_init__(self) -> None:
+        if not self.episodes:
+            raise ConfigError("name the episodes: robolearn dataset delete a.hdf5 demo_3 demo_7 --output new.hdf5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    path: str = _positional()
+    """The dataset file; it stays as it is."""
+    output: str
+    """The new file."""
+    mask: str | None = None
+    """Keep the episodes of this mask."""
+    success: bool | None = None
+    """Keep successes, or failures."""
+    source: Literal["demo", "dagger", "rl"] | None = None
+    """Keep episodes that came about this way."""
+    operator: str | None = None
+    """Keep episodes of this operator."""
+    round: int | None = None
+    """Keep episodes of this round."""
+    interrupted: bool | None = None
+    """Keep episodes that were cut off, or those that were not."""
+    min_steps: int = 1
+    """Keep episodes of at least so many steps."""
+    max_steps: int | None = None
+    """Keep episodes of at most so many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    source: str = _positional()
+    """A dataset file (ours or robomimic's), a folder of ALOHA or Minari, or minari:ID."""
+    target: str = _positional()
+    """The new file; for Minari a folder or minari:ID."""
+    to: Literal["robolearn", "robomimic", "minari"] = "robolearn"
+    """The layout to write."""
+    control_hz: float | None = None
+    """The control rate, for sources that do not say it."""
+    success: bool = True
+    """Whether episodes of sources without success flags count as successful."""
+
+
+def info(config: InfoConfig) -> int:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from robolearn.datasets.reader import Dataset
+
+    console = Console()
+    with Dataset(config.path) as dataset:
+        infos, lengths = dataset.info, np.array(dataset.lengths, int)
+        modes: Counter[int] = Counter()
+        for i in range(len(dataset)):
+            modes.update(_modes(dataset, i))
+        overview = Table.grid(padding=(0, 2))
+        rows = {
+            "task": dataset.task,
+            "environment": str(dataset.env_args.get("env_name")),
+            "control rate": f"{dataset.control_hz:g} Hz",
+            "size": f"{Path(config.path).stat().st_size / 1e6:.1f} MB",
+            "episodes": f"{len(dataset)}, {sum(info.success for info in infos)} successful",
+            "steps": f"{lengths.sum()} ({_spread(lengths)} per episode)",
+            "acted": ", ".join(f"{n} {name}" for name, n in _named(modes).items()) or "nobody",
+            "sources": _counts(info.source + (f" round {info.round}" if info.round else "") for info in infos),
+            "operators": _counts(info.operator or "unnamed" for info in infos),
+            "seeds": _seeds([info.seed for info in infos]),
+            "masks": ", ".join(f"{name} ({len(m)})" for name, m in dataset.masks.items()) or "none",
+            "actions": f"{dataset.action_spec.size}: {', '.join(dataset.action_spec.names)}",
+        }
+        for name, value in rows.items():
+            overview.add_row(name, value)
+        console.print(overview)
+        keys = Table("observation", "shape", "dtype")
+        for key, spec in dataset.observation_spec.items():
+            keys.add_row(key, str(spec.shape), spec.dtype)
+        console.print(keys)
+        if config.episodes:
+            console.print(_episode_table(dataset))
+    return 0
+
+
+def validate(config: ValidateConfig) -> int:
+    from robolearn.datasets.validate import validate as find
+
+    problems = find(config.path)
+    for problem in problems:
+        print(f"{problem.place}: {problem.message}\n    to do: {problem.remedy}")
+    print(f"{config.path}: {len(problems)} problems" if problems else f"{config.path}: no faults found")
+    return 2 if problems else 0
+
+
+def repair(config: RepairConfig) -> int:
+    from robolearn.datasets.repair import describe, repair as mend
+
+    print("\n".join(describe(mend(config.path))))
+    return 0
+
+
+def merge(config: MergeConfig) -> int:
+    from robolearn.datasets import edit
+
+    for note in edit.merge(config.paths, config.output):
+        print(f"note: {note}")
+    return _written(config.output)
+
+
+def split(config: SplitConfig) -> int:
+    from robolearn.datasets import edit
+    from robolearn.datasets.reader import Dataset
+    from robolearn.datasets.sampler import split as draw
+
+    path = Path(config.path)
+    with Dataset(path) as dataset:
+        names = dataset.episodes
+        if config.masks:
+            unknown = sorted(set(config.masks) - set(dataset.masks))
+            if unknown:
+                raise ConfigError(f"{path} has no masks {unknown}; it has {sorted(dataset.masks)}")
+            groups = {mask: [names[i] for i in dataset.masks[mask]] for mask in config.masks}
+        else:
+            train, valid = draw(dataset, config.valid_fraction, config.seed)
+            groups = {"train": list(train.episodes), "valid": list(valid.episodes)}
+    outputs = {path.with_name(f"{path.stem}_{name}{path.suffix}"): demos for name, demos in groups.items()}
+    edit.split(path, outputs)
+    return max(_written(str(output)) for output in outputs)
+
+
+def delete(config: DeleteConfig) -> int:
+    from robolearn.datasets import edit
+
+    edit.delete(config.path, config.output, config.episodes)
+    return _written(config.output)
+
+
+def filter(config: FilterConfig) -> int:
+    from robolearn.datasets import edit
+
+    conditions = {name: getattr(config, name) for name in FilterConfig.__dataclass_fields__}
+    edit.filter(conditions.pop("path"), conditions.pop("output"), **conditions)
+    return _written(config.output)
+
+
+def convert(config: ConvertConfig) -> int:
+    from robolearn.datasets.convert import convert as write
+
+    done = write(config.source, config.target, to=config.to, control_hz=config.control_hz, success=config.success)
+    print(f"{config.target}: {done.episodes} episodes")
+    for line in done.lost:
+        print(f"  not kept as it was: {line}")
+    return 0
+
+
+def _written(path: str) -> int:
+    from robolearn.datasets.reader import Dataset
+
+    with Dataset(path) as dataset:
+        print(f"{path}: {len(dataset)} episodes, {sum(dataset.lengths)} steps")
+    return 0
+
+
+def _modes(dataset: Any, index: int) -> dict[int, int]:
+    """Steps per action mode of an episode; files of robomimic's layout hold demonstrations."""
+    import numpy as np
+
+    from robolearn.errors import DatasetError
+    from robolearn.specs import ActionMode
+
+    try:
+        modes = dataset.arrays(index, ["action_modes"])["action_modes"]
+    except DatasetError:
+        return {int(ActionMode.DEMONSTRATION): dataset.lengths[index]}
+    values, counts = np.unique(modes, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist()))
+
+
+def _named(modes: Counter[int]) -> dict[str, int]:
+    from robolearn.specs import ActionMode
+
+    known = {int(mode): mode.name.lower() for mode in ActionMode}
+    return {known.get(mode, f"mode {mode}"): modes[mode] for mode in sorted(modes)}
+
+
+def _spread(lengths: Any) -> str:
+    return f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.0f}" if len(lengths) else "none"
+
+
+def _counts(values: Any) -> str:
+    return ", ".join(f"{name} ({n})" for name, n in Counter(values).most_common()) or "none"
+
+
+def _seeds(seeds: list[int]) -> str:
+    distinct = len(set(seeds))
+    again = f", {len(seeds) - distinct} used again" if distinct < len(seeds) else ""
+    return f"{min(seeds)} to {max(seeds)}, {distinct} distinct{again}" if seeds else "none"
+
+
+def _episode_table(dataset: Any) -> Any:
+    from rich.table import Table
+
+    table = Table("episode", "steps", "success", "source", "round", "seed", "operator", "started")
+    for name, steps, known in zip(dataset.episodes, dataset.lengths, dataset.info):
+        success = "yes" if known.success else "no"
+        row = (name, steps, success, known.source, known.round, known.seed, known.operator, known.started_at)
+        table.add_row(*map(str, row))
+    return table
+
+
+VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {
+    "info": (InfoConfig, info, "what a dataset holds"),
+    "validate": (ValidateConfig, validate, "find every fault, its place and its remedy"),
+    "repair": (RepairConfig, repair, "recover an interrupted recording"),
+    "merge": (MergeConfig, merge, "several files into a new one"),
+    "split": (SplitConfig, split, "one file into several new ones"),
+    "delete": (DeleteConfig, delete, "a new file without some episodes"),
+    "filter": (FilterConfig, filter, "a new file with the episodes that meet conditions"),
+    "convert": (ConvertConfig, convert, "from and to robomimic and Minari, from ALOHA"),
+}
