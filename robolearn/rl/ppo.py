@@ -85,12 +85,12 @@ class PPO:
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         encoders = [m for network in (policy, critic) for m in network.modules() if isinstance(m, ObservationEncoder)]
         self.statistics = ObservationStatistics(encoders) if config.normalise_obs else None
-        self.total_updates, self.updates = total_updates, 0
+        self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
         self.kl_coef = 1.0
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; returns metrics."""
-        config = self.config
+        config, rollout = self.config, batch
         if self.statistics is not None and self.updates == 0:
             # The first rollout only sets the scales, so that the policy is the same function while it learns from one.
             return self._end_update(rollout, {})
@@ -158,6 +158,7 @@ class PPO:
             "return_scale": self.return_scale.state_dict() if self.return_scale is not None else {},
             "statistics": self.statistics.state_dict() if self.statistics is not None else {},
             "updates": self.updates,
+            "env_steps": self.env_steps,
             "kl_coef": self.kl_coef,
         }
 
@@ -173,7 +174,8 @@ class PPO:
             self.return_scale.load_state_dict(state["return_scale"])
         if self.statistics is not None:
             self.statistics.load_state_dict(state["statistics"])
-        self.updates, self.kl_coef = int(state["updates"]), float(state["kl_coef"])
+        self.updates, self.env_steps = int(state["updates"]), int(state["env_steps"])
+        self.kl_coef = float(state["kl_coef"])
 
     def _critic_loss(self, batch: Minibatch) -> Tensor:
         if self.config.baseline != "critic":
@@ -267,9 +269,11 @@ class PPO:
         if self.statistics is not None:
             self.statistics.observe(rollout.flat_obs())
         self.updates += 1
+        self.env_steps += int(rollout.executed.sum())
+        metrics["env_steps"] = self.env_steps
         if rollout.episodes:
             count = len(rollout.episodes)
-            metrics["episode_return"] = sum(e.ret for e in rollout.episodes) / count
+            metrics["return"] = sum(e.ret for e in rollout.episodes) / count
             metrics["episode_length"] = sum(e.length for e in rollout.episodes) / count
             metrics["success"] = sum(e.success for e in rollout.episodes) / count
         return metrics

@@ -76,19 +76,26 @@ class Rollout:
 
 
 class RolloutCollector:
-    """Fills rollouts with the policy's own samples, without gradients; PPO keeps the policy in evaluation mode."""
+    """A source of the training loop: fills rollouts with the policy's own samples, without gradients."""
 
-    def __init__(self, driver: EpisodeDriver, policy: Policy, *, generator: torch.Generator | None = None) -> None:
-        self.driver, self.policy, self.generator = driver, policy, generator
+    def __init__(
+        self, driver: EpisodeDriver, policy: Policy, num_steps: int, *, generator: torch.Generator | None = None
+    ) -> None:
+        """
+        Args:
+            num_steps: L, macro-steps of each environment in a rollout.
+            generator: where the policy's samples come from; None uses torch's global one.
+        """
+        self.driver, self.policy, self.num_steps, self.generator = driver, policy, num_steps, generator
         self.exec_steps = policy.config.exec_steps
 
     @torch.no_grad()
-    def collect(self, num_steps: int) -> Rollout:
+    def next(self) -> Rollout:
         """Run L macro-steps in each environment."""
         driver, n = self.driver, self.driver.num_envs
-        store = _Store(num_steps, n)
+        store = _Store(self.num_steps, n)
         noise = BatchNoise(n, driver.device, self.generator)
-        for t in range(num_steps):
+        for t in range(self.num_steps):
             window = driver.window
             distribution = self.policy.distribution(window)
             actions = distribution.sample(noise)
@@ -106,6 +113,15 @@ class RolloutCollector:
             store.keep_final(t, transition.truncated, transition.next_obs)
             driver.restart(transition.done)
         return store.rollout(driver.window, driver.take_finished())
+
+    def describe(self, batch: Rollout) -> str:
+        """Where a rollout's largest reward and observation lie, for error messages."""
+        where = int(batch.rewards.abs().nan_to_num(torch.inf).argmax())
+        largest = max(float(v.float().abs().nan_to_num(torch.inf).max()) for v in batch.obs.values())
+        return (
+            f"Its largest reward is {batch.rewards.flatten()[where].item():g} in environment "
+            f"{where % batch.num_envs}, its largest observation {largest:g}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"driver": self.driver.state_dict()}

@@ -52,7 +52,7 @@ def make(env: BatchedToy, config: PPOConfig, *, seed: int = 0, reward: Any = "en
     driver = EpisodeDriver(
         env, seeds=SeedStream(0, 1000), gamma=config.gamma, obs_steps=policy.config.obs_steps, reward=reward
     )
-    collector = RolloutCollector(driver, policy, generator=torch.Generator().manual_seed(seed))
+    collector = RolloutCollector(driver, policy, config.num_steps, generator=torch.Generator().manual_seed(seed))
     ppo = PPO(policy, ValueNetwork.beside(policy, CriticConfig(hidden_sizes=(16,))), config, seed=seed)
     return collector, ppo
 
@@ -63,10 +63,10 @@ def test_ratio_is_one_on_the_first_minibatch(head: str, options: dict[str, int])
     """Also with dropout in the network and with observation statistics that moved since the policy was built."""
     config = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, learning_rate=1e-2)
     collector, ppo = make(Ledger(4), config, head=HEADS[head], **options)
-    ppo.update(collector.collect(16))
+    ppo.update(collector.next())
     assert not ppo.policy.encoder.encoders["obs:state"].normaliser.is_identity
     for _ in range(2):
-        metrics = ppo.update(collector.collect(16))
+        metrics = ppo.update(collector.next())
         assert metrics["ratio"] == pytest.approx(1.0, abs=1e-5)
         assert metrics["kl"] == pytest.approx(0.0, abs=1e-8)
 
@@ -77,7 +77,7 @@ def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
     env = Ledger(4)
     config = PPOConfig(num_steps=8, epochs=1, batch_size=0)
     collector, ppo = make(env, config, head=HEADS[head])
-    rollout = collector.collect(8)
+    rollout = collector.next()
     for network in (ppo.policy, ppo.critic):
         network.double().encoder = nn.Sequential(network.encoder, InDouble())
     rows = ppo._with_targets(ppo._fixed_rows(rollout), rollout, rollout.rewards, None)
@@ -107,10 +107,10 @@ def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
 
 @pytest.mark.parametrize(("env", "value"), [(Constant, 1 / (1 - 0.9)), (Mortal, 1.0)])
 def test_truncation_bootstraps_and_termination_does_not(env: type[BatchedToy], value: float) -> None:
-    config = PPOConfig(gamma=0.9, num_steps=16, epochs=20, batch_size=64, critic_warmup=1000, learning_rate=1e-2)
+    config = PPOConfig(gamma=0.9, num_steps=16, epochs=10, batch_size=64, critic_warmup=1000, learning_rate=2e-2)
     collector, ppo = make(env(4, max_steps=5), config)
     for _ in range(25):
-        ppo.update(collector.collect(16))
+        ppo.update(collector.next())
     with torch.no_grad():
         values = ppo.critic({"state": torch.zeros(1, 1, 3)})
     assert values.item() == pytest.approx(value, rel=0.02)
@@ -118,10 +118,10 @@ def test_truncation_bootstraps_and_termination_does_not(env: type[BatchedToy], v
 
 def test_macro_step_values_discount_by_control_steps() -> None:
     """Chunks of two: the value of an everlasting reward of one is still 1 / (1 - gamma)."""
-    config = PPOConfig(gamma=0.9, num_steps=16, epochs=20, batch_size=64, critic_warmup=1000, learning_rate=1e-2)
+    config = PPOConfig(gamma=0.9, num_steps=16, epochs=10, batch_size=64, critic_warmup=1000, learning_rate=2e-2)
     collector, ppo = make(Constant(4, max_steps=5), config, pred_steps=2, exec_steps=2)
     for _ in range(25):
-        ppo.update(collector.collect(16))
+        ppo.update(collector.next())
     with torch.no_grad():
         assert ppo.critic({"state": torch.zeros(1, 1, 3)}).item() == pytest.approx(10.0, rel=0.02)
 
@@ -130,10 +130,10 @@ def test_warmup_moves_the_critic_alone() -> None:
     collector, ppo = make(Ledger(2), PPOConfig(num_steps=8, epochs=2, critic_warmup=1))
     actor = [p.clone() for p in ppo.policy.parameters()]
     critic = [p.clone() for p in ppo.critic.parameters()]
-    ppo.update(collector.collect(8))
+    ppo.update(collector.next())
     assert all(map(torch.equal, actor, ppo.policy.parameters()))
     assert not any(map(torch.equal, critic, ppo.critic.parameters()))
-    ppo.update(collector.collect(8))
+    ppo.update(collector.next())
     assert not any(map(torch.equal, actor, ppo.policy.parameters()))
 
 
@@ -144,9 +144,9 @@ def test_prior_penalty_draws_back_to_the_start() -> None:
     )
     with torch.no_grad():
         ppo.policy.head.mean.bias += 0.5
-    first = ppo.update(collector.collect(64))["prior_kl"]
+    first = ppo.update(collector.next())["prior_kl"]
     for _ in range(40):
-        last = ppo.update(collector.collect(64))["prior_kl"]
+        last = ppo.update(collector.next())["prior_kl"]
     assert first > 0.1
     assert last < 0.1 * first
 
@@ -156,7 +156,7 @@ def test_target_kl_stops_an_update() -> None:
     kl = []
     for target in (None, 0.005):
         collector, ppo = make(Steer(4), replace(config, target_kl=target))
-        rollout = collector.collect(32)
+        rollout = collector.next()
         ppo.update(rollout)
         with torch.no_grad():
             log_ratio = ppo.policy.distribution(rollout.flat_obs()).log_prob(rollout.actions[:, :, :].flatten(0, 1))
@@ -168,8 +168,8 @@ def test_target_kl_stops_an_update() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        PPOConfig(num_steps=32, epochs=10, batch_size=64, learning_rate=3e-3),
-        PPOConfig(num_steps=32, epochs=10, batch_size=64, learning_rate=3e-3, surrogate="kl", target_kl=0.02),
+        PPOConfig(num_steps=32, epochs=10, batch_size=128, learning_rate=3e-3),
+        PPOConfig(num_steps=32, epochs=10, batch_size=128, learning_rate=3e-3, surrogate="kl", target_kl=0.02),
         PPOConfig(num_steps=8, epochs=1, batch_size=0, learning_rate=1e-2, gae_lambda=1.0),
         PPOConfig(num_steps=40, epochs=1, batch_size=0, learning_rate=2e-2, gae_lambda=1.0, gamma=0.7, baseline="mean"),
         PPOConfig(
@@ -184,7 +184,7 @@ def test_learns_to_steer(config: PPOConfig) -> None:
     first, last = [], []
     updates = 2400 // (config.num_steps * config.epochs) + 30
     for i in range(updates):
-        rollout = collector.collect(config.num_steps)
+        rollout = collector.next()
         ppo.update(rollout)
         if i < 3:
             first.append(rollout.rewards.mean().item())
@@ -201,7 +201,7 @@ def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
             collector.load_state_dict(states[0])
             ppo.load_state_dict(states[1])
         for _ in range(updates):
-            ppo.update(collector.collect(12))
+            ppo.update(collector.next())
         return collector, ppo
 
     whole, again = run(5), run(5)
@@ -219,7 +219,7 @@ def test_return_scale_is_the_deviation_of_the_running_return() -> None:
     assert ppo.return_scale is not None
     running, seen = torch.zeros(2, dtype=torch.float64), []
     for _ in range(3):
-        rollout = collector.collect(10)
+        rollout = collector.next()
         scaled = ppo.return_scale.apply(rollout)
         for t in range(10):
             running = rollout.rewards[t].double() + 0.8 * running
@@ -238,7 +238,7 @@ def test_refusals_say_what_to_do() -> None:
     with pytest.raises(ConfigError, match="target_kl"):
         PPOConfig(surrogate="kl")
     collector, ppo = make(env, PPOConfig(num_steps=8))
-    rollout = collector.collect(8)
+    rollout = collector.next()
     rollout.rewards[2] = torch.inf
     with pytest.raises(TrainingError, match="not finite in update 0"):
         ppo.update(rollout)

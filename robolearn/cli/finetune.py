@@ -1,0 +1,31 @@
+"""`robolearn finetune`: improve a cloned policy with PPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from robolearn.rl.finetune_config import FinetuneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(FinetuneConfig):
+    """Fine-tune a policy with PPO."""
+
+    resume: bool = False
+    """Go on where the run in the output folder stopped."""
+
+
+CONFIG = FinetuneCommand
+
+
+def run(config: FinetuneCommand) -> int:
+    from robolearn.rl.finetune import finetune
+
+    hint = f"robolearn finetune --config {config.output}/config.yaml --resume"
+    result = finetune(replace(config, resume=False), config.output, resume=config.resume, resume_hint=hint)
+    if result.start:
+        before, after = result.start["eval_success"], result.best["eval_success"]
+        print(f"success on training seeds {before:.0%} -> {after:.0%} after {result.env_steps} steps of practice")
+    print(f"fine-tuned policy: {result.policy}")
+    print(f"next: robolearn eval {result.policy}")
+    return 0

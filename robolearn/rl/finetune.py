@@ -1,0 +1,202 @@
+"""Fine-tuning: the very policy that was cloned and corrected goes on learning, by PPO, from success.
+
+policy folder -> rollouts in the task -> PPO (critic first, then both, held near the start) -> policy folder
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from robolearn.config import write_yaml
+from robolearn.envs.base import VectorEnv
+from robolearn.envs.make import make
+from robolearn.errors import PolicyError
+from robolearn.evaluation.rollout import evaluate
+from robolearn.imitation.bc import resolve_device
+from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
+from robolearn.policies.policy import Policy
+from robolearn.rl.critic import ValueNetwork
+from robolearn.rl.episodes import EpisodeDriver, SeedStream
+from robolearn.rl.finetune_config import FinetuneConfig
+from robolearn.rl.ppo import PPO
+from robolearn.rl.rollout import RolloutCollector
+from robolearn.training.checkpoint import load_checkpoint
+from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
+from robolearn.training.seeding import seed_everything, untouched_rng
+
+START_FILE = "start.json"
+"""How the policy did before any update, so that a resumed run need not evaluate it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult:
+    """What fine-tuning left behind."""
+
+    policy: Path
+    """The exported policy folder."""
+    updates: int
+    env_steps: int
+    """Control steps practised."""
+    start: dict[str, float]
+    """Evaluation of the policy that training started from; empty without evaluation."""
+    best: dict[str, float]
+    """Evaluation of the exported policy, where it is the best one."""
+
+
+def finetune(
+    config: FinetuneConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    on_evaluation: Callable[[int, Mapping[str, float]], None] = lambda update, metrics: None,
+    resume_hint: str = "fine-tune again with resume",
+) -> FinetuneResult:
+    """Improve the policy in `config.policy` and export it to `run_dir/policy`.
+
+    Args:
+        resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
+        on_evaluation: told of each evaluation on training seeds, update 0 (before training) included.
+    """
+    run_dir = Path(run_dir)
+    check_run_dir(run_dir, resume)
+    device = resolve_device(config.device)
+    policy = load_policy(config.policy, device)
+    with ExitStack() as stack:
+        limit = config.max_steps or config.task.max_steps
+        env = stack.enter_context(make(replace(config.task, max_steps=limit), config.num_envs, device=str(device)))
+        check_fit(policy, env, config.policy)
+        judge = _Judge(config, device, on_evaluation)
+        stack.callback(judge.close)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_yaml(config, run_dir / "config.yaml")
+        start = judge.start(policy, run_dir)
+        seed_everything(config.seed)
+        algorithm = PPO(
+            policy,
+            ValueNetwork.beside(policy, config.critic).to(device),
+            config.ppo,
+            total_updates=config.loop.total_steps,
+            seed=config.seed,
+        )
+        source = make_collector(env, policy, config)
+        state = run_loop(
+            algorithm,
+            source,
+            config=config.loop,
+            run_dir=run_dir,
+            evaluate=(lambda step: judge(policy, step)) if config.eval_episodes else None,
+            resume=resume,
+            label="finetune",
+            resume_hint=resume_hint,
+        )
+        best = _export(config, policy, start, state, run_dir)
+    return FinetuneResult(
+        policy=run_dir / "policy",
+        updates=state.step,
+        env_steps=source.driver.control_steps,
+        start=start,
+        best=best,
+    )
+
+
+def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> RolloutCollector:
+    """The source of rollouts: training seeds only, the policy's own windows and chunks."""
+    driver = EpisodeDriver(
+        env,
+        seeds=SeedStream(config.first_seed, config.num_seeds - config.eval_episodes),
+        gamma=config.ppo.gamma,
+        obs_keys=tuple(policy.observation_spec),
+        obs_steps=policy.config.obs_steps,
+        reward=config.reward,
+        device=next(policy.parameters()).device,
+    )
+    generator = torch.Generator(driver.device).manual_seed(config.seed)
+    return RolloutCollector(driver, policy, config.ppo.num_steps, generator=generator)
+
+
+def check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
+    """Raises PolicyError where the environment does not offer what the policy sees or takes what it does."""
+    for key, spec in policy.observation_spec.items():
+        if key not in env.observation_spec:
+            raise PolicyError(f"{place} sees {key!r}; the task offers {list(env.observation_spec)}")
+        if env.observation_spec[key].shape != spec.shape:
+            raise PolicyError(f"{place} sees {key!r} as {spec.shape}; the task has {env.observation_spec[key].shape}")
+    if policy.action_spec.size != env.action_spec.size:
+        raise PolicyError(
+            f"{place} has {policy.action_spec.size} actions, the task {env.action_spec.size}; "
+            "fine-tune in the task that the policy was trained for"
+        )
+
+
+class _Judge:
+    """Evaluates on the held-out training seeds; the environments are made at the first use and kept."""
+
+    def __init__(
+        self, config: FinetuneConfig, device: torch.device, told: Callable[[int, Mapping[str, float]], None]
+    ) -> None:
+        self.config, self.device, self.told = config, device, told
+        self.env: VectorEnv | None = None
+
+    def __call__(self, policy: Policy, update: int) -> dict[str, float]:
+        """Success rate, mean steps, and a score in which a faster success breaks ties."""
+        if self.env is None:
+            self.env = make(
+                self.config.task, min(self.config.num_envs, self.config.eval_episodes), device=str(self.device)
+            )
+        with untouched_rng():
+            result = evaluate(policy, self.env, list(self.config.eval_seeds))
+        success, steps = result.success_rate, result.mean_steps
+        worth = success if self.config.reward == "success" else result.mean_return
+        metrics = {"eval_success": success, "eval_steps": steps, "eval_return": result.mean_return}
+        self.told(update, metrics)
+        return metrics | {"score": worth - 0.01 * steps / self.env.max_steps}
+
+    def start(self, policy: Policy, run_dir: Path) -> dict[str, float]:
+        """The metrics before any update, remembered in the run folder."""
+        path = run_dir / START_FILE
+        if not self.config.eval_episodes:
+            return {}
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        metrics = self(policy, 0)
+        path.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
+        return metrics
+
+    def close(self) -> None:
+        if self.env is not None:
+            self.env.close()
+
+
+def _export(
+    config: FinetuneConfig, policy: Policy, start: Mapping[str, float], state: RunState, run_dir: Path
+) -> dict[str, float]:
+    """Write `run_dir/policy`; returns the evaluation of what was exported (empty for the last policy)."""
+    figures: dict[str, float] = dict(state.evaluation)
+    update, origin = state.step, "the last update"
+    if config.export == "best" and state.best_score is not None:
+        if state.best_score < start["score"]:
+            policy, figures, update, origin = load_policy(config.policy), dict(start), 0, "no update was better"
+        else:
+            saved = load_checkpoint(run_dir / BEST)
+            policy.load_state_dict(saved["algorithm"]["policy"])
+            figures, update, origin = dict(saved["loop"]["evaluation"]), state.best_step, "the best evaluation"
+    card = PolicyCard(
+        task={"task": config.task.id, **config.task.kwargs},
+        data={"episodes": f"its own, seeds from {config.first_seed}", "reward": config.reward},
+        training={
+            "algorithm": "PPO",
+            "started from": config.policy,
+            "update": f"{update} of {config.loop.total_steps} ({origin})",
+            "learning rate": f"{config.ppo.learning_rate:g}",
+            "seed": config.seed,
+        },
+        evaluation={name: f"{value:.4g}" for name, value in figures.items() if name != "score"},
+    )
+    save_policy(policy, run_dir / "policy", card)
+    return figures

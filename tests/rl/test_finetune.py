@@ -1,0 +1,135 @@
+"""Fine-tuning from a policy folder to a policy folder, in a real (toy) Gymnasium environment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from robolearn.cli.main import main
+from robolearn.envs.config import TaskConfig
+from robolearn.envs.make import make
+from robolearn.errors import ConfigError, PolicyError, TrainingError
+from robolearn.policies.build import build_policy
+from robolearn.policies.checkpoint import load_policy, save_policy
+from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.rl.config import CriticConfig, PPOConfig
+from robolearn.rl.finetune import finetune
+from robolearn.rl.finetune_config import FinetuneConfig
+from robolearn.training.config import LoopConfig
+from robolearn.training.metrics import read_metrics
+from tests.envs.toy import COUNTER, POINT_REACH
+
+TASK = TaskConfig(id=POINT_REACH, worker_kind="sync", kwargs={"tolerance": 0.15})
+
+
+def half_taught_policy(folder: Path, seed: int = 0) -> Path:
+    """A mixture that has been told roughly which way to go, and does not get everywhere."""
+    torch.manual_seed(seed)
+    with make(TASK) as env:
+        config = PolicyConfig(
+            head=MixtureHeadConfig(num_modes=2, min_std=0.1), backbone=MLPConfig(hidden_sizes=(32,), activation="tanh")
+        )
+        policy = build_policy(config, env.observation_spec, env.action_spec)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=3e-3)
+    for _ in range(25):
+        obs = torch.rand(128, 1, 4) * 2 - 1
+        label = (obs[..., 2:] - obs[..., :2]).clamp(-1, 1)
+        loss = -policy.distribution({"state": obs}).log_prob(label).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    save_policy(policy, folder)
+    return folder
+
+
+def config(policy: Path, output: Path, updates: int = 3) -> FinetuneConfig:
+    return FinetuneConfig(
+        policy=str(policy),
+        task=TASK,
+        output=str(output),
+        num_envs=8,
+        max_steps=30,
+        eval_episodes=40,
+        critic=CriticConfig(hidden_sizes=(32,)),
+        ppo=PPOConfig(num_steps=64, epochs=5, batch_size=128, learning_rate=1e-3, critic_warmup=1, target_kl=0.05),
+        loop=LoopConfig(total_steps=updates, log_every=1, evaluate_every=0, checkpoint_every=0, tensorboard=False),
+    )
+
+
+def test_improves_a_policy_from_success_alone(tmp_path: Path) -> None:
+    policy = half_taught_policy(tmp_path / "start")
+    result = finetune(config(policy, tmp_path / "run", updates=15), tmp_path / "run")
+    assert result.start["eval_success"] < 0.9
+    assert result.best["eval_success"] > result.start["eval_success"] + 0.08
+    rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows if "kl" in row] == list(range(1, 16))
+    assert all(row["env_steps"] == 8 * 64 * row["step"] for row in rows if "kl" in row)
+    saved = load_policy(result.policy)
+    assert saved.config == load_policy(policy).config
+    assert "PPO" in (result.policy / "card.md").read_text()
+
+
+def test_never_exports_something_worse(tmp_path: Path) -> None:
+    """A learning rate that ruins the policy leaves the one it started from."""
+    policy = half_taught_policy(tmp_path / "start")
+    broken = config(policy, tmp_path / "run")
+    broken = replace(broken, ppo=replace(broken.ppo, learning_rate=1.0, target_kl=None, critic_warmup=0))
+    result = finetune(broken, tmp_path / "run")
+    assert result.best == result.start
+    for name, value in load_policy(policy).state_dict().items():
+        assert torch.equal(value, load_policy(result.policy).state_dict()[name])
+
+
+def test_resume_equals_no_interruption(tmp_path: Path) -> None:
+    policy = half_taught_policy(tmp_path / "start")
+    whole = finetune(config(policy, tmp_path / "whole", 4), tmp_path / "whole")
+    finetune(config(policy, tmp_path / "parts", 2), tmp_path / "parts")
+    with pytest.raises(TrainingError, match="resume it"):
+        finetune(config(policy, tmp_path / "parts", 4), tmp_path / "parts")
+    parts = finetune(replace(config(policy, tmp_path / "parts", 4), export="last"), tmp_path / "parts", resume=True)
+    last = finetune(replace(config(policy, tmp_path / "last", 4), export="last"), tmp_path / "last")
+    assert parts.env_steps == whole.env_steps
+    for name, value in load_policy(last.policy).state_dict().items():
+        assert torch.equal(value, load_policy(parts.policy).state_dict()[name]), name
+
+
+def test_training_seeds_keep_out_of_the_evaluations_way(tmp_path: Path) -> None:
+    c = config(tmp_path, tmp_path)
+    assert c.eval_seeds == range(19_960, 20_000)
+    from robolearn.rl.finetune import make_collector
+
+    with make(TASK, 8) as env:
+        collector = make_collector(env, load_policy(half_taught_policy(tmp_path / "start")), replace(c, num_seeds=50))
+        assert set(collector.driver.seeds.take(100)) == set(range(10_000, 10_010))
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy, run = half_taught_policy(tmp_path / "start"), tmp_path / "run"
+    arguments = ["--policy", policy, "--task", POINT_REACH, "--task.worker_kind", "sync", "--output", run]
+    small = ["--num_envs", 2, "--ppo.num_steps", 8, "--loop.total_steps", 1, "--eval_episodes", 2]
+    assert main(["finetune", *map(str, arguments + small)]) == 0
+    out = capsys.readouterr().out
+    assert "success on training seeds" in out
+    assert str(run / "policy") in out
+    assert (run / "config.yaml").exists()
+    assert json.loads((run / "start.json").read_text())["eval_success"] <= 1.0
+    assert main(["finetune", *map(str, arguments + small)]) == 2
+    assert "resume it" in capsys.readouterr().err
+
+
+def test_refusals(tmp_path: Path) -> None:
+    policy = half_taught_policy(tmp_path / "start")
+    with pytest.raises(PolicyError, match=r"sees 'state' as \(4,\); the task has \(3,\)"):
+        finetune(replace(config(policy, tmp_path / "a"), task=TaskConfig(id=COUNTER)), tmp_path / "a")
+    with pytest.raises(ConfigError, match="export last"):
+        FinetuneConfig(policy="p", task=TASK, eval_episodes=0)
+    with make(TASK) as env:
+        plain = PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)))
+        other = build_policy(plain, env.observation_spec, replace(env.action_spec, low=(0,), high=(1,), names=("x",)))
+    save_policy(other, tmp_path / "other")
+    with pytest.raises(PolicyError, match="has 1 actions, the task 2"):
+        finetune(config(tmp_path / "other", tmp_path / "b"), tmp_path / "b")
