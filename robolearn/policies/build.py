@@ -17,12 +17,17 @@ from torch import nn
 
 from robolearn.errors import PolicyError
 from robolearn.policies.config import (
+    ACTHeadConfig,
+    AutoregressiveHeadConfig,
     DeterministicHeadConfig,
+    DiffusionHeadConfig,
+    FlowHeadConfig,
     GaussianHeadConfig,
     LSTMConfig,
     MixtureHeadConfig,
     MLPConfig,
     PolicyConfig,
+    TransformerConfig,
 )
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
 from robolearn.policies.normaliser import Normaliser
@@ -36,10 +41,15 @@ HEADS: dict[type, str] = {
     DeterministicHeadConfig: "robolearn.policies.heads.deterministic:DeterministicHead",
     GaussianHeadConfig: "robolearn.policies.heads.gaussian:GaussianHead",
     MixtureHeadConfig: "robolearn.policies.heads.mixture:MixtureHead",
+    AutoregressiveHeadConfig: "robolearn.policies.heads.autoregressive:AutoregressiveHead",
+    DiffusionHeadConfig: "robolearn.policies.heads.diffusion:DiffusionHead",
+    FlowHeadConfig: "robolearn.policies.heads.flow:FlowHead",
+    ACTHeadConfig: "robolearn.policies.heads.act:ACTHead",
 }
 BACKBONES: dict[type, str] = {
     MLPConfig: "robolearn.policies.backbones:MLPBackbone",
     LSTMConfig: "robolearn.policies.backbones:LSTMBackbone",
+    TransformerConfig: "robolearn.policies.transformer_backbone:TransformerBackbone",
 }
 
 

@@ -299,6 +299,12 @@ class PolicyConfig:
         for name in ("obs_steps", "pred_steps", "exec_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        unbounded = self.action_normalisation in ("mean_std", "quantile")
+        if isinstance(self.head, DiffusionHeadConfig) and self.head.clip and unbounded:
+            raise ConfigError(
+                f"head.clip {self.head.clip} would cut off actions that {self.action_normalisation} normalisation "
+                "puts beyond it; use action_normalisation min_max, or head.clip 0"
+            )
         if self.exec_steps > self.pred_steps:
             raise ConfigError(
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "

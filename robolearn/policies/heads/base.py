@@ -34,6 +34,9 @@ class Head(nn.Module, ABC):
     exact_likelihood: bool = False
     """Whether `distribution` exists."""
 
+    def fit(self, actions: Tensor) -> None:
+        """Called once, before training, with the data's actions (M, A), normalised; most heads need nothing of them."""
+
     @abstractmethod
     def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss per row and metrics.

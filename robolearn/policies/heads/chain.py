@@ -1,0 +1,139 @@
+"""Heads that turn noise into a chunk step by step: what diffusion and flow share.
+
+A chain of S steps, each a Gaussian whose mean the network gives:
+
+    x_0 ~ N(0, 1),   x_{k+1} ~ N(mean_k(x_k, features), std_k),   action chunk = x_S
+
+`std_k` may be zero (deterministic samplers). PPO on such policies (DPPO, Ren et al. 2024) treats every step as an
+action: it samples with `sample_chain` and asks `chain_log_prob`, both with a floor under the standard deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from robolearn.errors import PolicyError
+from robolearn.policies.config import DenoiserConfig
+from robolearn.policies.heads.base import Head
+from robolearn.policies.networks.denoisers import build_denoiser
+from robolearn.policies.noise import Noise
+
+
+class FixedNoise:
+    """The same draws for every row and every call, from a fixed seed: deterministic acting without a mode.
+
+    Zeros would not do: the most symmetric starting point leads between the modes.
+    """
+
+    def __init__(self, batch_size: int, device: torch.device | str) -> None:
+        self.batch_size, self.device = batch_size, device
+        self.generator = torch.Generator().manual_seed(0)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
+
+
+class ChainHead(Head):
+    """A denoiser and the chain it is run in; subclasses give the loss and the steps' means."""
+
+    times: Tensor
+    """(E,) times at which the network is asked along the chain."""
+    stds: tuple[float, ...]
+    """Standard deviation of each of the S steps."""
+
+    def __init__(self, network: DenoiserConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
+        super().__init__()
+        self.pred_steps, self.action_size = pred_steps, action_size
+        self.network = build_denoiser(
+            network, feature_size=feature_size, action_size=action_size, pred_steps=pred_steps
+        )
+
+    @property
+    def chain_steps(self) -> int:
+        """S."""
+        return len(self.stds)
+
+    @abstractmethod
+    def _means(self, x: Tensor, k: int, conditions: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Mean of x_{k+1} (B, Tp, A) given x_k and all evaluations' conditions (E, B, C).
+
+        `memory` carries what multistep solvers keep between the steps of one chain.
+        """
+
+    def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
+        if deterministic:
+            noise = FixedNoise(features.shape[0], features.device)
+        return self._run(features, noise, 0.0)[-1]
+
+    def sample_chain(self, features: Tensor, noise: Noise, *, min_std: float = 0.0) -> Tensor:
+        """(B, D) -> (B, S + 1, Tp, A), from pure noise to the chunk, in normalised units."""
+        return torch.stack(self._run(features, noise, min_std), 1)
+
+    def chain_log_prob(self, features: Tensor, chain: Tensor, *, min_std: float = 0.0, first: int = 0) -> Tensor:
+        """Log-density of every number of every step from step `first` on.
+
+        Args:
+            chain: (B, S - first + 1, Tp, A), x_first to x_S.
+            min_std: floor under every step's standard deviation.
+
+        Returns:
+            (B, S - first, Tp, A), so that the caller may leave steps of the chunk out, sum or average.
+        """
+        count = self.chain_steps - first
+        assert chain.shape[1] == count + 1, f"a chain from step {first} has {count + 1} states, got {chain.shape[1]}"
+        B = chain.shape[0]
+        steps = torch.arange(first, self.chain_steps, device=chain.device).repeat(B)
+        mean, std = self.transition(
+            features.repeat_interleave(count, 0), chain[:, :-1].flatten(0, 1), steps, min_std=min_std
+        )
+        return gaussian_log_prob(chain[:, 1:].flatten(0, 1), mean, std).unflatten(0, (B, count))
+
+    def transition(self, features: Tensor, x: Tensor, step: Tensor, *, min_std: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The Gaussian of x_{k+1} given x_k, each row at a step k of its own.
+
+        Args:
+            features: (M, D).
+            x: (M, Tp, A), x_k.
+            step: (M,) int64, k.
+
+        Returns:
+            mean (M, Tp, A) and std (M, 1, 1).
+        """
+        std = torch.tensor(self.stds, device=x.device)[step].clamp_min(min_std)
+        if min_std <= 0.0 and min(self.stds) == 0.0:
+            raise PolicyError(
+                "this chain has steps without noise, which have no density; give min_std > 0 (DPPO uses 0.1)"
+            )
+        return self._transition_mean(features, x, step), std.view(-1, 1, 1)
+
+    @abstractmethod
+    def _transition_mean(self, features: Tensor, x: Tensor, step: Tensor) -> Tensor:
+        """As `_means`, each row at a step of its own."""
+
+    def _run(self, features: Tensor, noise: Noise, min_std: float) -> list[Tensor]:
+        """All states of one chain per row."""
+        conditions = self._conditions(features)
+        states, memory = [noise.normal(self.pred_steps, self.action_size)], {}
+        for k, std in enumerate(self.stds):
+            x = self._means(states[-1], k, conditions, memory)
+            std = max(std, min_std)
+            states.append(x + std * noise.normal(self.pred_steps, self.action_size) if std > 0.0 else x)
+        return states
+
+    def _conditions(self, features: Tensor) -> Tensor:
+        """(E, B, C): noise levels and features alone, hence one pass for the whole chain."""
+        E, B = len(self.times), features.shape[0]
+        flat = self.network.condition(self.times.repeat_interleave(B), features.repeat(E, 1))
+        return flat.unflatten(0, (E, B))
+
+
+def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Element-wise log N(x; mean, std)."""
+    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)

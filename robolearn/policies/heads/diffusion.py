@@ -1,0 +1,150 @@
+"""Diffusion head (Diffusion Policy, Chi et al. 2023): samplers DDPM, DDIM and DPM-Solver++.
+
+Noise schedules and the samplers' time steps are those of `diffusers`' schedulers. Their updates are all linear in the
+noisy chunk x and the predicted clean chunk c,
+
+    x_{k+1} = a_k x_k + b_k c_k + b'_k c_{k-1} + std_k * noise,
+
+so the coefficients are computed once, and the steps' densities are at hand for PPO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from robolearn.errors import PolicyError
+from robolearn.policies.config import DiffusionHeadConfig
+from robolearn.policies.heads.base import mean_over_steps
+from robolearn.policies.heads.chain import ChainHead
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainCoefficients:
+    """One array (S,) per coefficient of the update above."""
+
+    timesteps: np.ndarray
+    x: np.ndarray
+    clean: np.ndarray
+    previous_clean: np.ndarray
+    std: np.ndarray
+
+
+class DiffusionHead(ChainHead):
+    """Denoises a chunk of Gaussian noise in `config.inference_steps` steps."""
+
+    signal: Tensor
+    noise_level: Tensor
+
+    def __init__(self, config: DiffusionHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
+        super().__init__(config.network, feature_size=feature_size, pred_steps=pred_steps, action_size=action_size)
+        self.config = config
+        alphas, timesteps = diffusers_schedule(config)
+        coefficients = chain_coefficients(alphas, timesteps, config)
+        self.stds = tuple(coefficients.std.tolist())
+        self.register_buffer("signal", torch.tensor(np.sqrt(alphas), dtype=torch.float32), persistent=False)
+        self.register_buffer("noise_level", torch.tensor(np.sqrt(1 - alphas), dtype=torch.float32), persistent=False)
+        self.register_buffer("times", torch.tensor(timesteps), persistent=False)
+        self._table = [
+            tuple(row)
+            for row in np.stack([coefficients.x, coefficients.clean, coefficients.previous_clean], 1).tolist()
+        ]
+        self._clean_table = self._clean_coefficients(alphas[timesteps])
+
+    def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        clean = torch.where(valid.unsqueeze(-1), actions, 0.0)
+        time = torch.randint(self.config.train_steps, (len(clean),), device=clean.device)
+        noise = torch.randn_like(clean)
+        signal, level = (table[time].view(-1, 1, 1) for table in (self.signal, self.noise_level))
+        noisy = signal * clean + level * noise
+        target = {"epsilon": noise, "sample": clean, "v_prediction": signal * noise - level * clean}
+        predicted = self.network(noisy, self.network.condition(time, features))
+        squared = (predicted - target[self.config.prediction]).square().mean(-1)
+        losses = mean_over_steps(squared, valid)
+        return losses, {"denoising_error": losses.mean().detach()}
+
+    def _means(self, x: Tensor, k: int, conditions: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        of_x, of_output = self._clean_table[k]
+        clean = self._clip(of_x * x + of_output * self.network(x, conditions[k]))
+        a, b, b_previous = self._table[k]
+        mean = a * x + b * clean
+        if b_previous:
+            mean = mean + b_previous * memory["clean"]
+        memory["clean"] = clean
+        return mean
+
+    def _transition_mean(self, features: Tensor, x: Tensor, step: Tensor) -> Tensor:
+        if self.config.solver == "dpm":
+            raise PolicyError(
+                "the dpm solver's steps depend on two earlier states and have no density each; use solver ddpm or ddim"
+            )
+        of_x, of_output = torch.tensor(self._clean_table, device=x.device)[step].view(-1, 2, 1, 1).unbind(1)
+        output = self.network(x, self.network.condition(self.times[step], features))
+        a, b, _ = torch.tensor(self._table, device=x.device)[step].view(-1, 3, 1, 1).unbind(1)
+        return a * x + b * self._clip(of_x * x + of_output * output)
+
+    def _clip(self, clean: Tensor) -> Tensor:
+        return clean.clamp(-self.config.clip, self.config.clip) if self.config.clip else clean
+
+    def _clean_coefficients(self, alphas: np.ndarray) -> list[tuple[float, float]]:
+        """Per step (p, q) of clean = p * x + q * network output."""
+        signal, level = np.sqrt(alphas), np.sqrt(1 - alphas)
+        pairs = {
+            "epsilon": (1 / signal, -level / signal),
+            "sample": (np.zeros_like(signal), np.ones_like(signal)),
+            "v_prediction": (signal, -level),
+        }
+        return list(zip(*(column.tolist() for column in pairs[self.config.prediction])))
+
+
+def diffusers_schedule(config: DiffusionHeadConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Cumulative products of alpha (train_steps,) and the chain's time steps (S,), noisiest first."""
+    kind = DPMSolverMultistepScheduler if config.solver == "dpm" else DDIMScheduler
+    # Where noise drowns the chunk, predicted noise says nothing about it: such chains start a step below the top.
+    spacing = "leading" if config.prediction == "epsilon" else "trailing"
+    with torch.device("cpu"):
+        scheduler = kind(
+            num_train_timesteps=config.train_steps, beta_schedule=config.schedule, timestep_spacing=spacing
+        )
+        scheduler.set_timesteps(config.inference_steps)
+    return scheduler.alphas_cumprod.double().numpy(), scheduler.timesteps.numpy().astype(np.int64)
+
+
+def chain_coefficients(alphas: np.ndarray, timesteps: np.ndarray, config: DiffusionHeadConfig) -> ChainCoefficients:
+    """Coefficients of the sampler's update at every step; after the last one nothing is left but the clean chunk."""
+    now, after = alphas[timesteps], np.append(alphas[timesteps[1:]], 1.0)
+    if config.solver == "dpm":
+        return _dpm_coefficients(now, after, timesteps)
+    # DDPM's posterior is DDIM's with eta 1 (Song et al. 2021, eq. 16).
+    eta = 1.0 if config.solver == "ddpm" else config.eta
+    variance = eta**2 * (1 - after) / (1 - now) * (1 - now / after)
+    of_noise = np.sqrt(np.maximum(1 - after - variance, 0.0))
+    return ChainCoefficients(
+        timesteps=timesteps,
+        x=of_noise / np.sqrt(1 - now),
+        clean=np.sqrt(after) - of_noise * np.sqrt(now / (1 - now)),
+        previous_clean=np.zeros_like(now),
+        std=np.sqrt(variance),
+    )
+
+
+def _dpm_coefficients(now: np.ndarray, after: np.ndarray, timesteps: np.ndarray) -> ChainCoefficients:
+    """DPM-Solver++(2M), midpoint (Lu et al. 2022, algorithm 2); the first and the last step are of first order."""
+    with np.errstate(divide="ignore"):
+        half_log_snr = 0.5 * np.log(np.append(now, 1.0) / np.append(1 - now, 0.0))
+    h = np.diff(half_log_snr)
+    first_order = -np.sqrt(after) * np.expm1(-h)
+    ratio = np.zeros_like(now)
+    ratio[1:-1] = 0.5 * h[1:-1] / h[:-2]
+    return ChainCoefficients(
+        timesteps=timesteps,
+        x=np.sqrt((1 - after) / (1 - now)),
+        clean=first_order * (1 + ratio),
+        previous_clean=-first_order * ratio,
+        std=np.zeros_like(now),
+    )
