@@ -167,15 +167,16 @@ def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path
     }
 
 
-def _video(film: Film | None, folder: Path) -> dict[str, str] | None:
+def _video(film: Film | None, folder: Path) -> dict[str, Any] | None:
     """Embedded where it is small, else linked relative to the report."""
     if film is None or film.path is None or not film.path.exists():
         return None
     if film.path.stat().st_size <= MAX_EMBEDDED_VIDEO:
         data = base64.b64encode(film.path.read_bytes()).decode("ascii")
-        return {"source": f"data:video/mp4;base64,{data}"}
+        return {"embedded": True, "address": f"data:video/mp4;base64,{data}"}
     path, folder = film.path.resolve(), folder.resolve()
-    return {"link": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_uri()}
+    address = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_uri()
+    return {"embedded": False, "address": address}
 
 
 def _trajectories(results: Sequence[EvaluationResult]) -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -72,24 +73,30 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float) -
     path.parent.mkdir(parents=True, exist_ok=True)
     stride = max(1, round(fps / MAX_FPS))
     scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            count = _encode(av, container, itertools.islice(frames, 0, None, stride), fps / stride)
+        if not count:
+            raise RobolearnError(f"a video needs at least one frame, received none for {path}")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _encode(av: Any, container: Any, frames: Iterable[np.ndarray], fps: float) -> int:
+    """How many frames went in."""
+    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+    stream.pix_fmt, stream.options = "yuv420p", {"crf": "23", "preset": "veryfast"}
     count = 0
-    with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps / stride).limit_denominator(1000))
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "23", "preset": "veryfast"}
-        for index, picture in enumerate(frames):
-            if index % stride:
-                continue
-            height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
-            if not count:
-                stream.height, stream.width = height, width
-            count += 1
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-            container.mux(stream.encode(frame))
+    for count, picture in enumerate(frames, 1):
+        height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+        if count == 1:
+            stream.height, stream.width = height, width
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+        container.mux(stream.encode(frame))
+    if count:
         container.mux(stream.encode(None))
-    if not count:
-        scratch.unlink()
-        raise RobolearnError(f"a video needs at least one frame, received none for {path}")
-    os.replace(scratch, path)
+    return count
 
 
 @torch.no_grad()

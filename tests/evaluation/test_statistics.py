@@ -1,0 +1,124 @@
+"""Statistics against scipy, published values, exact enumeration and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from scipy import stats
+
+from robolearn.errors import RobolearnError
+from robolearn.evaluation.statistics import (
+    PairedCounts,
+    bootstrap,
+    geometric_mean_ratio,
+    iqm,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    wilson,
+)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_wilson_is_scipys(counts: tuple[int, int], confidence: float) -> None:
+    k, n = counts
+    theirs = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
+    ours = wilson(k, n, confidence)
+    assert ours.estimate == k / n
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_wilson_known_values() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I: method 3."""
+    for k, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        interval = wilson(k, n)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_without_trials_knows_nothing_and_refuses_nonsense() -> None:
+    interval = wilson(0, 0)
+    assert math.isnan(interval.estimate)
+    assert (interval.low, interval.high) == (0.0, 1.0)
+    for k, n in ((3, 2), (-1, 2)):
+        with pytest.raises(RobolearnError, match="received"):
+            wilson(k, n)
+    with pytest.raises(RobolearnError, match="confidence"):
+        wilson(1, 2, 1.0)
+
+
+@given(*[st.integers(0, 30)] * 4)
+def test_mcnemar_is_the_sum_of_the_binomial_tails(both: int, first: int, second: int, neither: int) -> None:
+    p = mcnemar(PairedCounts(both=both, only_first=first, only_second=second, neither=neither))
+    n, k = first + second, min(first, second)
+    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    assert p == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_paired_difference_known_values() -> None:
+    """Fagerland, Lydersen, Laake: Statistical Analysis of Contingency Tables (2017), table 8: Bentur et al. 2009."""
+    interval = paired_difference(PairedCounts(both=1, only_first=1, only_second=7, neither=12))
+    assert interval.estimate == pytest.approx(6 / 21)
+    assert (interval.low, interval.high) == pytest.approx((0.026, 0.507), abs=5e-4)
+
+
+def test_paired_difference_covers_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.array([0.55, 0.1, 0.25, 0.1])
+    truth = cells[2] - cells[1]
+    hits = 0
+    for table in rng.multinomial(60, cells, size=2000):
+        interval = paired_difference(
+            PairedCounts(**dict(zip(("both", "only_first", "only_second", "neither"), map(int, table))))
+        )
+        hits += interval.low <= truth <= interval.high
+    assert 0.935 <= hits / 2000 <= 0.98  # nominal 0.95; four standard errors are 0.02
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_paired_difference_is_the_difference_and_turns_over_with_the_order(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    there, back = (paired_difference(PairedCounts.of(x, y)) for x, y in ((first, second), (second, first)))
+    assert there.estimate == pytest.approx(np.mean(second) - np.mean(first))
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert -1 <= there.low <= there.estimate <= there.high <= 1
+
+
+def test_pairs_need_the_same_seeds() -> None:
+    with pytest.raises(RobolearnError, match="same seeds"):
+        PairedCounts.of([True], [True, False])
+
+
+def test_mean_interval_is_scipys() -> None:
+    x = np.random.default_rng(1).normal(3, 2, 23)
+    low, high = stats.t.interval(0.9, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
+    ours = mean_interval(x, 0.9)
+    assert (ours.estimate, ours.low, ours.high) == pytest.approx((x.mean(), low, high))
+    assert mean_interval([4.0]).high == 4.0
+
+
+def test_iqm_drops_a_quarter_at_each_end() -> None:
+    assert iqm(np.array([-1e9, 1.0, 2.0, 3.0, 4.0, 1e9, 2.5, 2.5])) == pytest.approx(2.5)
+
+
+def test_bootstrap_is_repeatable_and_agrees_with_scipy() -> None:
+    x = np.random.default_rng(2).exponential(size=60)
+    ours = bootstrap(x, np.mean, seed=3)
+    assert ours == bootstrap(x, np.mean, seed=3)
+    theirs = stats.bootstrap((x,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+
+
+def test_geometric_mean_ratio_of_pairs() -> None:
+    interval = geometric_mean_ratio([1.0, 2.0, 4.0], [0.5, 1.0, 2.0])
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((0.5, 0.5, 0.5))
+    interval = geometric_mean_ratio([1.0, 1.0], [4.0, 1.0])
+    assert interval.estimate == pytest.approx(2.0)
+    assert interval.low < 1 < interval.high
