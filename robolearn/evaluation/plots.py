@@ -25,13 +25,17 @@ MAX_POINTS = 400
 """Points of a curve; more would only make the file larger."""
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("success", ("success", "success_rate")),
-    ("return", ("return", "episode_return", "mean_return")),
-    ("loss", ("loss", "valid_loss", "policy_loss")),
+    ("success", ("success", "success_rate", "eval_success")),
+    ("steps of an episode", ("episode_length", "eval_steps")),
+    ("loss", ("loss", "valid_loss")),
+    ("return", ("return", "eval_return")),
     ("divergence", ("kl", "prior_kl")),
     ("value loss", ("value_loss", "critic_loss")),
 )
-"""Learning curves worth a panel each, and the metrics drawn in it; a metric may carry a prefix such as `train/`."""
+"""Learning curves in order of interest, and the metrics drawn in each; a metric may carry a prefix such as `train/`."""
+
+MAX_PANELS = 4
+"""Of one stage."""
 
 Log = tuple[str, Sequence[Mapping[str, float]]]
 """A name and the rows of a metrics.jsonl."""
@@ -110,7 +114,7 @@ def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
     """(what it shows, figure) for each group of metrics in PANELS that one stage's logs hold; one line per log."""
     present = dict.fromkeys(name for _, rows in logs for row in rows for name in row)
     grouped = [(title, [n for n in present if n.rsplit("/", 1)[-1] in wanted]) for title, wanted in PANELS]
-    return [(title, _curves(logs, names, tint)) for title, names in grouped if names]
+    return [(title, _curves(logs, names, tint)) for title, names in grouped if names][:MAX_PANELS]
 
 
 def _curves(logs: Sequence[Log], names: Sequence[str], tint: str) -> str:
