@@ -21,9 +21,9 @@ class DeterministicHead(Head):
         self.linear = nn.Linear(feature_size, pred_steps * action_size)
 
     def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        error = self.linear(features).view(-1, *self.shape) - actions
+        error = self.linear(features).float().view(-1, *self.shape) - actions
         error = error.square() if self.error == "l2" else error.abs()
         return mean_over_steps(error.mean(-1), valid), {}
 
     def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
-        return self.linear(features).view(-1, *self.shape)
+        return self.linear(features).float().view(-1, *self.shape)

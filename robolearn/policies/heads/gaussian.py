@@ -104,8 +104,8 @@ class GaussianHead(Head):
             self.raw_std = nn.Parameter(raw_std)
 
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
-        mean = self.mean(features).view(-1, *self.shape)
-        raw = self.raw_std if isinstance(self.raw_std, nn.Parameter) else self.raw_std(features)
+        mean = self.mean(features).float().view(-1, *self.shape)
+        raw = self.raw_std if isinstance(self.raw_std, nn.Parameter) else self.raw_std(features).float()
         log_std = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(raw)
         std = log_std.exp().view(-1, *self.shape).expand_as(mean)
         return TanhGaussian(mean, std) if self.squash else DiagonalGaussian(bounded(mean), std)

@@ -62,7 +62,8 @@ class MixtureHead(Head):
         self.linear = nn.Linear(feature_size, sum(self.sizes))
 
     def distribution(self, features: Tensor) -> GaussianMixture:
-        logits, mean, raw_std = self.linear(features).split(self.sizes, dim=-1)
+        # Densities need float32 also where autocast runs the layers in less.
+        logits, mean, raw_std = self.linear(features).float().split(self.sizes, dim=-1)
         std = F.softplus(raw_std) + self.min_std
         return GaussianMixture(logits, bounded(mean).view(-1, *self.shape), std.view(-1, *self.shape))
 
