@@ -32,6 +32,7 @@ from robolearn.policies.config import (
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
 from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.policy import Policy
+from robolearn.policies.vision import build_image_encoders
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 
 Statistics = Mapping[str, Mapping[str, np.ndarray]]
@@ -73,7 +74,10 @@ def build_policy(
         raise PolicyError(f"policy.obs_keys names {missing}, but the observation has {list(observation_spec)}")
     config = replace(config, obs_keys=keys)
     spec = observation_spec.select(keys)
-    encoder = ObservationEncoder({key: build_encoder(key, spec[key], config, statistics) for key in keys})
+    images = build_image_encoders({key: value for key, value in spec.items() if value.is_image}, config.vision)
+    encoder = ObservationEncoder(
+        {key: images[key] if key in images else build_encoder(key, spec[key], config, statistics) for key in keys}
+    )
     backbone = _construct(config.backbone, BACKBONES, obs_steps=config.obs_steps, input_size=encoder.output_size)
     head = _construct(
         config.head,
@@ -95,12 +99,7 @@ def build_policy(
 
 
 def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: Statistics | None) -> nn.Module:
-    """The encoder of one observation key, by its kind."""
-    if spec.is_image:
-        lowdim = "policy.obs_keys naming the low-dimensional keys only"
-        raise PolicyError(
-            f"observation {key!r} is an image of shape {spec.shape}, which needs an image encoder; use {lowdim}"
-        )
+    """The encoder of one observation key that is not an image."""
     if np.dtype(spec.dtype).kind not in "fiub":
         raise PolicyError(f"observation {key!r} has dtype {spec.dtype}; a policy needs numbers")
     method = config.obs_normalisation

@@ -275,6 +275,29 @@ if not TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """How images become features: ResNet-18 with group normalisation and spatial softmax, one for each camera."""
+
+    share: bool = False
+    """Run one network on all cameras."""
+    crop: float = 0.9
+    """Share of height and width kept: at a random place while training, the middle when acting; 1 keeps all."""
+    jitter: float = 0.0
+    """Strength of random changes of brightness, contrast and saturation while training."""
+    keypoints: int = 32
+    """Image positions the network reports."""
+    features: int = 64
+    """Features of each camera."""
+
+    def __post_init__(self) -> None:
+        _require_positive(("keypoints", self.keypoints), ("features", self.features))
+        if not 0.0 < self.crop <= 1.0:
+            raise ConfigError(f"crop must lie in (0, 1], received {self.crop}")
+        if not 0.0 <= self.jitter <= 1.0:
+            raise ConfigError(f"jitter must lie in [0, 1], received {self.jitter}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """What a policy is made of."""
 
@@ -290,6 +313,8 @@ class PolicyConfig:
     """How low-dimensional observations are scaled; statistics are stored in the policy."""
     action_normalisation: Literal["none", "min_max", "mean_std", "quantile"] = "none"
     """How actions (already in [-1, 1]) are scaled before the head sees them."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    """How images are seen, where there are any."""
     backbone: BackboneConfig = field(default_factory=MLPConfig)
     """Network between the encoders and the action head."""
     head: HeadConfig = field(default_factory=MixtureHeadConfig)

@@ -1,0 +1,129 @@
+"""Image encoders: crops and colours as they are described, keypoints in closed form, cameras shared or apart."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from robolearn.errors import ConfigError, PolicyError
+from robolearn.policies.build import build_policy
+from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
+from robolearn.policies.config import DeterministicHeadConfig, MLPConfig, PolicyConfig, VisionConfig
+from robolearn.policies.policy import Policy
+from robolearn.policies.vision import SpatialSoftmax, build_image_encoders, center_crop, color_jitter, random_crop
+from robolearn.specs import ActionSpec, ArraySpec, Batch, ObservationSpec
+
+CAMERA = ArraySpec(shape=(40, 48, 3), dtype="uint8")
+ACTION = ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0))
+
+
+def pixel_policy(*, share: bool = False, **vision) -> Policy:
+    torch.manual_seed(0)
+    config = PolicyConfig(
+        head=DeterministicHeadConfig(),
+        backbone=MLPConfig(hidden_sizes=(32,)),
+        vision=VisionConfig(share=share, keypoints=8, features=16, **vision),
+    )
+    spec = ObservationSpec({"front": CAMERA, "state": ArraySpec(shape=(2,)), "wrist": CAMERA})
+    return build_policy(config, spec, ACTION)
+
+
+def pixel_obs(B: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, B, 1, *CAMERA.shape), dtype=torch.uint8, generator=generator)
+    return {"front": images[0], "state": torch.zeros(B, 1, 2), "wrist": images[1]}
+
+
+def test_random_crop_cuts_every_image_out_of_itself_at_its_own_place() -> None:
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(9), indexing="ij")
+    marks = torch.stack([rows, columns], 0).expand(200, 2, 12, 9) + 100 * torch.arange(200).view(-1, 1, 1, 1)
+    crops = random_crop(marks, (8, 6))
+    corners = crops[:, :, 0, 0] - 100 * torch.arange(200).view(-1, 1)
+    torch.testing.assert_close(crops - crops[:, :, :1, :1], (marks - marks[:, :, :1, :1])[..., :8, :6])
+    assert set(corners[:, 0].tolist()) == set(range(5))
+    assert set(corners[:, 1].tolist()) == set(range(4))
+    torch.testing.assert_close(center_crop(marks, (8, 6)), marks[:, :, 2:10, 1:7])
+
+
+def test_color_jitter_keeps_grey_grey_and_changes_what_it_says() -> None:
+    torch.manual_seed(0)
+    grey = torch.full((50, 3, 4, 4), 0.4)
+    changed = color_jitter(grey, 0.5)
+    torch.testing.assert_close(changed[:, 0], changed[:, 2])
+    assert 0.2 <= changed.min() < 0.25
+    assert 0.55 < changed.max() <= 0.6
+    picture = torch.rand(50, 3, 4, 4)
+    torch.testing.assert_close(color_jitter(picture, 0.0), picture)
+    assert (color_jitter(picture, 0.5) - picture).abs().mean() > 0.02
+
+
+def test_spatial_softmax_reports_where_the_attention_lies() -> None:
+    layer = SpatialSoftmax(2, 2)
+    with torch.no_grad():
+        layer.maps.weight.copy_(torch.eye(2).view(2, 2, 1, 1))
+        layer.maps.bias.zero_()
+    maps = torch.zeros(1, 2, 3, 5)
+    maps[0, 0, 2, 1] = 50.0  # row 2 of 3 is y = 1, column 1 of 5 is x = -0.5
+    keypoints = layer(maps)
+    torch.testing.assert_close(keypoints[0, 0], torch.tensor([-0.5, 1.0]))
+    torch.testing.assert_close(keypoints[0, 1], torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_acting_is_deterministic_and_training_is_augmented() -> None:
+    policy, obs = pixel_policy(jitter=0.3), pixel_obs(2)
+    policy.train()
+    assert not torch.equal(policy.features(obs), policy.features(obs))
+    policy.eval()
+    assert torch.equal(policy.features(obs), policy.features(obs))
+    moved = {**obs, "front": obs["front"].roll(7, dims=3)}
+    assert not torch.equal(policy.features(obs), policy.features(moved))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_cameras_shared_or_apart_survive_saving_copying_and_training(share: bool, tmp_path) -> None:
+    policy, obs = pixel_policy(share=share), pixel_obs(2)
+    count = sum(p.numel() for p in policy.encoder.parameters())
+    trunk = sum(p.numel() for p in build_image_encoders({"one": CAMERA}, policy.config.vision)["one"].parameters())
+    assert count == trunk * (1 if share else 2)
+    policy.train()
+    policy.features(obs).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.encoder.parameters())
+    policy.eval()
+    save_policy(policy, tmp_path / "policy", PolicyCard())
+    twin = copy.deepcopy(policy)
+    with torch.no_grad():
+        for p in policy.encoder.parameters():
+            p.zero_()
+    loaded = load_policy(tmp_path / "policy").eval()
+    for other in (twin, loaded):
+        assert not torch.equal(other.features(obs), policy.features(obs))
+    assert torch.equal(twin.features(obs), loaded.features(obs))
+
+
+def test_overfits_a_handful_of_images() -> None:
+    policy = pixel_policy(crop=1.0, share=True).train()
+    obs = pixel_obs(6)
+    actions = torch.rand(6, 1, 2, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+    ones = torch.ones(6)
+    batch = Batch(obs=obs, actions=actions, valid=ones.bool().view(6, 1), weights=ones, episodes=ones, steps=ones)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    for _ in range(25):
+        loss, _ = policy.loss(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.02
+
+
+def test_bad_images_are_named() -> None:
+    small = {"tiny": ArraySpec(shape=(24, 24, 3), dtype="uint8")}
+    with pytest.raises(PolicyError, match=r"image 'tiny' of 24 x 24 pixels is too small.*record larger images"):
+        build_image_encoders(small, VisionConfig())
+    depth = {"front": CAMERA, "depth": ArraySpec(shape=(40, 48, 1), dtype="uint8")}
+    with pytest.raises(PolicyError, match=r"need the same channels, received \{'front': 3, 'depth': 1\}"):
+        build_image_encoders(depth, VisionConfig(share=True))
+    with pytest.raises(ConfigError, match=r"crop must lie in \(0, 1\], received 0.0"):
+        VisionConfig(crop=0.0)
