@@ -146,7 +146,14 @@ def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
             return gym.make(gym_id, **kwargs), spec
     except gym.error.Error as error:
         raise TaskError(f"{task.id}: {str(error).rstrip(' .')}{_closest(gym_id)}") from None
-    except (TypeError, KeyError, ValueError) as error:
+    except ImportError as error:
+        raise TaskError(
+            f"{task.id} needs a package that is not installed ({error}); Gymnasium's own environments name theirs as "
+            'extras: pip install "gymnasium[mujoco]"'
+        ) from None
+    except TaskError:
+        raise
+    except Exception as error:  # whatever a third party's constructor raises, most often about its arguments
         remedy = "check --task.kwargs against the environment's documentation"
         if gym_id.startswith(metaworld.PREFIX):
             remedy = metaworld.advice(task.kwargs)

@@ -71,6 +71,15 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         make("gym:Meta-World/MT1", env_name="pick-place-v3")
 
 
+def test_a_package_missing_below_gymnasium_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def constructor(*args, **kwargs):
+        raise ModuleNotFoundError("No module named 'imageio'")
+
+    monkeypatch.setattr("gymnasium.make", constructor)
+    with pytest.raises(TaskError, match=r"imageio.*pip install \"gymnasium\[mujoco\]\""):
+        make("gym:HalfCheetah-v5")
+
+
 def test_unbounded_actions_work_with_a_limit() -> None:
     with make(TaskConfig(id=toy.UNBOUNDED, action_limit=4.0)) as env:
         assert env.action_spec.high == (4.0,)

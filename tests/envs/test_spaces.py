@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from robolearn.envs.spaces import action_layout, observation_leaves
 from robolearn.errors import TaskError
