@@ -144,13 +144,12 @@ class TaskEnv:
     def reset(self, seeds: Sequence[int] | None = None, mask: torch.Tensor | None = None) -> Observation:
         chosen = self._everyone if mask is None else self._checked_mask(mask)
         count = int(chosen.sum())
-        if seeds is None:
-            seeds = self._entropy.integers(2**48, size=count).tolist()
-        if len(seeds) != count:
-            raise TaskError(f"reset needs one seed per environment that is reset: {count}, received {len(seeds)}")
-        if any(not 0 <= int(seed) < 2**53 for seed in seeds):
-            raise TaskError(f"seeds must be integers in [0, 2**53), received {list(seeds)[:8]}")
-        self._seeds[chosen] = torch.as_tensor([int(s) for s in seeds], dtype=torch.int64, device=self.device)
+        given = self._entropy.integers(2**48, size=count).tolist() if seeds is None else [int(seed) for seed in seeds]
+        if len(given) != count:
+            raise TaskError(f"reset needs one seed per environment that is reset: {count}, received {len(given)}")
+        if any(not 0 <= seed < 2**53 for seed in given):
+            raise TaskError(f"seeds must be integers in [0, 2**53), received {given[:8]}")
+        self._seeds[chosen] = torch.as_tensor(given, dtype=torch.int64, device=self.device)
         self._elapsed.masked_fill_(chosen, 0)
         self._held.masked_fill_(chosen, 0)
         self._restart(chosen)
@@ -220,7 +219,8 @@ class TaskEnv:
         self._sim.reset(self.task.start(Draw(self._seeds, _START)), chosen)
 
     def _randomise(self, chosen: torch.Tensor) -> None:
-        for amount, draw in ((self.options.random_physics, randomise.physics), (self.options.random_visuals, randomise.visuals)):
+        options = self.options
+        for amount, draw in ((options.random_physics, randomise.physics), (options.random_visuals, randomise.visuals)):
             if amount:
                 self._sim.set_model(draw(self.task, self._seeds, amount), chosen)
 
@@ -278,7 +278,9 @@ class TaskEnv:
 def _device_of(backend: str, device: str | torch.device) -> torch.device:
     if backend == "cpu":
         if torch.device(device).type != "cpu":
-            raise TaskError(f"backend 'cpu' delivers on device 'cpu', received {str(device)!r}; use backend='warp' on a GPU")
+            raise TaskError(
+                f"backend 'cpu' delivers on device 'cpu', received {str(device)!r}; use backend='warp' on a GPU"
+            )
         return torch.device("cpu")
     if backend == "warp":
         from robolearn.sim.warp import checked_device

@@ -52,7 +52,9 @@ class CpuSimulation(Simulation):
         self._inputs = [
             (list(block), [getattr(d, name) for d in self._datas]) for name, block in inputs.items() if block.size
         ]
-        self._outputs = [(list(self._warnings), [d.warning.number for d in self._datas])]
+        self._outputs: list[tuple[list[Any], list[Any]]] = [
+            (list(self._warnings), [d.warning.number for d in self._datas])
+        ]
         if model.nsensordata:
             self._outputs.append((list(self._sensors), [d.sensordata for d in self._datas]))
         self._pool = WorkerPool(min(threads or default_threads(), num_envs))

@@ -26,6 +26,7 @@ _WORKSPACE = ((0.28, -0.32, 0.008), (0.66, 0.32, 0.42))
 _MAX_STEP_M, _MAX_STEP_RAD, _MAX_JOINT_STEP = 0.015, 0.12, 0.06
 _MAX_LEAD_M, _MAX_LEAD_RAD = 0.03, 0.35
 _DAMPING = 0.03
+_HOME_SPREAD_RAD = 0.08
 
 
 class ArmTask(Task):
@@ -94,19 +95,21 @@ class ArmTask(Task):
         lead = torch.remainder(commanded + delta - measured + math.pi, 2 * math.pi) - math.pi
         return measured + torch.clamp(lead, -_MAX_LEAD_RAD, _MAX_LEAD_RAD)
 
-    def home(self, draw: Draw, *, spread: float = 0.08, opening: float = FINGER_OPEN) -> tuple[torch.Tensor, torch.Tensor]:
+    def home(self, draw: Draw, opening: float = FINGER_OPEN) -> tuple[torch.Tensor, torch.Tensor]:
         """Arm joints (N, 6) near HOME and finger positions (N, 2)."""
         base = torch.tensor(HOME, dtype=torch.float64, device=self.device)
-        arm = base + draw.uniform(-spread, spread, 6)
+        arm = base + draw.uniform(-_HOME_SPREAD_RAD, _HOME_SPREAD_RAD, 6)
         # The tool must point down whatever the other joints are: the pitch joints' angles add up to half a turn.
         arm = torch.cat((arm[:, :3], torch.zeros_like(arm[:, :1]), math.pi - arm[:, 1:2] - arm[:, 2:3], arm[:, 5:]), -1)
         return arm, torch.full_like(arm[:, :2], opening)
 
-    def arm_start(self, draw: Draw, *objects: torch.Tensor, opening: float = FINGER_OPEN, **more: torch.Tensor) -> Start:
+    def arm_start(
+        self, draw: Draw, *objects: torch.Tensor, opening: float = FINGER_OPEN, **mocap: torch.Tensor
+    ) -> Start:
         """A start with the arm near home and `objects` ((N, 7) poses of free bodies, in MJCF order) where given."""
-        arm, fingers = self.home(draw, opening=opening)
+        arm, fingers = self.home(draw, opening)
         ctrl = torch.cat((arm, fingers), dim=-1)
-        return Start(qpos=torch.cat((ctrl, *objects), dim=-1), ctrl=ctrl, **more)
+        return Start(qpos=torch.cat((ctrl, *objects), dim=-1), ctrl=ctrl, **mocap)
 
     def proprioception(self, sensors: Sensors) -> torch.Tensor:
         """(N, 26): tool position 3, cos and sin of its yaw 2, finger travel 1, fingertip forces 2 (tens of newtons),

@@ -59,8 +59,10 @@ class Task(ABC):
     """Control steps in a row for which `solved` must be true before the episode counts as a success."""
     cameras: ClassVar[tuple[str, ...]] = ("front", "wrist")
     """The first one is also the camera of `render`."""
-    random_physics: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """Geoms whose `friction` and bodies whose `mass` physics randomisation varies: {"friction": ..., "mass": ...}."""
+    random_friction: ClassVar[tuple[str, ...]] = ()
+    """Geoms whose sliding friction physics randomisation varies."""
+    random_mass: ClassVar[tuple[str, ...]] = ()
+    """Bodies whose mass it varies."""
     warp_contacts: ClassVar[int | None] = None
     """Contacts per world that MuJoCo Warp makes room for; None leaves it to Warp."""
     warp_constraints: ClassVar[int | None] = None
@@ -87,7 +89,10 @@ class Task(ABC):
         """Physics steps per control step."""
         exact = 1.0 / (self.control_hz * self.model.opt.timestep)
         if abs(exact - round(exact)) > 1e-6:
-            raise TaskError(f"{self.name}: {self.control_hz} Hz is no whole number of {self.model.opt.timestep} s steps")
+            raise TaskError(
+                f"{self.name}: a control step at {self.control_hz} Hz must be a whole number of physics steps, "
+                f"received a time step of {self.model.opt.timestep} s"
+            )
         return round(exact)
 
     @property
@@ -121,7 +126,12 @@ class Task(ABC):
 
     @classmethod
     def make(
-        cls, num_envs: int = 1, *, backend: str = "cpu", device: str = "cpu", max_steps: int | None = None, **options: Any
+        cls,
+        num_envs: int = 1,
+        *,
+        backend: Literal["cpu", "warp"] = "cpu",
+        device: str = "cpu",
+        **options: Any,
     ) -> TaskEnv:
         """Environments over this task: the factory that an entry point of the group `robolearn.tasks` names.
 
@@ -132,6 +142,4 @@ class Task(ABC):
         known = TaskOptions.__dataclass_fields__
         if wrong := sorted(set(options) - set(known)):
             raise TaskError(f"task {cls.name} takes no option {wrong[0]!r}; known: {', '.join(known)}")
-        return TaskEnv(
-            cls, num_envs, backend=backend, device=device, options=TaskOptions(max_steps=max_steps, **options)
-        )
+        return TaskEnv(cls, num_envs, backend=backend, device=device, options=TaskOptions(**options))

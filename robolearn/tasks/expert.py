@@ -132,9 +132,9 @@ def limit(vector: torch.Tensor, length: torch.Tensor | float) -> torch.Tensor:
     return vector * torch.clamp(length / (norm + 1e-9), max=1.0)
 
 
-def funnel(distance: torch.Tensor, height: torch.Tensor, *, tolerance: float = 0.006, slope: float = 6.0) -> torch.Tensor:
+def funnel(distance: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
     """(N,) height above the goal at which to be at this horizontal distance: zero near, `height` from afar."""
-    return torch.minimum(slope * torch.clamp(distance - tolerance, min=0.0), height)
+    return torch.minimum(6.0 * torch.clamp(distance - 0.006, min=0.0), height)
 
 
 def nearest_symmetric(yaw: torch.Tensor, current: torch.Tensor, period: float) -> torch.Tensor:

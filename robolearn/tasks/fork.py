@@ -76,4 +76,4 @@ class ForkExpert(ScriptedExpert):
         corner[:, 0] += torch.where(beyond < -0.06, -0.045, 0.05)
         past = beyond > 0.04
         target = torch.where(past[:, None], goal, corner)
-        return limit(20.0 * (target - puck), torch.where(past[:, None] | (beyond[:, None] < -0.1), self._pace, 0.9 * self._pace))
+        return limit(20.0 * (target - puck), self._pace)

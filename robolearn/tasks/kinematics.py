@@ -43,7 +43,7 @@ class Chain:
         self._eye = torch.eye(6, device=device)
 
     def forward(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, J) angles -> position (N, 3), rotation (N, 3, 3) and Jacobian (N, 6, J), linear rows first, world frame."""
+        """(N, J) angles -> position (N, 3), rotation (N, 3, 3), Jacobian (N, 6, J), linear rows first; world frame."""
         position = q.new_zeros(len(q), 3)
         rotation = torch.eye(3, device=q.device).expand(len(q), 3, 3)
         sines, versines = torch.sin(q)[..., None, None], (1 - torch.cos(q))[..., None, None]

@@ -24,7 +24,8 @@ class Lift(ArmTask):
     summary = "grasp and lift a cube at a random pose"
     mjcf = ASSETS / "lift.xml"
     max_steps = 200
-    random_physics = {"friction": ("cube", "pad_left", "pad_right", "table"), "mass": ("cube",)}
+    random_friction = ("cube", "pad_left", "pad_right", "table")
+    random_mass = ("cube",)
 
     def start(self, draw: Draw) -> Start:
         return self.arm_start(draw, on_table(draw, (0.34, 0.60), (-0.24, 0.24), HALF_CUBE_M, math.pi))

@@ -28,7 +28,8 @@ class PegInsert(ArmTask):
     summary = "peg into a hole with 0.8 mm clearance on a radius of 8 mm: contact-rich, the headline task"
     mjcf = ASSETS / "peg_insert.xml"
     max_steps = 300
-    random_physics = {"friction": ("handle", "shaft", "tip", "pad_left", "pad_right"), "mass": ("peg",)}
+    random_friction = ("handle", "shaft", "tip", "pad_left", "pad_right")
+    random_mass = ("peg",)
 
     def start(self, draw: Draw) -> Start:
         side = torch.where(draw.unit(1) < 0.5, -1.0, 1.0)
@@ -98,7 +99,8 @@ class PegExpert(LiftExpert):
         # Above the block the tip keeps clear of it until it is centred; then it goes down all the way.
         clear = torch.where(sideways > 0.03, self._carry, torch.clamp(1.5 * (sideways - 0.0015), 0.004, 1.0))
         centred = sideways < 0.0022
-        down = torch.where(centred | inside, torch.where(inside, height - 0.02, torch.minimum(height - 0.008, clear)), clear)
+        entering = torch.minimum(height - 0.008, clear)
+        down = torch.where(inside, height - 0.02, torch.where(centred, entering, clear))
         lift = torch.clamp((height - 0.3 * self._carry) / (0.5 * self._carry), 0.0, 1.0)
         lift = torch.where(sideways < 0.03, 1.0, lift)
         across = lift[:, None] * to_mouth[:, :2]

@@ -27,7 +27,8 @@ class PickPlace(ArmTask):
     summary = "put a cube into one of three bins; the goal is in the observation"
     mjcf = ASSETS / "pick_place.xml"
     max_steps = 250
-    random_physics = {"friction": ("cube", "pad_left", "pad_right", "table"), "mass": ("cube",)}
+    random_friction = ("cube", "pad_left", "pad_right", "table")
+    random_mass = ("cube",)
 
     def start(self, draw: Draw) -> Start:
         cube = on_table(draw, (0.34, 0.60), (-0.26, 0.08), HALF_CUBE_M, math.pi)

@@ -26,10 +26,12 @@ def physics(task: Task, seeds: torch.Tensor, amount: float) -> dict[str, torch.T
     Returns values for `Simulation.set_model`.
     """
     model, draw = task.model, Draw(seeds, _PHYSICS)
-    values = _copies(model, ("geom_friction", "body_mass", "body_inertia", "actuator_gainprm", "actuator_biasprm"), seeds)
-    for name in task.random_physics.get("friction", ()):
+    values = _copies(
+        model, ("geom_friction", "body_mass", "body_inertia", "actuator_gainprm", "actuator_biasprm"), seeds
+    )
+    for name in task.random_friction:
         values["geom_friction"][:, model.geom(name).id, 0] *= _factor(draw, 1.5, amount)
-    for name in task.random_physics.get("mass", ()):
+    for name in task.random_mass:
         body, factor = model.body(name).id, _factor(draw, 1.5, amount)
         values["body_mass"][:, body] *= factor
         values["body_inertia"][:, body] *= factor[:, None]

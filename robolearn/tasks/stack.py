@@ -28,10 +28,8 @@ class Stack(ArmTask):
     summary = "put a cube on a cube: precision and a long horizon"
     mjcf = ASSETS / "stack.xml"
     max_steps = 250
-    random_physics = {
-        "friction": ("cube", "base_cube", "pad_left", "pad_right", "table"),
-        "mass": ("cube", "base_cube"),
-    }
+    random_friction = ("cube", "base_cube", "pad_left", "pad_right", "table")
+    random_mass = ("cube", "base_cube")
 
     def start(self, draw: Draw) -> Start:
         cube = on_table(draw, (0.34, 0.60), (0.05, 0.24), HALF_CUBE_M, math.pi)
