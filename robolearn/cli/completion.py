@@ -10,7 +10,7 @@ from typing import Literal
 @dataclass(frozen=True, kw_only=True)
 class CompletionConfig:
     shell: Literal["bash", "zsh", "tcsh"] = field(default="bash", metadata={"positional": True})
-    """Shell to complete for; for bash: `robolearn completion bash > ~/.local/share/bash-completion/completions/robolearn`."""
+    """Shell to complete for; bash reads ~/.local/share/bash-completion/completions/robolearn."""
 
 
 CONFIG = CompletionConfig

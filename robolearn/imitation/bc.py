@@ -156,7 +156,8 @@ def train_bc(
         )
         if config.export == "best" and (run_dir / BEST).is_dir():
             algorithm.load_state_dict(load_checkpoint(run_dir / BEST)["algorithm"])
-        save_policy(algorithm.result(), run_dir / "policy", _card(config, train, state))
+        card = _card(config, train, state)
+        save_policy(algorithm.result(), run_dir / "policy", card, env_args=dataset.env_args)
     return BCResult(policy=run_dir / "policy", steps=state.step, metrics=dict(state.evaluation))
 
 
@@ -189,6 +190,8 @@ def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
         statistics = normalisation_statistics(dataset, (*numeric, "actions"))
         _check_statistics(statistics, dataset)
         policy = build_policy(config.policy, dataset.observation_spec, dataset.action_spec, statistics)
+        actions = np.concatenate([dataset.arrays(i, ["actions"])["actions"] for i in range(len(dataset))])
+        policy.head.fit(policy.action_normaliser.normalise(torch.as_tensor(actions, dtype=torch.float32)))
     longest = max(dataset.lengths)
     if policy.config.pred_steps > longest:
         raise DatasetError(

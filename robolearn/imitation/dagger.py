@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from robolearn.config import write_yaml
+from robolearn.datasets.files import parts_of
 from robolearn.datasets.reader import Dataset
+from robolearn.datasets.repair import repair
 from robolearn.envs.base import Expert, Observation, VectorEnv
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.experts import make_expert
@@ -93,7 +95,8 @@ def dagger(config: DaggerConfig, run_dir: Path, on_round: Callable[[int, Path], 
         files.append(str(episodes))
         if not report.exists():
             statistics = collect_round(config, task, policy, number, episodes)
-            train_bc(config.training(dataset=tuple(files), init_policy=str(policy)), folder / "train", resume=True)
+            training = config.training(tuple(files), str(policy), load_policy(policy).config)
+            train_bc(training, folder / "train", resume=True, label=f"train round {number}")
             _write_report(report, {"round": number, "beta": config.beta(number), **statistics})
         policy = folder / "train" / "policy"
         if on_round is not None:
@@ -127,7 +130,9 @@ def _record_round(
     env: VectorEnv, driver: BetaDriver, seeds: range, number: int, path: Path, have: int, total: int
 ) -> None:
     def info(seed: int, success: bool) -> EpisodeInfo:
-        return EpisodeInfo(success=success, seed=seed, source="dagger", round=number, operator="expert", device="script")
+        return EpisodeInfo(
+            success=success, seed=seed, source="dagger", round=number, operator="expert", device="script"
+        )
 
     with (
         open_writer(path, env, str(env.env_args["env_name"]), append=have > 0) as writer,
@@ -139,23 +144,25 @@ def _record_round(
 
 
 def _figures(episodes: Sequence[Episode]) -> dict[str, Any]:
-    steps = sum(len(e) for e in episodes)
-    by_expert = sum(int((e.action_modes == ActionMode.INTERVENTION).sum()) for e in episodes if e.action_modes is not None)
-    disagreement = np.concatenate([np.abs(e.policy_actions - e.expert_actions).mean(1) for e in episodes])  # type: ignore[operator]
+    """What the round's file says about how much the policy still needed the expert."""
+    modes = np.concatenate([episode.action_modes for episode in episodes if episode.action_modes is not None])
+    gaps = [np.abs(e.policy_actions - e.expert_actions).mean(1) for e in episodes if e.policy_actions is not None]
     return {
         "episodes": len(episodes),
         "successes": sum(e.info.success for e in episodes),
-        "steps": steps,
-        "expert_steps": by_expert,
+        "steps": len(modes),
+        "expert_steps": int((modes == ActionMode.INTERVENTION).sum()),
         "takeovers": sum(event.kind == "takeover" for e in episodes for event in e.events),
-        "mean_disagreement": float(np.nanmean(disagreement)),
+        "mean_disagreement": float(np.nanmean(np.concatenate(gaps))),
     }
 
 
 def _recorded(path: Path) -> int:
-    """Episodes that an interrupted round left in its file."""
+    """Episodes that an interrupted round left in its file; repairs it first where need be."""
     if not path.exists():
         return 0
+    if parts_of(path).exists():
+        repair(path)
     with Dataset(path) as dataset:
         return len(dataset)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from robolearn.envs.config import TaskConfig
 from robolearn.errors import ConfigError
+from robolearn.imitation.config import BCConfig
+from robolearn.policies.config import PolicyConfig
+from robolearn.training.config import LoopConfig, OptimiserConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,16 @@ class DaggerConfig:
     """Share of steps that the expert drives in the first round."""
     beta_decay: float = 0.5
     """Factor from round to round of the exponential schedule."""
+    from_scratch: bool = False
+    """Train a new policy of the same kind in each round instead of going on with the one there is."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """How weights move, in each round."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(total_steps=2000, evaluate_every=0, checkpoint_every=1000)
+    )
+    """How long each round trains."""
     deterministic: bool = True
     """Roll out the policy's mode instead of samples."""
     seed: int = 100000
@@ -57,3 +70,16 @@ class DaggerConfig:
         if self.beta_schedule == "exponential":
             return self.beta_start * self.beta_decay ** (round - 1)
         return self.beta_start * (1 - (round - 1) / max(self.rounds - 1, 1))
+
+    def training(self, dataset: tuple[str, ...], policy: str, kind: PolicyConfig) -> BCConfig:
+        """How a round trains on everything collected so far: labels wherever the policy drove."""
+        return BCConfig(
+            dataset=dataset,
+            target="labels",
+            batch_size=self.batch_size,
+            optimiser=self.optimiser,
+            loop=self.loop,
+            seed=self.seed,
+            policy=kind if self.from_scratch else PolicyConfig(),
+            init_policy="" if self.from_scratch else policy,
+        )

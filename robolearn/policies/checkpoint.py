@@ -61,8 +61,14 @@ class PolicyCard:
         return "\n".join(lines)
 
 
-def save_policy(policy: Policy, folder: str | Path, card: str | PolicyCard = "") -> None:
-    """Write (or replace) the folder at once; a crash leaves the old one. Raises PolicyError on non-finite weights."""
+def save_policy(
+    policy: Policy, folder: str | Path, card: str | PolicyCard = "", *, env_args: Mapping[str, Any] | None = None
+) -> None:
+    """Write (or replace) the folder at once; a crash leaves the old one. Raises PolicyError on non-finite weights.
+
+    Args:
+        env_args: the task the policy is for, as data set files name it, so that it can be evaluated without naming it.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
     _check_finite(state, "the policy")
     description = {
@@ -71,6 +77,7 @@ def save_policy(policy: Policy, folder: str | Path, card: str | PolicyCard = "")
         "policy": to_dict(policy.config),
         "observation_spec": policy.observation_spec.to_dict(),
         "action_spec": policy.action_spec.to_dict(),
+        "env_args": dict(env_args or {}),
     }
     with atomic_folder(folder) as fresh:
         (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
@@ -102,6 +109,12 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
         raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
     _load_weights(policy, state, folder / WEIGHTS_FILE)
     return policy.to(device).eval()
+
+
+def policy_env_args(folder: str | Path) -> dict[str, Any]:
+    """The task that a saved policy is for, as data set files name it; empty where it was not said."""
+    _check_folder(Path(folder))
+    return dict(read_description(folder).get("env_args") or {})
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

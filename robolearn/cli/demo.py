@@ -1,0 +1,18 @@
+"""`robolearn demo`: the whole line once, on a third party's task, in minutes."""
+
+from __future__ import annotations
+
+from robolearn.pipeline_config import PipelineConfig
+
+CONFIG = PipelineConfig
+
+
+def run(config: PipelineConfig) -> int:
+    from robolearn.pipeline import run_pipeline
+
+    outcome = run_pipeline(config)
+    print()
+    for line in outcome.lines:
+        print(line)
+    print(f"\nreport: {outcome.report}")
+    return 0

@@ -1,0 +1,15 @@
+"""`robolearn eval`: policies on fixed seeds, with intervals and paired tests."""
+
+from __future__ import annotations
+
+from robolearn.evaluation.config import EvalConfig
+
+CONFIG = EvalConfig
+
+
+def run(config: EvalConfig) -> int:
+    from robolearn.evaluation.session import run_evaluation
+
+    for line in run_evaluation(config):
+        print(line)
+    return 0

@@ -1,0 +1,85 @@
+"""An evaluation as one command: several policies, the same seeds, figures, comparison and report in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robolearn.envs.base import VectorEnv
+from robolearn.envs.config import TaskConfig
+from robolearn.envs.experts import make_expert
+from robolearn.envs.make import make
+from robolearn.errors import ConfigError
+from robolearn.evaluation.compare import compare_in_turn
+from robolearn.evaluation.config import EvalConfig
+from robolearn.evaluation.report import Stage, write_report
+from robolearn.evaluation.results import EvaluationResult
+from robolearn.evaluation.rollout import Actor, evaluate
+from robolearn.evaluation.video import Film, film, film_task
+from robolearn.policies.checkpoint import CONFIG_FILE, load_policy, policy_env_args
+from robolearn.policies.policy import Policy
+from robolearn.training.progress import Progress
+
+
+def run_evaluation(config: EvalConfig) -> list[str]:
+    """Evaluate, write `<name>.json` for each policy and `report.html`, and return lines for the terminal."""
+    folder, folders = Path(config.output), [policy_folder(path) for path in config.policies]
+    policies = [load_policy(path) for path in folders]
+    task = config.task or _task(folders[0])
+    names = _names(folders)
+    results: list[EvaluationResult] = []
+    reference: EvaluationResult | None = None
+    with make(task, min(config.num_envs, config.episodes)) as env:
+        for name, policy in zip(names, policies):
+            results.append(_evaluate(policy, env, config, name))
+            results[-1].save(folder / f"{name}.json")
+        if config.expert:
+            reference = _evaluate(make_expert(config.expert, env), env, config, "demonstrator")
+            reference.save(folder / "demonstrator.json")
+    if not results:
+        return [str(reference)]
+    films = [_film(config, task, policy, folder / f"{name}.mp4") for name, policy in zip(names, policies)]
+    stages = [Stage(name=name, result=r, film=f) for name, r, f in zip(names, results, films)]
+    report = write_report(folder, stages, title=task.id.removeprefix("gym:"), reference=reference)
+    shown = [*results, *([reference] if reference else []), *compare_in_turn(results)]
+    return [*map(str, shown), f"report: {report}"]
+
+
+def policy_folder(path: str) -> Path:
+    """The policy folder that `path` names: itself, or `policy` inside a run folder."""
+    folder = Path(path)
+    inner = folder / "policy"
+    return inner if (inner / CONFIG_FILE).exists() else folder
+
+
+def _task(folder: Path) -> TaskConfig:
+    env_args = policy_env_args(folder)
+    if not env_args:
+        raise ConfigError(f"{folder} does not say which task it is for; name it with --task")
+    return TaskConfig.from_env_args(env_args)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Short and distinct: the folder's name, or the run's where that is just `policy`."""
+    names = [f.parent.name if f.name == "policy" and f.parent.name else f.name for f in folders]
+    return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names, start=1)]
+
+
+def _evaluate(actor: Policy | Actor, env: VectorEnv, config: EvalConfig, name: str) -> EvaluationResult:
+    with Progress(f"evaluate {name}", config.episodes, unit="episode") as progress:
+        return evaluate(
+            actor,
+            env,
+            config.seeds,
+            name=name,
+            deterministic=not config.sample,
+            record="trajectory",
+            on_episode=lambda _: progress.update(progress.done + 1),
+        )
+
+
+def _film(config: EvalConfig, task: TaskConfig, policy: Policy, path: Path) -> Film | None:
+    if not config.videos:
+        return None
+    with make(film_task(task), 1) as env:
+        return film(policy, env, config.seeds[: config.videos], path)
