@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 
 from robolearn.tasks import registry
 
 NAMESPACE = "robolearn"
+_BOUND = 1e4  # metres, radians, newtons ...: beyond anything the physics can reach; checkers dislike infinity
 
 
 def register() -> None:
@@ -41,7 +43,7 @@ class GymTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def __init__(self, task: str, render_mode: str | None = None, **options: Any):
         self._env = registry.task_factory(task)(1, backend="cpu", device="cpu", **options)
         self.render_mode = render_mode
-        self.observation_space = _observation_space(self._env.observation_spec)
+        self.observation_space: spaces.Space[Any] = _observation_space(self._env.observation_spec)
         self.action_space = spaces.Box(-1.0, 1.0, (self._env.action_spec.size,), np.float32)
 
     def reset(
@@ -78,10 +80,10 @@ class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray
     def __init__(self, task: str, num_envs: int = 1, render_mode: str | None = None, **options: Any):
         self._env = registry.task_factory(task)(num_envs, backend="cpu", device="cpu", **options)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self.single_observation_space = _observation_space(self._env.observation_spec)
+        self.single_observation_space: spaces.Space[Any] = _observation_space(self._env.observation_spec)
         self.single_action_space = spaces.Box(-1.0, 1.0, (self._env.action_spec.size,), np.float32)
-        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
-        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.observation_space: spaces.Space[Any] = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self._ended = np.zeros(num_envs, bool)
 
     def reset(
@@ -123,7 +125,7 @@ def _observation_space(spec: Any) -> spaces.Dict:
     def box(array: Any) -> spaces.Box:
         if array.is_image:
             return spaces.Box(0, 255, array.shape, np.uint8)
-        return spaces.Box(-np.inf, np.inf, array.shape, np.float32)
+        return spaces.Box(-_BOUND, _BOUND, array.shape, np.float32)
 
     return spaces.Dict({key: box(array) for key, array in spec.items()})
 

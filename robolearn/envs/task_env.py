@@ -200,7 +200,13 @@ class TaskEnv:
         """(480, 640, 3) uint8 from the task's first camera."""
         if not 0 <= index < self.num_envs:
             raise TaskError(f"index must lie in [0, {self.num_envs}), received {index}")
-        return self._draw(index, self.task.cameras[0], (480, 640))
+        return self.picture(index, self.task.cameras[0], (480, 640))
+
+    def picture(self, index: int, camera: str, size: tuple[int, int]) -> np.ndarray:
+        """(height, width, 3) uint8 of one environment from one of the MJCF's cameras."""
+        if size not in self._pictures:
+            self._pictures[size] = Pictures(self.task.model, *size)
+        return self._pictures[size].draw(*self._sim.world(index), camera)
 
     def expert(self) -> Expert:
         """The task's scripted expert, for these environments."""
@@ -227,7 +233,7 @@ class TaskEnv:
     def _observe(self, sensors: Sensors) -> Observation:
         obs = self.task.observe(sensors)
         for camera in self.options.cameras:
-            frames = [self._draw(i, camera, self.options.image_size) for i in range(self.num_envs)]
+            frames = [self.picture(i, camera, self.options.image_size) for i in range(self.num_envs)]
             obs[camera] = torch.from_numpy(np.stack(frames)).to(self.device)
         return {key: obs[key] for key in self.options.obs_keys} if self.options.obs_keys else obs
 
@@ -235,11 +241,6 @@ class TaskEnv:
         if self.options.reward == "sparse":
             return success.float()
         return torch.clamp(self.task.progress(sensors), 0.0, 1.0) - 1.0 + success.float()
-
-    def _draw(self, index: int, camera: str, size: tuple[int, int]) -> np.ndarray:
-        if size not in self._pictures:
-            self._pictures[size] = Pictures(self.task.model, *size)
-        return self._pictures[size].draw(*self._sim.world(index), camera)
 
     def _observation_specs(self) -> ObservationSpec:
         obs = self.task.observe(Sensors.read(self._sim))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 
 import mujoco
@@ -22,6 +23,8 @@ class Pictures:
         rendering.prepare()
         self._model = copy.copy(model)
         self._renderer: Any = mujoco.Renderer(self._model, height, width)
+        # Also at interpreter exit: OpenGL must go before the modules that it needs.
+        self._close = weakref.finalize(self, self._renderer.close)
 
     def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str | int) -> np.ndarray:
         """(height, width, 3) uint8 from one camera. `model` may differ from ours in colours, lights and cameras."""
@@ -31,4 +34,4 @@ class Pictures:
         return self._renderer.render().copy()
 
     def close(self) -> None:
-        self._renderer.close()
+        self._close()
