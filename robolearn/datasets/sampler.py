@@ -152,11 +152,10 @@ class WindowSampler:
         self._valid = self._tensor(np.concatenate(valid))
         self._windows = torch.nonzero(self._valid).flatten()
         self._weights = self._normalise(np.concatenate(weights))
-        if self.num_windows < (self.batch_size if self.drop_last else 1):
-            raise DatasetError(
-                f"the dataset has {self.num_windows} windows for the target {target!r}, fewer than "
-                f"one batch of {self.batch_size}; lower the batch size or record more episodes"
-            )
+        if not self.num_windows:
+            raise DatasetError(f"no step of {self._dataset.paths[0]} has a target {target!r}; nothing to learn from")
+        # A first recording may be smaller than a batch; it then is one batch.
+        self.batch_size = min(self.batch_size, self.num_windows)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype.kind == "f":

@@ -135,7 +135,7 @@ def _record_round(
         )
 
     with (
-        open_writer(path, env, str(env.env_args["env_name"]), append=have > 0) as writer,
+        open_writer(path, env, append=have > 0) as writer,
         Progress(f"dagger round {number}", total, unit="episode", start=have) as progress,
     ):
         for count, episode in enumerate(collect(env, driver, seeds, info=info), start=have + 1):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robolearn.datasets.writer import DatasetWriter
 from robolearn.envs.base import Observation, VectorEnv
+from robolearn.envs.config import TaskConfig
 from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
@@ -43,7 +44,7 @@ def record(config: RecordConfig) -> Path:
     Raises TaskError where the expert solves too few episodes.
     """
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
-    with make(config.task, config.num_envs) as env, open_writer(path, env, config.task.id, config.append) as writer:
+    with make(config.task, config.num_envs) as env, open_writer(path, env, config.append) as writer:
         driver = ExpertDriver(NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed))
         seeds = range(config.seed, config.seed + config.attempts)
         kept = attempts = 0
@@ -63,12 +64,12 @@ def record(config: RecordConfig) -> Path:
     )
 
 
-def open_writer(path: Path, env: VectorEnv, task: str, append: bool = False) -> DatasetWriter:
+def open_writer(path: Path, env: VectorEnv, append: bool = False) -> DatasetWriter:
     """A writer for episodes of `env`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return DatasetWriter(
         path,
-        task=task,
+        task=TaskConfig.from_env_args(env.env_args).id,
         env_args=env.env_args,
         control_hz=env.control_hz,
         action_spec=env.action_spec,
