@@ -27,9 +27,11 @@ def write_contact_sheet(names: Sequence[str], path: Path, *, seed: int = 0) -> N
     try:
         written = cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise TaskError(f"cannot write the contact sheet {path}; give a name ending in .png or .jpg ({error})") from None
+        raise TaskError(
+            f"cannot write the contact sheet {path}; give a name ending in .png or .jpg ({error})"
+        ) from None
     if not written:
-        raise TaskError(f"cannot write the contact sheet {path}; is the folder writable?")
+        raise TaskError(f"cannot write {path}; is the folder writable?")
 
 
 def _row(name: str, seed: int) -> np.ndarray:
