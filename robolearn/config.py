@@ -176,6 +176,8 @@ def _coerce(kind: Any, value: Any, where: str, default: Any = None) -> Any:
 
 
 def _coerce_sequence(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]  # one word on the command line may hold the whole list
     if isinstance(value, str):
         value = yaml.safe_load(value) if value.startswith("[") else [v for v in value.split(",") if v]
     if not isinstance(value, (list, tuple)):

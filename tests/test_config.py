@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from robolearn.config import from_dict, load, options, read_yaml, to_dict, write_yaml
 from robolearn.errors import ConfigError
@@ -80,6 +79,7 @@ def test_free_mappings_take_any_key_and_read_values_as_yaml() -> None:
         ("sizes", "3,4,5", (3, 4, 5)),
         ("sizes", "[3, 4]", (3, 4)),
         ("sizes", ["3", "4"], (3, 4)),
+        ("sizes", ["3,4"], (3, 4)),
         ("sizes", "3", (3,)),
         ("pair", "1e-3,2", (1e-3, 2.0)),
         ("steps", "1e3", 1000),

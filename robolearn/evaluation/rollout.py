@@ -21,6 +21,7 @@ from robolearn.errors import TaskError
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult, Trajectory
 from robolearn.policies.policy import Policy
 from robolearn.policies.runner import PolicyRunner
+from robolearn.training.threads import fitting_threads
 
 Record = Literal["none", "trajectory", "full"]
 
@@ -67,9 +68,10 @@ def evaluate(
     began = time.perf_counter()
     finished: dict[int, EpisodeRecord] = {}
     actor = as_actor(policy, env, deterministic=deterministic)
-    for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit):
-        finished[order] = episode
-        on_episode(episode)
+    with fitting_threads(*([policy] if isinstance(policy, Policy) else [])):
+        for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit):
+            finished[order] = episode
+            on_episode(episode)
     return EvaluationResult(
         name=name,
         env_args=env.env_args,

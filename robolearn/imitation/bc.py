@@ -28,6 +28,7 @@ from robolearn.training.config import OptimiserConfig
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.optim import MovingAverage, Optimiser
 from robolearn.training.seeding import seed_everything
+from robolearn.training.threads import fitting_threads
 
 MAX_VALID_BATCHES = 50
 
@@ -131,6 +132,7 @@ def train_bc(
         train, valid = train_and_valid(dataset, config)
         seed_everything(config.seed)
         policy = make_policy(config, train).to(device)
+        stack.enter_context(fitting_threads(policy))
         source = DatasetSource(train, _sampler(train, policy.config, config, device, config.batch_size))
         algorithm = BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision)
         run_dir.mkdir(parents=True, exist_ok=True)

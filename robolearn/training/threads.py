@@ -1,0 +1,27 @@
+"""How many threads torch should use for a network on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+SMALL = 1_000_000
+"""Parameters below which a second thread gains less than it costs: its barriers spin on cores that the environments'
+worker processes want, and one busy core elsewhere then slows every product down many times over."""
+
+
+@contextmanager
+def fitting_threads(*modules: nn.Module) -> Iterator[None]:
+    """One thread while small networks are at work, torch's default otherwise; OMP_NUM_THREADS, where set, decides."""
+    before = torch.get_num_threads()
+    small = sum(p.numel() for module in modules for p in module.parameters()) < SMALL
+    if small and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
