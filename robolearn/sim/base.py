@@ -166,10 +166,14 @@ class Simulation(ABC):
         )
 
 
-def rows(value: torch.Tensor, mask: torch.Tensor | None, num_envs: int, what: str) -> torch.Tensor:
-    """Check that `value` has one row per world and `mask` fits; both back ends share the complaint."""
+def rows(value: torch.Tensor, num_envs: int, what: str) -> torch.Tensor:
+    """Check that `value` has one row per world."""
     if value.shape[0] != num_envs:
         raise TaskError(f"{what} must have {num_envs} rows, one per environment; received {tuple(value.shape)}")
+    return value
+
+
+def check_mask(mask: torch.Tensor | None, num_envs: int) -> None:
+    """Raise TaskError unless `mask` is None or (N,) bool."""
     if mask is not None and (mask.shape != (num_envs,) or mask.dtype != torch.bool):
         raise TaskError(f"mask must be ({num_envs},) bool, received {tuple(mask.shape)} {mask.dtype}")
-    return value

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.base import STATE_SPEC, Simulation, Start, rows
+from robolearn.sim.base import STATE_SPEC, Simulation, Start, check_mask, rows
 from robolearn.sim.pool import WorkerPool, default_threads
 
 _DERIVED_FIELDS = frozenset({"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "qpos0"})
@@ -84,14 +84,14 @@ class CpuSimulation(Simulation):
 
     def reset(self, start: Start, mask: torch.Tensor | None = None) -> None:
         indices = self._indices(mask)
-        qpos = rows(start.qpos, mask, self.num_envs, "start.qpos").double().numpy()
+        qpos = rows(start.qpos, self.num_envs, "start.qpos").double().numpy()
         given = {
             "ctrl": start.ctrl,
             "mocap_pos": start.mocap_pos,
             "mocap_quat": start.mocap_quat,
         }
         blocks = {
-            k: rows(v, mask, self.num_envs, f"start.{k}").double().numpy() for k, v in given.items() if v is not None
+            k: rows(v, self.num_envs, f"start.{k}").double().numpy() for k, v in given.items() if v is not None
         }
 
         def restart(worlds: _Worlds) -> None:
@@ -115,13 +115,13 @@ class CpuSimulation(Simulation):
         return torch.from_numpy(state)
 
     def set_state(self, state: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        values = rows(state, mask, self.num_envs, "state").double().numpy()
+        values = rows(state, self.num_envs, "state").double().numpy()
         if values.shape[1] != self._state.shape[1]:
             raise TaskError(f"a state of this model has {self._state.shape[1]} numbers, received {values.shape[1]}")
         self._pool.run(lambda worlds: self._restore(worlds, values), self._worlds(self._indices(mask)))
 
     def set_model(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None) -> None:
-        arrays = {name: rows(v, mask, self.num_envs, name).cpu().numpy() for name, v in values.items()}
+        arrays = {name: rows(v, self.num_envs, name).cpu().numpy() for name, v in values.items()}
         for i in self._indices(mask):
             if self._models[i] is self.model:
                 self._models[i] = copy.copy(self.model)
@@ -173,7 +173,7 @@ class CpuSimulation(Simulation):
     def _indices(self, mask: torch.Tensor | None) -> list[int]:
         if mask is None:
             return self._everything
-        rows(mask, mask, self.num_envs, "mask")
+        check_mask(mask, self.num_envs)
         return mask.nonzero().flatten().tolist()
 
     def _worlds(self, indices: Sequence[int]) -> list[_Worlds]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.base import STATE_SPEC, Simulation, Start, rows
+from robolearn.sim.base import STATE_SPEC, Simulation, Start, check_mask, rows
 
 _FLOAT_PARTS = {
     "time": "time",
@@ -78,6 +78,7 @@ class WarpSimulation(Simulation):
 
     def step(self, substeps: int, mask: torch.Tensor | None = None, *, sensors: bool = True) -> None:
         self._check_substeps(substeps)
+        check_mask(mask, self.num_envs)
         before = {k: v.clone() for k, v in self._views.items()}
         self._launch("step", substeps)
         bad = ~(torch.isfinite(self.qpos).all(-1) & torch.isfinite(self.qvel).all(-1))
@@ -109,7 +110,7 @@ class WarpSimulation(Simulation):
             "mocap_quat": start.mocap_quat,
         }
         values = dict(self._defaults)
-        values |= {k: rows(v, mask, self.num_envs, f"start.{k}") for k, v in given.items() if v is not None}
+        values |= {k: rows(v, self.num_envs, f"start.{k}") for k, v in given.items() if v is not None}
         for name in ("time", "qvel", "act"):
             values[name] = torch.zeros_like(self._views[name])
         self._write(values, mask)
@@ -127,7 +128,7 @@ class WarpSimulation(Simulation):
         return state
 
     def set_state(self, state: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        rows(state, mask, self.num_envs, "state")
+        rows(state, self.num_envs, "state")
         size = mujoco.mj_stateSize(self.model, STATE_SPEC)
         if state.shape[1] != size:
             raise TaskError(f"a state of this model has {size} numbers, received {state.shape[1]}")
@@ -137,7 +138,7 @@ class WarpSimulation(Simulation):
 
     def set_model(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None) -> None:
         for name, value in values.items():
-            rows(value, mask, self.num_envs, name)
+            rows(value, self.num_envs, name)
             old = self._host_values.get(name)
             if old is None:
                 default = torch.as_tensor(np.asarray(getattr(self.model, name)), device=self.device)
@@ -162,6 +163,7 @@ class WarpSimulation(Simulation):
         return model, data
 
     def _write(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None) -> None:
+        check_mask(mask, self.num_envs)
         for name, value in values.items():
             view = self._views[name]
             value = value.to(view.device, view.dtype)

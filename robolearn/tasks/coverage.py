@@ -44,20 +44,24 @@ def _rectangles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(N,) areas of intersection of two (N, 4, 2) rectangles.
 
     The boundary of the intersection is the part of each boundary inside the other shape. Edges that coincide must
-    count once: a's are clipped against a slightly shrunk b, b's against a slightly grown a.
+    count once where the shapes lie on the same side of them, and not at all where they lie on opposite sides: so b's
+    edges pass a half-plane of a that faces the same way, and everything else is clipped against slightly shrunk shapes.
     """
     origin = b.mean(dim=1, keepdim=True)  # numbers near zero keep float32 exact enough
     a, b = a - origin, b - origin
-    return 0.5 * (_inside(a, b, -_EPS) + _inside(b, a, _EPS))
+    return 0.5 * (_inside(a, b, shared=False) + _inside(b, a, shared=True))
 
 
-def _inside(a: torch.Tensor, b: torch.Tensor, grow: float) -> torch.Tensor:
-    """(N,): twice the contribution of a's edges, clipped to b (grown by `grow`), to the enclosed area."""
+def _inside(a: torch.Tensor, b: torch.Tensor, *, shared: bool) -> torch.Tensor:
+    """(N,): twice the contribution of a's edges, clipped to b, to the enclosed area; `shared` edges count here."""
     start, along = a, torch.roll(a, -1, dims=1) - a
     sides = torch.roll(b, -1, dims=1) - b
     normals = torch.stack((sides[..., 1], -sides[..., 0]), dim=-1)
     normals = normals / torch.linalg.vector_norm(normals, dim=-1, keepdim=True)  # outward, for counter-clockwise b
-    distance = ((start[:, :, None] - b[:, None]) * normals[:, None]).sum(-1) - grow
+    own = torch.stack((along[..., 1], -along[..., 0]), dim=-1)
+    same_way = (own[:, :, None] * normals[:, None]).sum(-1) > 0
+    margin = torch.where(same_way & shared, _EPS, -_EPS)
+    distance = ((start[:, :, None] - b[:, None]) * normals[:, None]).sum(-1) - margin
     rate = (along[:, :, None] * normals[:, None]).sum(-1)
     parallel = rate.abs() < 1e-12
     crossing = -distance / torch.where(parallel, torch.ones_like(rate), rate)

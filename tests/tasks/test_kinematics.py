@@ -1,0 +1,92 @@
+"""Kinematics and rotations against C MuJoCo and numpy."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from robolearn.tasks.arm import HOME, JOINTS, tool_down
+from robolearn.tasks.kinematics import Chain
+from robolearn.tasks.lift import Lift
+from robolearn.tasks.rotations import quat_to_matrix, quat_yaw, rotation_error, wrap, yaw_to_quat
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Lift().model
+
+
+@pytest.fixture(scope="module")
+def chain(model):
+    return Chain(model, JOINTS, "tcp", torch.device("cpu"))
+
+
+def configurations(model, count=40):
+    rng = np.random.default_rng(0)
+    low, high = model.jnt_range[:6].T
+    return rng.uniform(low, high, (count, 6))
+
+
+def test_position_rotation_and_jacobian_are_mujocos(model, chain):
+    qs = configurations(model)
+    position, rotation, jacobian = chain.forward(torch.tensor(qs, dtype=torch.float32))
+    data, linear, angular = mujoco.MjData(model), np.zeros((3, model.nv)), np.zeros((3, model.nv))
+    for i, q in enumerate(qs):
+        data.qpos[:6] = q
+        mujoco.mj_forward(model, data)
+        mujoco.mj_jacSite(model, data, linear, angular, model.site("tcp").id)
+        np.testing.assert_allclose(position[i], data.site("tcp").xpos, atol=2e-6)
+        np.testing.assert_allclose(rotation[i].ravel(), data.site("tcp").xmat, atol=2e-6)
+        np.testing.assert_allclose(jacobian[i], np.vstack((linear, angular))[:, :6], atol=3e-6)
+
+
+def test_damped_least_squares_minimises_what_it_says(model, chain):
+    q = torch.tensor(configurations(model, 8), dtype=torch.float32)
+    jacobian, error, damping = chain.forward(q)[2], torch.randn(8, 6), 0.05
+    step = chain.solve(jacobian, error, damping)
+    for i in range(8):
+        stacked = np.vstack((jacobian[i].numpy(), damping * np.eye(6)))
+        expected = np.linalg.lstsq(stacked, np.r_[error[i].numpy(), np.zeros(6)], rcond=None)[0]
+        np.testing.assert_allclose(step[i], expected, rtol=2e-3, atol=2e-4)
+
+
+def test_home_points_down_and_is_far_from_singular(chain):
+    position, rotation, jacobian = chain.forward(torch.tensor([HOME]))
+    np.testing.assert_allclose(rotation[0], tool_down(torch.zeros(1))[0], atol=2e-3)
+    np.testing.assert_allclose(position[0], [0.45, 0.0, 0.2], atol=2e-3)
+    assert torch.linalg.svdvals(jacobian[0]).min() > 0.1
+
+
+@given(angles=st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_quaternions(angles):
+    quat, expected = np.zeros(4), np.zeros(9)
+    mujoco.mju_euler2Quat(quat, np.array(angles), "xyz")
+    mujoco.mju_quat2Mat(expected, quat)
+    np.testing.assert_allclose(quat_to_matrix(torch.tensor(quat)).ravel(), expected, atol=1e-12)
+    assert float(quat_yaw(torch.tensor(quat))) == pytest.approx(math.atan2(expected[3], expected[0]), abs=1e-9)
+
+
+@given(yaw=st.floats(-3.1, 3.1))
+def test_yaw_there_and_back(yaw):
+    assert float(quat_yaw(yaw_to_quat(torch.tensor(yaw, dtype=torch.float64)))) == pytest.approx(yaw, abs=1e-9)
+
+
+@given(angle=st.floats(-50, 50), period=st.sampled_from([math.pi / 2, 2 * math.pi]))
+def test_wrap(angle, period):
+    wrapped = float(wrap(torch.tensor(angle, dtype=torch.float64), period))
+    assert -period / 2 <= wrapped <= period / 2
+    turns = (angle - wrapped) / period
+    assert turns == pytest.approx(round(turns), abs=1e-6)
+
+
+def test_rotation_error_is_the_rotation_vector_near_zero():
+    base, vector = quat_to_matrix(torch.tensor([0.5, 0.5, -0.5, 0.5])), torch.tensor([0.01, -0.02, 0.015])
+    quat = np.zeros(4)
+    mujoco.mju_axisAngle2Quat(quat, vector.double().numpy() / float(vector.norm()), float(vector.norm()))
+    target = quat_to_matrix(torch.tensor(quat, dtype=torch.float32)) @ base
+    np.testing.assert_allclose(rotation_error(target[None], base[None])[0], vector, atol=1e-5)
