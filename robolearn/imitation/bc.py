@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +134,18 @@ def train_bc(
         seed_everything(config.seed)
         policy = make_policy(config, train).to(device)
         stack.enter_context(fitting_threads(policy))
-        source = DatasetSource(train, _sampler(train, policy.config, config, device, config.batch_size))
+        source = DatasetSource(train, make_sampler(train, policy.config, config, device, config.batch_size))
+        validate = None
+        if valid is not None:
+            windows = make_sampler(valid, policy.config, config, device, config.batch_size, drop_last=False)
+            validate = Validation(windows, config.seed)
         algorithm = BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_yaml(config, run_dir / "config.yaml")
 
         def evaluation(step: int) -> dict[str, float]:
             result = algorithm.result()
-            metrics = validation_loss(result, valid, config, device) if valid is not None else {}
+            metrics = {} if validate is None else validate(result)
             if evaluate is not None:
                 metrics |= evaluate(result, step)
             algorithm.policy.train()
@@ -151,7 +156,7 @@ def train_bc(
             source,
             config=config.loop,
             run_dir=run_dir,
-            evaluate=evaluation if valid is not None or evaluate is not None else None,
+            evaluate=evaluation if validate is not None or evaluate is not None else None,
             resume=resume,
             label=label,
             resume_hint=resume_hint,
@@ -203,18 +208,22 @@ def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
     return policy
 
 
-def validation_loss(policy: Policy, dataset: Dataset, config: BCConfig, device: torch.device) -> dict[str, float]:
+class Validation:
     """Mean loss over held-out windows, the same ones with the same noise at each call; `score` is its negative."""
-    windows = _sampler(dataset, policy.config, config, device, batch_size=min(config.batch_size, sum(dataset.lengths)))
-    seed_everything(config.seed)
-    losses = []
-    with torch.no_grad():
-        for number, batch in enumerate(windows):
-            if number == MAX_VALID_BATCHES:
-                break
-            losses.append(policy.loss(batch)[0])
-    loss = float(torch.stack(losses).mean())
-    return {"valid_loss": loss, "score": -loss}
+
+    def __init__(self, sampler: WindowSampler, seed: int) -> None:
+        self.sampler, self.seed = sampler, seed
+        self.start = sampler.state_dict()
+
+    @torch.no_grad()
+    def __call__(self, policy: Policy) -> dict[str, float]:
+        self.sampler.load_state_dict(self.start)
+        seed_everything(self.seed)
+        total, count = 0.0, 0
+        for batch in islice(self.sampler, MAX_VALID_BATCHES):
+            total += float(policy.loss(batch)[0]) * len(batch)
+            count += len(batch)
+        return {"valid_loss": total / count, "score": -total / count}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -247,9 +256,16 @@ def oddest_row(batch: Batch) -> tuple[int, str]:
     return found
 
 
-def _sampler(
-    dataset: Dataset, policy: PolicyConfig, config: BCConfig, device: torch.device, batch_size: int
+def make_sampler(
+    dataset: Dataset,
+    policy: PolicyConfig,
+    config: BCConfig,
+    device: torch.device,
+    batch_size: int,
+    *,
+    drop_last: bool = True,
 ) -> WindowSampler:
+    """Windows of the size that the policy needs."""
     return WindowSampler(
         dataset,
         obs_steps=policy.obs_steps,
@@ -258,6 +274,7 @@ def _sampler(
         batch_size=batch_size,
         seed=config.seed,
         target=config.target,
+        drop_last=drop_last,
         device=device,
     )
 
