@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -219,6 +219,12 @@ class TaskEnv:
             pictures.close()
         self._pictures.clear()
         self._sim.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _restart(self, chosen: torch.Tensor) -> None:
         self._randomise(chosen)

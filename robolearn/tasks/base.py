@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).parent / "assets"
 
 
+def _shipped() -> dict[str, bytes]:
+    """Our MJCF files as `robolearn/NAME.xml`, for other packages' tasks to include."""
+    return {f"robolearn/{path.name}": path.read_bytes() for path in ASSETS.glob("*.xml")}
+
+
 class Sensors:
     """The readings of one moment: `sensors["tcp_pos"]` is (N, 3) float32."""
 
@@ -75,14 +80,14 @@ class Task(ABC):
     @cached_property
     def model(self) -> mujoco.MjModel:
         try:
-            return mujoco.MjModel.from_xml_path(str(self.mjcf))
+            return mujoco.MjModel.from_xml_path(str(self.mjcf), _shipped())
         except ValueError as error:
             raise TaskError(f"the MJCF of task {self.name} does not compile: {error}") from None
 
     @cached_property
     def model_xml(self) -> str:
         """The MJCF in one piece, includes resolved: all that a viewer of recorded states needs."""
-        return mujoco.MjSpec.from_file(str(self.mjcf)).to_xml()
+        return mujoco.MjSpec.from_file(str(self.mjcf), include=_shipped()).to_xml()
 
     @property
     def substeps(self) -> int:

@@ -1,0 +1,157 @@
+"""MuJoCo Warp on its CPU device against C MuJoCo; and what is said where CUDA is missing.
+
+Compiling Warp's kernels takes a minute where its cache is cold, so only the complaints are in the fast suite.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robolearn.envs.task_env import TaskEnv
+from robolearn.errors import TaskError
+from robolearn.sim.base import UnstableError
+from robolearn.tasks import registry
+from robolearn.tasks.lift import Lift
+
+warp = pytest.importorskip("mujoco_warp")
+N = 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_cuda_where_there_is_none_is_a_clear_error():
+    with pytest.raises(TaskError, match="finds no CUDA device.*backend='cpu'"):
+        Lift.make(1, backend="warp", device="cuda")
+
+
+@pytest.mark.parametrize("device", ["tpu-9", "mps"])
+def test_other_devices_are_refused(device):
+    with pytest.raises(TaskError, match="cuda"):
+        Lift.make(1, backend="warp", device=device)
+
+
+def pair(name) -> tuple[TaskEnv, TaskEnv]:
+    factory = registry.task_factory(name)
+    return factory(N, backend="warp", device="cpu"), factory(N)
+
+
+def poison(env):
+    """Nothing that a step computes may survive from before it."""
+    env.simulation.sensordata.fill_(float("nan"))
+    for name in ("qacc", "qfrc_constraint", "xpos", "xmat", "site_xpos", "qfrc_actuator"):
+        env.simulation._torch(getattr(env.simulation._data, name)).fill_(float("nan"))
+
+
+def contacts(env):
+    """Which pairs of geoms touch in each world, by C MuJoCo's own collision detection in the state reached."""
+    worlds = [env.simulation.world(i)[1] for i in range(N)]
+    return [sorted({tuple(sorted(map(int, c.geom))) for c in data.contact if c.dist < -1e-5}) for data in worlds]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.own_names())
+def test_one_step_agrees(name):
+    """From states on the expert's way (in the air, in contact, holding): state, sensors and contacts after one step."""
+    ours, theirs = pair(name)
+    expert, obs = theirs.expert(), theirs.reset(range(N))
+    ours.reset(range(N))
+    expert.reset(range(N))
+    for k in range(45):
+        action = expert.act(obs)
+        if k % 6 == 0:
+            ours.set_states(theirs.get_states())
+            poison(ours)
+            ours.simulation.set_state(ours.simulation.get_state())
+            step, expected = ours.step(action), theirs.step(action)
+            for key, value in expected.obs.items():
+                # Forces in stiff contact differ most; they are given in tens of newtons.
+                scale = 1.0 + value.abs()
+                assert ((step.obs[key] - value).abs() / scale).max() < 2e-2, (name, k, key)
+            mine, reference = ours.simulation.qpos.double(), theirs.simulation.qpos
+            torch.testing.assert_close(mine, reference, rtol=1e-3, atol=5e-4)
+            assert torch.equal(step.success, expected.success)
+            assert contacts(ours) == contacts(theirs) or name in ("PegInsert", "PushT")
+        else:
+            expected = theirs.step(action)
+        obs = expected.obs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.own_names())
+def test_a_hundred_steps_have_the_same_outcome(name):
+    ours, theirs = pair(name)
+    outcomes = []
+    for env in (ours, theirs):
+        expert, obs = env.expert(), env.reset(range(20, 20 + N))
+        expert.reset(range(20, 20 + N))
+        success, progress = torch.zeros(N, dtype=torch.bool), None
+        running = torch.ones(N, dtype=torch.bool)
+        for _ in range(100):
+            step = env.step(expert.act(obs), running)
+            obs, success = step.obs, success | (step.success & running)
+            running &= ~step.done
+        from robolearn.tasks.base import Sensors
+
+        progress = env.task.progress(Sensors.read(env.simulation))
+        outcomes.append((success, progress))
+    (ours_success, ours_progress), (theirs_success, theirs_progress) = outcomes
+    assert int((ours_success != theirs_success).sum()) <= 1
+    if name != "PushT":  # pushing is chaotic: after 100 steps only the outcome is comparable
+        assert (ours_progress - theirs_progress).abs().median() < 0.1
+
+
+@pytest.mark.slow
+def test_states_travel_between_the_back_ends():
+    ours, theirs = pair("Lift")
+    theirs.reset([4, 5, 6])
+    for _ in range(5):
+        theirs.step(torch.full((N, 5), 0.3))
+    states = theirs.get_states()
+    ours.set_states(states)
+    torch.testing.assert_close(
+        torch.from_numpy(ours.get_states()), torch.from_numpy(states), rtol=1e-6, atol=1e-5, check_dtype=False
+    )
+
+
+@pytest.mark.slow
+def test_masks_and_views():
+    env, _ = pair("Lift")
+    env.reset([1, 2, 3])
+    pointer = env.simulation.qpos.data_ptr()
+    before = env.simulation.get_state()
+    mask = torch.tensor([True, False, False])
+    env.step(torch.full((N, 5), 0.5), mask)
+    assert torch.equal((env.simulation.get_state() != before).any(-1), mask)
+    env.reset([9], torch.tensor([False, False, True]))
+    assert torch.equal(env.simulation.get_state()[1], before[1])
+    assert env.simulation.time.tolist()[2] == 0.0
+    assert env.simulation.qpos.data_ptr() == pointer, "views, not copies"
+
+
+@pytest.mark.slow
+def test_one_bad_world_is_named_and_contained(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBOLEARN_CRASH_DIR", str(tmp_path))
+    env, _ = pair("Lift")
+    env.reset([1, 2, 3])
+    env.simulation.qvel[1] = float("nan")
+    with pytest.raises(UnstableError, match="environment 1 at step 1"):
+        env.step(torch.zeros(N, 5))
+    assert torch.isfinite(env.simulation.qpos[[0, 2]]).all()
+    env.reset([2], torch.tensor([False, True, False]))
+    env.step(torch.zeros(N, 5))
+    assert torch.isfinite(env.simulation.get_state()).all()
+
+
+@pytest.mark.slow
+def test_randomised_physics_reaches_the_kernels():
+    """A cube twice as heavy needs twice the force to hold; the same on both back ends."""
+    factory = registry.task_factory("Lift")
+    ours = factory(N, backend="warp", device="cpu", random_physics=1.0)
+    theirs = factory(N, random_physics=1.0)
+    a, b = ours.reset([1, 2, 3]), theirs.reset([1, 2, 3])
+    for _ in range(8):
+        action = torch.full((N, 5), 0.6)
+        a, b = ours.step(action).obs, theirs.step(action).obs
+    torch.testing.assert_close(a["proprio"], b["proprio"], rtol=1e-2, atol=1e-2)
+    plain = factory(N).reset([1, 2, 3])
+    assert set(plain) == set(a)
