@@ -1,0 +1,230 @@
+"""Every policy on the same demonstrations and seeds: success with Wilson's interval, per task and demonstrations.
+
+    python -m benchmarks.imitation [--tasks Fork] [--policies mixture,flow] [--seeds 3] [--episodes 100]
+
+A cell is one task, policy and number of demonstrations; each of its training seeds is a run of its own under
+runs/imitation. Finished runs are kept, half-trained ones go on, so that the command can be stopped and given again.
+Writes benchmarks/results/imitation.json from all runs found there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._report import write
+from robolearn.config import from_dict
+from robolearn.envs.config import TaskConfig
+from robolearn.envs.make import make
+from robolearn.evaluation.results import EvaluationResult
+from robolearn.evaluation.rollout import evaluate
+from robolearn.evaluation.statistics import wilson
+from robolearn.imitation.bc import train_bc
+from robolearn.imitation.config import BCConfig
+from robolearn.policies.checkpoint import load_policy
+from robolearn.teleop.config import RecordConfig
+from robolearn.teleop.record import record
+
+RUNS = Path("runs/imitation")
+FIRST_SEED = 10_000
+"""Of the evaluation; demonstrations have the seeds from 0 on."""
+
+TRANSFORMER = {"name": "transformer", "width": 128, "num_layers": 4, "num_heads": 4}
+UNET = {"name": "unet", "channels": [64, 128, 256], "time_size": 64}
+POLICIES: dict[str, dict[str, Any]] = {
+    "l2": {"head": {"name": "deterministic"}},
+    "gaussian": {"head": {"name": "gaussian", "squash": False}},
+    "mixture": {"head": {"name": "mixture"}},
+    "autoregressive": {"head": {"name": "autoregressive"}},
+    "diffusion": {"head": {"name": "diffusion", "network": UNET}, "action_normalisation": "min_max"},
+    "diffusion_transformer": {
+        "head": {"name": "diffusion", "network": TRANSFORMER},
+        "action_normalisation": "min_max",
+    },
+    "flow": {"head": {"name": "flow", "network": UNET}, "action_normalisation": "min_max"},
+    "act": {
+        "head": {"name": "act", "width": 128, "num_heads": 4, "encoder_layers": 2, "decoder_layers": 2},
+    },
+}
+MODAL = ("mixture", "autoregressive", "diffusion", "flow")
+"""Policies that can hold several ways of doing a thing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A task and how policies are trained on it."""
+
+    task: dict[str, Any]
+    demonstrations: tuple[int, ...]
+    action_noise: float = 0.0
+    policies: tuple[str, ...] = tuple(POLICIES)
+    policy: dict[str, Any] = field(default_factory=dict)
+    steps: int = 10_000
+    batch_size: int = 256
+
+
+STATE_CHUNKS = {
+    "obs_steps": 1,
+    "pred_steps": 8,
+    "exec_steps": 4,
+    "backbone": {"name": "mlp", "hidden_sizes": [256, 256]},
+}
+METAWORLD = ("pick-place-v3", "peg-insert-side-v3", "assembly-v3", "door-open-v3")
+STUDIES: dict[str, Study] = {
+    "Fork": Study(task={"id": "Fork"}, demonstrations=(100,), policy=STATE_CHUNKS),
+    **{
+        name: Study(task={"id": name}, demonstrations=(20, 50, 200), policy=STATE_CHUNKS)
+        for name in ("Lift", "PickPlace", "Stack", "PegInsert", "PushT")
+    },
+    **{
+        name: Study(
+            task={"id": "gym:Meta-World/MT1", "kwargs": {"env_name": name}},
+            demonstrations=(50,),
+            action_noise=0.1,
+            policy=STATE_CHUNKS,
+        )
+        for name in METAWORLD
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default="Fork")
+    parser.add_argument("--policies", default="", help="comma-separated; empty for all of the task's")
+    parser.add_argument("--demonstrations", type=int, default=0, help="0 for all of the task's numbers")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=0, help="updates; 0 for the task's own")
+    parser.add_argument("--num_envs", type=int, default=50)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    args = parser.parse_args()
+    began = time.perf_counter()
+    for name in args.tasks.split(","):
+        study = STUDIES[name]
+        for count in [args.demonstrations] if args.demonstrations else study.demonstrations:
+            data = demonstrations(name, study, count, args.runs)
+            for policy in args.policies.split(",") if args.policies else study.policies:
+                for seed in range(args.seeds):
+                    run(name, study, data, policy, count, seed, args)
+    write("imitation", table(args.runs), seconds=time.perf_counter() - began)
+
+
+def demonstrations(name: str, study: Study, count: int, runs: Path) -> Path:
+    """The file that all policies of a cell learn from, recorded once."""
+    path = runs / name / f"demonstrations_{count}.hdf5"
+    if not path.exists():
+        partial = path.with_name("recording.hdf5")
+        partial.unlink(missing_ok=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        task = from_dict(TaskConfig, study.task)
+        record(RecordConfig(task=task, output=str(partial), episodes=count, action_noise=study.action_noise))
+        os.replace(partial, path)
+    return path
+
+
+def run(name: str, study: Study, data: Path, policy: str, count: int, seed: int, args: argparse.Namespace) -> None:
+    """Train and evaluate one seed, where that is not done already."""
+    folder = args.runs / name / f"{policy}_{count}_seed{seed}"
+    if (folder / "evaluation.json").exists():
+        return
+    config = from_dict(
+        BCConfig,
+        {
+            "dataset": [str(data)],
+            "policy": {**study.policy, **POLICIES[policy]},
+            "batch_size": study.batch_size,
+            "optimiser": {"learning_rate": 5e-4, "warmup_steps": 200, "max_grad_norm": 1.0},
+            "loop": {"total_steps": args.steps or study.steps, "tensorboard": False, "evaluate_every": 0},
+            "seed": seed,
+        },
+    )
+    began = time.perf_counter()
+    result = train_bc(config, folder, resume=folder.exists(), label=f"{name} {policy} {seed}")
+    trained = time.perf_counter() - began
+    with make(from_dict(TaskConfig, study.task), args.num_envs) as env:
+        found = evaluate(
+            load_policy(result.policy),
+            env,
+            range(FIRST_SEED, FIRST_SEED + args.episodes),
+            name=f"{name} {policy}",
+            deterministic=policy not in (*MODAL, "diffusion_transformer"),
+            record="trajectory" if name == "Fork" else "none",
+            record_limit=args.episodes,
+        )
+    print(f"seed {seed}: {found} (trained in {trained:.0f} s)", flush=True)
+    outcome = {
+        "task": name,
+        "policy": policy,
+        "demonstrations": count,
+        "seed": seed,
+        "steps": config.loop.total_steps,
+        "successes": found.successes,
+        "episodes": len(found.episodes),
+        "left": left_turns(found) if name == "Fork" else None,
+        "train_seconds": trained,
+    }
+    partial = folder / "evaluation.json.partial"
+    partial.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
+    os.replace(partial, folder / "evaluation.json")
+
+
+def left_turns(result: EvaluationResult) -> int:
+    """Solved episodes of Fork that passed the wall on its positive side."""
+    left = 0
+    for episode in result.episodes:
+        if episode.success and episode.trajectory is not None:
+            to_wall = np.asarray(episode.trajectory.obs["object"])[:, 2:4]  # wall minus puck
+            left += int(to_wall[np.abs(to_wall[:, 0]).argmin(), 1] < 0)
+    return left
+
+
+def table(runs: Path) -> list[dict[str, Any]]:
+    """One row per cell, its training seeds pooled."""
+    cells: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for path in sorted(runs.glob("*/*/evaluation.json")):
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        cells.setdefault((outcome["task"], outcome["demonstrations"], outcome["policy"]), []).append(outcome)
+    order = list(POLICIES)
+    return [cell_row(*key, cells[key]) for key in sorted(cells, key=lambda k: (k[0], k[1], order.index(k[2])))]
+
+
+def cell_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    successes, episodes = (sum(o[name] for o in outcomes) for name in ("successes", "episodes"))
+    interval = wilson(successes, episodes)
+    each = ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes)
+    note, goal, met = f"seeds {each}", None, None
+    if task == "Fork":
+        share = sum(o["left"] for o in outcomes) / max(successes, 1)
+        note += f"; {share:.0%} of the solved by the left"
+        if policy in MODAL:
+            goal, met = 0.98, successes / episodes >= 0.98 and 0.3 <= share <= 0.7
+    return {
+        "case": f"{task}, {count} demonstrations, {policy}",
+        "unit": "success rate",
+        "ours": successes / episodes,
+        "peer": None,
+        "peer_name": None,
+        "floor": None,
+        "floor_name": None,
+        "goal": goal,
+        "better": "higher",
+        "met": met,
+        "note": note,
+        "successes": successes,
+        "episodes": episodes,
+        "low": interval.low,
+        "high": interval.high,
+        "seeds": [o["seed"] for o in outcomes],
+    }
+
+
+if __name__ == "__main__":
+    main()
