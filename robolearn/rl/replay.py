@@ -1,0 +1,251 @@
+"""A ring of transitions of N environments, in host memory, device memory or a file, sampled without Python loops.
+
+Observations are stored once. Row t+1 is the successor of row t, except where an episode ended: there the true final
+observation waits in a queue of its own, so nothing is doubled (images!) and no successor is another episode's begin:
+
+    row            0     1     2     3     4    (C = 5 rows in the ring, N columns)
+    obs            s0    s1    s2    s0'   s1'
+    ended                      x                successor of row 2: its final observation, from the queue
+    head                             ^          row 3 is written next; row 4 is the oldest and the last to be read
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robolearn.envs.base import Observation
+from robolearn.errors import TrainingError
+from robolearn.rl.episodes import Transition
+
+
+class ReplayBatch(NamedTuple):
+    """B transitions over n steps."""
+
+    obs: Observation
+    """(B, To, ...)."""
+    actions: Tensor
+    """(B, Tp, A), or (B, 1) int64 for discrete actions."""
+    rewards: Tensor
+    """(B,) discounted over the n steps."""
+    discounts: Tensor
+    """(B,) what the value of `next_obs` counts: gamma to the steps taken, zero where the task ended."""
+    next_obs: Observation
+    """(B, To, ...) true successors."""
+
+    def map(self, function: Any) -> ReplayBatch:
+        """Apply a function to every tensor."""
+        obs, next_obs = ({k: function(v) for k, v in o.items()} for o in (self.obs, self.next_obs))
+        return ReplayBatch(obs, function(self.actions), function(self.rewards), function(self.discounts), next_obs)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of the ring: trailing shape and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def bytes(self, rows: int) -> int:
+        return rows * int(torch.Size(self.shape).numel()) * self.dtype.itemsize
+
+
+class Replay:
+    """Stores transitions of N environments in step and samples n-step batches.
+
+    Raises TrainingError where the buffer would not fit into the memory that is free.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        window: Observation,
+        actions: Tensor,
+        *,
+        n_step: int = 1,
+        device: torch.device | str = "cpu",
+        directory: str | Path | None = None,
+    ) -> None:
+        """
+        Args:
+            capacity: transitions to keep, over all environments.
+            window: (N, To, ...) observation windows as they will come, for shapes and dtypes.
+            actions: (N, ...) likewise.
+            n_step: n of the returns; fewer steps where an episode ends or the newest row is reached.
+            directory: keep the arrays in files there, mapped into memory; None keeps them on `device`.
+        """
+        self.num_envs = len(actions)
+        self.rows = max(2, -(-capacity // self.num_envs) + 1)  # one row for the successor of the newest transition
+        self.n_step, self.device = n_step, torch.device(device)
+        self.directory = None if directory is None else Path(directory)
+        self.fields = {f"obs/{k}": Field(tuple(v.shape[1:]), v.dtype) for k, v in window.items()}
+        self.fields |= {
+            "actions": Field(tuple(actions.shape[1:]), actions.dtype),
+            "rewards": Field((), torch.float32),
+            "discounts": Field((), torch.float32),
+            "terminated": Field((), torch.bool),
+            "final": Field((), torch.int64),
+        }
+        self._check_memory()
+        self.arrays = {name: self._allocate(name, field) for name, field in self.fields.items()}
+        self.obs_names = [name for name in self.fields if name.startswith("obs/")]
+        self.head = self.size = 0
+        self.finals = {name: self._empty(self.fields[name], 64) for name in self.obs_names}
+        self.finals_written = self.finals_freed = 0
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled."""
+        return self.size * self.num_envs
+
+    def add(self, window: Observation, actions: Tensor, transition: Transition) -> None:
+        """One macro-step of all environments.
+
+        Args:
+            window: (N, To, ...) before it; `transition.next_obs` must not have been overwritten by a restart yet.
+        """
+        row, following = self.head, (self.head + 1) % self.rows
+        self._free(row)
+        self._free(following)
+        for name in self.obs_names:
+            self._row(name, row).copy_(window[name[4:]])
+            self._row(name, following).copy_(transition.next_obs[name[4:]])
+        self._row("actions", row).copy_(actions)
+        self._row("rewards", row).copy_(transition.reward)
+        self._row("discounts", row).copy_(transition.discount)
+        self._row("terminated", row).copy_(transition.terminated)
+        final = self._row("final", row)
+        final.fill_(-1)
+        ended = transition.done.nonzero()[:, 0]
+        if len(ended):
+            final[ended.to(final.device)] = self._queue(ended, transition.next_obs).to(final.device)
+        self.head, self.size = following, min(self.size + 1, self.rows - 1)
+
+    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> ReplayBatch:
+        """`batch_size` transitions, uniformly with replacement."""
+        drawn = torch.randint(len(self), (batch_size,), generator=generator, device=self.device)
+        return self.gather(drawn)
+
+    def gather(self, index: Tensor) -> ReplayBatch:
+        """The transitions of ages `index`: 0 is the oldest row's first environment, len - 1 the newest row's last."""
+        oldest = (self.head - self.size) % self.rows
+        age, env = index // self.num_envs, index % self.num_envs
+        place = (oldest + age) % self.rows * self.num_envs + env
+        rewards, discounts, last = self._look_ahead(age, env, oldest)
+        flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
+        following = (oldest + last + 1) % self.rows * self.num_envs + env
+        at_last = (oldest + last) % self.rows * self.num_envs + env
+        final = flat["final"][at_last]
+        obs = {name[4:]: flat[name].index_select(0, place) for name in self.obs_names}
+        next_obs = {}
+        ended = final >= 0
+        slots = final.clamp_min(0) % len(next(iter(self.finals.values())))
+        for name in self.obs_names:
+            plain = flat[name].index_select(0, following)
+            mask = ended.view(-1, *[1] * (plain.ndim - 1))
+            next_obs[name[4:]] = torch.where(mask, self.finals[name].index_select(0, slots), plain)
+        live = ~flat["terminated"][at_last]
+        return ReplayBatch(obs, flat["actions"].index_select(0, place), rewards, discounts * live, next_obs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The filled part of everything."""
+        filled = (torch.arange(self.size + 1, device=self.device) + self.head - self.size) % self.rows
+        return {
+            "arrays": {name: array[filled.to(array.device)] for name, array in self.arrays.items()},
+            "finals": {name: value.clone() for name, value in self.finals.items()},
+            "size": self.size,
+            "finals_written": self.finals_written,
+            "finals_freed": self.finals_freed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, whatever the ring's position was; raises TrainingError where it holds too much."""
+        size = int(state["size"])
+        if size > self.rows - 1:
+            raise TrainingError(f"the saved replay holds {size} rows, this one {self.rows - 1}; keep its capacity")
+        for name, array in self.arrays.items():
+            array[: size + 1] = state["arrays"][name].to(array.device)
+        self.finals = {name: value.to(self.device) for name, value in state["finals"].items()}
+        self.size = self.head = size
+        self.finals_written, self.finals_freed = int(state["finals_written"]), int(state["finals_freed"])
+
+    def _look_ahead(self, age: Tensor, env: Tensor, oldest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """n-step reward, discount and the age of the last step taken, from rows `age`; loops over n, not over rows."""
+        flat = {name: self.arrays[name].flatten(0, 1) for name in ("rewards", "discounts", "final")}
+        place = (oldest + age) % self.rows * self.num_envs + env
+        rewards, discounts = flat["rewards"][place], flat["discounts"][place]
+        last, going = age, flat["final"][place] < 0
+        for _ in range(self.n_step - 1):
+            going = going & (last + 1 < self.size)
+            step = torch.where(going, last + 1, last)
+            place = (oldest + step) % self.rows * self.num_envs + env
+            rewards = torch.where(going, rewards + discounts * flat["rewards"][place], rewards)
+            discounts = torch.where(going, discounts * flat["discounts"][place], discounts)
+            last, going = step, going & (flat["final"][place] < 0)
+        return rewards, discounts, last
+
+    def _queue(self, ended: Tensor, obs: Observation) -> Tensor:
+        """Put final observations into the queue; returns their numbers, which only grow."""
+        count, room = len(ended), len(next(iter(self.finals.values())))
+        while self.finals_written + count - self.finals_freed > room:
+            live = torch.arange(self.finals_freed, self.finals_written, device=self.device)
+            grown = {name: self._empty(self.fields[name], 2 * room) for name in self.obs_names}
+            for name, old in self.finals.items():
+                grown[name][live % (2 * room)] = old[live % room]
+            self.finals, room = grown, 2 * room
+        numbers = torch.arange(self.finals_written, self.finals_written + count, device=self.device)
+        for name, queue in self.finals.items():
+            queue[numbers % room] = obs[name[4:]][ended].to(queue.device)
+        self.finals_written += count
+        return numbers
+
+    def _free(self, row: int) -> None:
+        """Forget the final observations of a row that is about to be written over: always the oldest in the queue."""
+        if self.size == self.rows - 1:
+            newest = int(self._row("final", row).max())
+            self.finals_freed = max(self.finals_freed, newest + 1)
+            self._row("final", row).fill_(-1)
+
+    def _row(self, name: str, row: int) -> Tensor:
+        return self.arrays[name][row]
+
+    def _empty(self, field: Field, rows: int) -> Tensor:
+        return torch.zeros(rows, *field.shape, dtype=field.dtype, device=self.device)
+
+    def _allocate(self, name: str, field: Field) -> Tensor:
+        """(rows, N, ...); mapped files are sparse until they are written."""
+        shape = (self.rows, self.num_envs, *field.shape)
+        if self.directory is None:
+            return torch.zeros(shape, dtype=field.dtype, device=self.device)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{name.replace('/', '_')}.bin"
+        size = int(torch.Size(shape).numel())
+        return torch.from_file(str(path), shared=True, size=size, dtype=field.dtype).view(shape)
+
+    def _check_memory(self) -> None:
+        need = sum(field.bytes(self.rows * self.num_envs) for field in self.fields.values())
+        free = _free_bytes(self.device, self.directory)
+        if need > free:
+            raise TrainingError(
+                f"a replay buffer of {self.rows * self.num_envs} transitions takes {need / 2**30:.1f} GiB, "
+                f"{free / 2**30:.1f} GiB are free; lower the capacity"
+                + ("" if self.directory else ", or keep it in files (replay_directory)")
+            )
+
+
+def _free_bytes(device: torch.device, directory: Path | None) -> int:
+    if directory is not None:
+        place = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+        disk = os.statvfs(place)
+        return disk.f_bavail * disk.f_frsize
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
