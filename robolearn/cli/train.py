@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from robolearn.errors import ConfigError
 from robolearn.imitation.config import BCConfig
+
+if TYPE_CHECKING:
+    from robolearn.imitation.bc import PolicyEvaluation
+    from robolearn.policies.policy import Policy
+
+ROLLOUT_SEED = 10_000
+"""Rollouts during training start here: what is tuned on them is not what results are reported on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +27,18 @@ class TrainConfig(BCConfig):
     """Run folder; empty means policies/<dataset>_<head>."""
     resume: bool = False
     """Go on where the run in the output folder stopped."""
+    rollouts: int = 0
+    """Episodes rolled out at each evaluation, in the task the data was recorded in, on seeds kept for tuning; the best
+    checkpoint is then the one that succeeds most."""
+    num_envs: int = 4
+    """Environments that roll out side by side."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rollouts < 0 or self.num_envs < 1:
+            raise ConfigError(
+                f"rollouts must not be negative and num_envs positive, received {self.rollouts} and {self.num_envs}"
+            )
 
     @property
     def run_dir(self) -> Path:
@@ -31,8 +54,32 @@ def run(config: TrainConfig) -> int:
     run_dir = config.run_dir
     hint = f"robolearn train --config {run_dir / 'config.yaml'} --resume"
     resolved = replace(config, output=str(run_dir), resume=False)
-    result = train_bc(resolved, run_dir, resume=config.resume, resume_hint=hint)
+    with rollout_evaluation(config) as evaluate:
+        result = train_bc(resolved, run_dir, resume=config.resume, evaluate=evaluate, resume_hint=hint)
     figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items() if name != "score")
     print(f"trained {result.steps} steps{figures}: {result.policy}")
     print(f"next: robolearn eval {result.policy}")
     return 0
+
+
+@contextmanager
+def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]:
+    """What tells how often a policy succeeds in the task of the data, or None where no rollouts are asked for."""
+    if not config.rollouts:
+        yield None
+        return
+    from robolearn.datasets.reader import Dataset
+    from robolearn.envs.config import TaskConfig
+    from robolearn.envs.make import make
+    from robolearn.evaluation.rollout import evaluate
+
+    with Dataset(config.dataset) as dataset:
+        task = TaskConfig.from_env_args(dict(dataset.env_args))
+    seeds = list(range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollouts))
+    with make(task, min(config.num_envs, config.rollouts)) as env:
+
+        def roll_out(policy: Policy, step: int) -> dict[str, float]:
+            result = evaluate(policy, env, seeds)
+            return {"eval_success": result.success_rate, "score": result.success_rate}
+
+        yield roll_out

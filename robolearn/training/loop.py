@@ -191,5 +191,5 @@ def _report(bad: NonFinite, source: Source, run_dir: Path) -> TrainingError:
 
 
 def _note(metrics: Mapping[str, float]) -> str:
-    shown = [name for name in ("loss", "valid_loss", "success", "return") if name in metrics]
+    shown = [name for name in ("loss", "valid_loss", "eval_success") if name in metrics]
     return ", ".join(f"{name} {metrics[name]:.4g}" for name in shown)

@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 
 from robolearn.cli.main import main
 from robolearn.config import from_dict
+from robolearn.envs.config import TaskConfig
 from robolearn.errors import ConfigError, DatasetError, PolicyError, TrainingError
 from robolearn.imitation.bc import oddest_row, train_bc
 from robolearn.imitation.config import BCConfig
 from robolearn.policies.checkpoint import load_policy
 from robolearn.policies.policy import Policy
+from robolearn.specs import ActionSpec, ArraySpec
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST
 from robolearn.training.metrics import read_metrics
@@ -245,6 +247,37 @@ def test_the_command_trains_resumes_and_refuses(data: Path, tmp_path: Path, caps
     assert main(["train", "--config", str(run / "config.yaml"), "--resume", "--loop.total_steps", "30"]) == 0
     assert load_checkpoint(run / "checkpoints" / "latest")["loop"]["step"] == 30
     assert main(["train", "--dataset", str(tmp_path / "none.hdf5"), "--output", str(tmp_path / "x")]) == 2
+
+
+def test_success_in_the_task_of_the_data_picks_the_best(tmp_path: Path) -> None:
+    """A pendulum that stays up for three steps counts as a success; cloning "do nothing" manages that."""
+    task = TaskConfig(id="gym:InvertedPendulum-v5", max_steps=8, success_threshold=3.0)
+    spec = type(OBSERVATION)({"state": ArraySpec(shape=(4,))})
+    still = [
+        replace(
+            e,
+            obs={"state": 0.01 * e.obs["state"]},
+            final_obs={"state": e.final_obs["state"]},
+            actions=np.zeros((len(e), 1)),
+            policy_actions=None,
+            expert_actions=None,
+        )
+        for e in map(make_episode, range(4))
+    ]
+    path = write_dataset(
+        tmp_path / "still.hdf5",
+        still,
+        observation_spec=spec,
+        env_args=task.env_args(),
+        action_spec=ActionSpec(low=(-3.0,), high=(3.0,)),
+    )
+    run = tmp_path / "run"
+    arguments = ["train", "--dataset", str(path), "--output", str(run), "--policy.head", "deterministic"]
+    arguments += ["--policy.backbone.hidden_sizes", "16", "--loop.total_steps", "300", "--loop.evaluate_every", "300"]
+    assert main([*arguments, "--loop.tensorboard", "false", "--rollouts", "3"]) == 0
+    assert [row["eval_success"] for row in read_metrics(run) if "eval_success" in row] == [1.0]
+    assert load_checkpoint(run / BEST)["loop"]["best_score"] == 1.0
+    assert "eval_success: 1" in (run / "policy" / "card.md").read_text()
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +43,16 @@ def write_dataset(
     *,
     masks: dict[str, list[int]] | None = None,
     observation_spec: ObservationSpec = OBSERVATION,
+    action_spec: ActionSpec = ACTION,
+    env_args: Mapping[str, Any] = MappingProxyType({"env_name": "toy", "type": 3, "env_kwargs": {}}),
 ) -> Path:
     """`masks` lists episodes by number."""
     with DatasetWriter(
         path,
         task="toy",
-        env_args={"env_name": "toy", "type": 3, "env_kwargs": {}},
+        env_args=dict(env_args),
         control_hz=20.0,
-        action_spec=ACTION,
+        action_spec=action_spec,
         observation_spec=observation_spec,
     ) as writer:
         names = [writer.write_episode(episode) for episode in episodes]
