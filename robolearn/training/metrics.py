@@ -30,6 +30,7 @@ class MetricsLog:
         Args:
             start_step: the step a resumed run goes on from; later lines of the file are dropped.
         """
+        run_dir.mkdir(parents=True, exist_ok=True)
         self.path = run_dir / METRICS_FILE
         _keep_lines(self.path, start_step)
         self._pending: list[Metrics] = []
