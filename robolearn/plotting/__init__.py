@@ -1,0 +1,1 @@
+"""Pictures of what policies and runs do."""

@@ -1,0 +1,33 @@
+"""Configuration of plots; free of torch and matplotlib."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robolearn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityConfig:
+    """Plot a policy's action density at recorded states, so that its modes can be seen."""
+
+    policy: str = field(metadata={"positional": True})
+    """Policy folder."""
+    dataset: str
+    """File whose states are shown; the demonstrated actions are marked."""
+    episode: int = 0
+    """Episode in the file."""
+    steps: tuple[int, ...] = ()
+    """Steps of the episode; empty takes four, evenly spaced."""
+    dims: tuple[int, int] = (0, 1)
+    """Action dimensions on the two axes."""
+    samples: int = 2000
+    """Actions drawn at each state."""
+    output: str = "density.png"
+    """Picture to write: .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, received {self.samples}")
+        if self.dims[0] == self.dims[1] or min(self.dims) < 0:
+            raise ConfigError(f"dims must be two different action dimensions, received {list(self.dims)}")
