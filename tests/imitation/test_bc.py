@@ -18,18 +18,20 @@ import yaml
 from safetensors.torch import load_file
 
 from robolearn.cli.main import main
-from robolearn.config import from_dict
+from robolearn.cli.train import TrainConfig
+from robolearn.config import from_dict, load
 from robolearn.envs.config import TaskConfig
 from robolearn.errors import ConfigError, DatasetError, PolicyError, TrainingError
 from robolearn.imitation.bc import oddest_row, train_bc
 from robolearn.imitation.config import BCConfig
+from robolearn.policies.build import build_policy
 from robolearn.policies.checkpoint import load_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST
 from robolearn.training.metrics import read_metrics
-from tests.imitation.toy import OBSERVATION, expert, make_episode, write_dataset
+from tests.imitation.toy import ACTION, OBSERVATION, expert, make_episode, write_dataset
 from tests.policies.toy import make_batch
 
 SMALL = {"backbone": {"name": "mlp", "hidden_sizes": [32, 32]}}
@@ -299,3 +301,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     step = json.loads(summary.read_text())["step"]
     assert main(["train", "--config", str(run / "config.yaml"), "--resume", "--loop.total_steps", str(step + 5)]) == 0
     assert load_checkpoint(run / "checkpoints" / "latest")["loop"]["step"] == step + 5
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_shipped_configurations_are_valid_and_say_how_to_run_them(path: Path) -> None:
+    config = load(TrainConfig, path)
+    assert f"--config configs/train/{path.name}" in path.read_text()
+    if not config.init_policy:
+        build_policy(config.policy, OBSERVATION, ACTION)
