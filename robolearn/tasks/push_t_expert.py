@@ -14,6 +14,7 @@ import torch
 from robolearn.tasks.coverage import BAR, STEM
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.expert import ScriptedExpert, limit
+from robolearn.tasks.planar import HIGH, LOW
 
 _PUCK_M = 0.018
 _TORQUE_RATIO_M = 0.055
@@ -23,7 +24,8 @@ _CLEAR_M = 0.008
 _RING_M = 0.15
 _DONE_M = 0.0005
 """A push shorter than this is finished."""
-_OVERSHOOT = 0.2
+_OVERSHOOT, _MOST_OVERSHOOT_M = 0.2, 0.012
+"""How far a push goes past its own optimum: a share of the whole error, and never more than this."""
 
 
 class PushTExpert(ScriptedExpert):
@@ -48,8 +50,8 @@ class PushTExpert(ScriptedExpert):
         self._contact[mask] = -1
 
     def style(self, draw: Draw) -> None:
-        self._pace = draw.uniform(0.6, 1.0).float()
-        self._push_pace = draw.uniform(0.25, 0.45).float()
+        self._pace = draw.uniform(0.7, 1.0).float()
+        self._push_pace = draw.uniform(0.3, 0.45).float()
         self._laziness = draw.uniform(0.2, 0.7).float()
         self._taste = 1.0 + 0.08 * draw.normal(len(self._points)).float()
         self._sense = torch.where(draw.unit(1) < 0.5, -1.0, 1.0).float()
@@ -59,15 +61,24 @@ class PushTExpert(ScriptedExpert):
         puck = _into(heading, -obs["object"][:, 4:6])
         turn = _LEVER_M * _angle(obs["goal"][:, 4:6])
         error = torch.cat((_into(heading, obs["goal"][:, 2:4]), turn[:, None]), dim=-1)
-        wanted = self._choose(puck, error)
+        wanted = self._choose(puck, error, self._reachable(obs["object"][:, :2], heading))
         return _out_of(heading, self._step(puck, wanted[:, None]))
 
-    def _choose(self, puck: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    def _reachable(self, tee: torch.Tensor, heading: torch.Tensor) -> torch.Tensor:
+        """(N, C) bool: the puck can stand at this contact without leaving its workspace."""
+        c, s = heading[:, None, :1], heading[:, None, 1:]
+        x, y = self._station()[..., :1], self._station()[..., 1:]
+        where = tee[:, None] + torch.cat((c * x - s * y, s * x + c * y), dim=-1)
+        low, high = (torch.tensor(corner, device=where.device) for corner in (LOW, HIGH))
+        return ((where > low + 0.01) & (where < high - 0.01)).all(dim=-1)
+
+    def _choose(self, puck: torch.Tensor, error: torch.Tensor, reachable: torch.Tensor) -> torch.Tensor:
         """Choose the contact to work on and return (N,) how far to push there.
 
         Args:
             puck: (N, 2) in the T's frame.
             error: (N, 3): what is left to move (metres, heading times lever).
+            reachable: (N, C) bool.
 
         A contact is worth the share of the squared error that its best push removes, less the way there. The present
         one stays until its push is done; the push goes somewhat past its own optimum, because the next one, usually
@@ -77,14 +88,16 @@ class PushTExpert(ScriptedExpert):
         length = (error @ self._motion.T) / self._norms
         share = torch.clamp(length, min=0.0) ** 2 * self._norms / size**2
         way = torch.linalg.vector_norm(self._station() - puck[:, None], dim=-1)
-        best = (share * self._taste - self._laziness * way).argmax(dim=-1)
+        share = torch.where(reachable, share, torch.zeros_like(share))
+        best = (share * self._taste - self._laziness * way - (~reachable).float()).argmax(dim=-1)
         current = self._contact.clamp(min=0)[:, None]
-        further = (length + _OVERSHOOT * size).gather(1, current)[:, 0]
+        wanted = length + torch.clamp(_OVERSHOOT * size, max=_MOST_OVERSHOOT_M)
+        further = wanted.gather(1, current)[:, 0]
         worse = share.gather(1, current)[:, 0] < 0.35 * share.amax(dim=-1)
         begun = torch.linalg.vector_norm(self._station()[current[:, 0]] - puck, dim=-1) < 0.01
         stale = (self._contact < 0) | (further < _DONE_M) | (worse & ~begun)
         self._contact = torch.where(stale, best, self._contact)
-        return (length + _OVERSHOOT * size).gather(1, self._contact[:, None])[:, 0]
+        return wanted.gather(1, self._contact[:, None])[:, 0]
 
     def _station(self) -> torch.Tensor:
         """(C, 2): where the puck's centre is when it touches each contact."""

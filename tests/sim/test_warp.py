@@ -20,7 +20,7 @@ N = 3
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_cuda_where_there_is_none_is_a_clear_error():
-    with pytest.raises(TaskError, match="finds no CUDA device.*backend='cpu'"):
+    with pytest.raises(TaskError, match=r"finds no CUDA device.*backend='cpu'"):
         Lift.make(1, backend="warp", device="cuda")
 
 

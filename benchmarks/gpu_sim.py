@@ -1,0 +1,96 @@
+"""Env-steps/s of the Warp back end against the number of worlds, beside the raw step of the same model in the same run.
+
+    python -m benchmarks.gpu_sim                                   # 1k to 16k worlds on the GPU
+    python -m benchmarks.gpu_sim --device cpu --worlds 4 --steps 5 --tasks Lift     # small, where there is none
+
+Raw: the same number of physics steps, and one forward pass for the sensors, on the same model and states. The whole
+environment adds the action mapping, observation, reward, success, and the reset of the environments that ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks._report import write
+from robolearn.envs.task_env import TaskEnv
+from robolearn.tasks import registry
+
+GOAL = 0.7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--worlds", default="1024,2048,4096,8192,16384" if torch.cuda.is_available() else "16")
+    parser.add_argument("--tasks", default=",".join(registry.own_names()))
+    parser.add_argument("--steps", type=int, default=100 if torch.cuda.is_available() else 10)
+    args = parser.parse_args()
+    start = time.perf_counter()
+    rows = [
+        measure(name, int(worlds), args.device, args.steps)
+        for name in args.tasks.split(",")
+        for worlds in args.worlds.split(",")
+    ]
+    write("gpu_sim" if args.device.startswith("cuda") else "warp_cpu_sim", rows, seconds=time.perf_counter() - start)
+
+
+def measure(name: str, worlds: int, device: str, steps: int) -> dict[str, Any]:
+    """One row: a task at a number of worlds."""
+    env: TaskEnv = registry.task_factory(name)(worlds, backend="warp", device=device)
+    expert, obs = env.expert(), env.reset(range(worlds))
+    expert.reset(range(worlds))
+    # Elapsed times of a run under way, so that episodes end at their usual rate while we measure.
+    states = env.get_states()
+    states[:, -2] = torch.randint(0, env.max_steps, (worlds,)).double().numpy()
+    obs = env.set_states(states)
+
+    def whole() -> None:
+        nonlocal obs
+        step = env.step(actions)
+        obs = env.reset(mask=step.done) if step.done.any() else step.obs
+
+    def raw() -> None:
+        env.simulation.step(env.task.substeps)
+
+    actions = expert.act(obs)
+    for warm_up in (whole, raw):
+        warm_up()
+    floor = worlds / _seconds_per_call(raw, steps, device)
+    ours = worlds / _seconds_per_call(whole, steps, device)
+    env.close()
+    print(f"{name}, {worlds} worlds: {ours:.0f} env-steps/s, {ours / floor:.2f} of the raw rate", flush=True)
+    return {
+        "case": f"{name}, {worlds} worlds, {device}",
+        "unit": "env-steps/s",
+        "ours": ours,
+        "peer": None,
+        "peer_name": None,
+        "floor": floor,
+        "floor_name": "mujoco_warp steps and forward of the same model",
+        "goal": GOAL * floor,
+        "better": "higher",
+        "met": ours >= GOAL * floor,
+        "note": f"{ours * env.task.substeps:.0f} physics steps/s",
+    }
+
+
+def _seconds_per_call(function: Callable[[], None], calls: int, device: str) -> float:
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    wait()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    wait()
+    return (time.perf_counter() - start) / calls
+
+
+if __name__ == "__main__":
+    main()
