@@ -115,6 +115,7 @@ class GymVectorEnv:
     def get_states(self) -> np.ndarray | None:
         if self._facts["state_size"] is None:
             return None
+        self._active(None)
         if not self._rows.track_states[0]:  # from the first call on, every step delivers them along with the rest
             self._rows.track_states[0] = True
             self._run("get_states", self._started)
@@ -132,6 +133,7 @@ class GymVectorEnv:
         return self._observation(active)
 
     def render(self, index: int = 0) -> np.ndarray:
+        self._active(None)
         if not 0 <= index < self.num_envs:
             raise TaskError(f"there are environments 0 to {self.num_envs - 1}, received {index}")
         return self._workers.render(index)
@@ -148,7 +150,10 @@ class GymVectorEnv:
         self.close()
 
     def _active(self, mask: torch.Tensor | None) -> np.ndarray:
-        """(N,) bool on the CPU."""
+        """(N,) bool on the CPU; the rows may be written from here on."""
+        if self._closed:
+            raise TaskError(f"{self.task.id} was closed; make it again")
+        self._workers.settle()
         if mask is None:
             return np.ones(self.num_envs, bool)
         active = np.asarray(mask.detach().cpu() if isinstance(mask, torch.Tensor) else mask)
@@ -178,8 +183,6 @@ class GymVectorEnv:
         return self._action_spec.to_physical(np.where(finite[:, None], given, 0.0).astype(np.float32))
 
     def _run(self, command: Command, active: np.ndarray) -> None:
-        if self._closed:
-            raise TaskError(f"{self.task.id} was closed and cannot {command} any more; make it again")
         self._rows.mask[:] = active
         faults = self._workers.run(command)
         if faults:

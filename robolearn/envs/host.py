@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
-import signal
+import os
+import socket
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,10 @@ from robolearn.envs.single import SingleEnv
 from robolearn.errors import RobolearnError
 
 Command = Literal["reset", "step", "get_states", "set_states"]
+MAX_PACKET = 1 << 16
+MAX_TRACEBACK = 4000
+"""Characters, so that a description of a fault fits into a packet."""
+
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 
 
@@ -87,8 +91,12 @@ class Host:
         self._rows = rows
 
     def run(self, command: Command) -> list[dict[str, Any]]:
-        """Carry out a command for the masked rows; what went wrong comes back as one entry per environment."""
-        rows, faults = self._rows, []
+        """Carry out a command for the masked rows.
+
+        What went wrong comes back as one entry per environment, the first in full and of the others the index.
+        """
+        rows = self._rows
+        faults: list[dict[str, Any]] = []
         assert rows is not None
         for index, env in enumerate(self._envs, self._first):
             if rows.mask[index]:
@@ -96,7 +104,8 @@ class Host:
                     self._run(env, index, command, rows)
                 except Exception as error:  # whatever third-party code raises, the other environments go on
                     env.done = True
-                    faults.append({"index": index, "command": command} | describe_error(error))
+                    details = {} if faults else describe_error(error)
+                    faults.append({"index": index, "command": command} | details)
         return faults
 
     def render(self, index: int) -> np.ndarray:
@@ -127,52 +136,52 @@ class Host:
 
 
 def serve(job: dict[str, Any]) -> None:
-    """Main function of a worker process: answer commands until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    connection = Connection(job["pipe"])
+    """Main function of a worker process: answer questions until the parent hangs up."""
+    line = socket.socket(fileno=job["socket"])
 
-    def reply(message: dict[str, Any]) -> None:
-        connection.send_bytes(json.dumps(message).encode())
+    def reply(number: int, message: dict[str, Any]) -> None:
+        packet = json.dumps([number, message]).encode()
+        assert len(packet) < MAX_PACKET, "an answer that does not fit into a packet"
+        line.send(packet)
 
     try:
         host = Host(TaskConfig.from_env_args(job["task"]), *job["rows"])
-        reply(host.describe())
+        reply(0, host.describe())
     except Exception as error:
-        reply(describe_error(error))
+        reply(0, describe_error(error))
         return
-    with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            command, *args = json.loads(connection.recv_bytes())
-            if command == "map":
-                num_envs, facts = args
-                layout = Rows.layout(num_envs, facts)
-                host.bind(Rows.over(layout, mmap.mmap(job["block"], Rows.size(layout))))
-                reply({})
-            elif command == "render":
-                _send_picture(connection, reply, host, args[0])
-            else:
-                reply({"faults": host.run(command)})
+    with contextlib.suppress(ConnectionError):
+        while packet := line.recv(MAX_PACKET):
+            number, command, *args = json.loads(packet)
+            reply(number, _obey(host, command, args, job))
     host.close()
+
+
+def _obey(host: Host, command: str, args: list[Any], job: dict[str, Any]) -> dict[str, Any]:
+    if command == "ping":
+        return {}
+    if command == "map":
+        layout = Rows.layout(*args)
+        host.bind(Rows.over(layout, mmap.mmap(job["block"], Rows.size(layout))))
+        return {}
+    if command == "render":
+        try:
+            picture = host.render(args[0])
+        except Exception as error:
+            return describe_error(error)
+        os.pwrite(job["picture"], picture.tobytes(), 0)
+        return {"shape": picture.shape}
+    return {"faults": host.run(command)}  # type: ignore[arg-type]
 
 
 def describe_error(error: Exception) -> dict[str, Any]:
     """An exception as plain values; the traceback only where it is not one of our own messages."""
     ours = isinstance(error, RobolearnError)
     return {
-        "error": str(error) if ours else f"{type(error).__name__}: {error}",
-        "traceback": "" if ours else "".join(traceback.format_exception(error)),
+        "error": (str(error) if ours else f"{type(error).__name__}: {error}")[:MAX_TRACEBACK],
+        "traceback": "" if ours else "".join(traceback.format_exception(error))[-MAX_TRACEBACK:],
     }
 
 
-def _send_picture(connection: Connection, reply: Callable[[dict[str, Any]], None], host: Host, index: int) -> None:
-    try:
-        picture = host.render(index)
-    except Exception as error:
-        reply(describe_error(error))
-        return
-    reply({"shape": picture.shape})
-    connection.send_bytes(picture.tobytes())
-
-
 def _aligned(shape: Sequence[int], dtype: str) -> int:
-    return -(-int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize // 64) * 64 + 64
+    return -(-int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize // 64) * 64

@@ -1,10 +1,10 @@
 """Where single environments run: in this process, in threads, or in worker processes over one shared block of memory.
 
 A step costs one short message per worker and no copies: observations, rewards, flags and actions of all N
-environments lie in one `Rows`, whose memory the workers map as well. Workers end when the pipe to their parent closes,
-so none outlives it, however it dies. They are started as fresh interpreters, not forked: forking a process that holds
-threads or a GL or CUDA context is undefined, and re-importing the caller's main module, as `multiprocessing` does,
-breaks plain scripts.
+environments lie in one `Rows`, whose memory the workers map as well. Workers end when the socket to their parent
+closes, so none outlives it, however it dies. They are started as fresh interpreters, not forked: forking a process that
+holds threads or a GL or CUDA context is undefined, and re-importing the caller's main module, as `multiprocessing`
+does, breaks plain scripts.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ import json
 import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import weakref
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import Pipe
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 import numpy as np
 
 from robolearn.envs.config import TaskConfig
-from robolearn.envs.host import Command, Host, Rows
+from robolearn.envs.host import MAX_PACKET, Command, Host, Rows
 from robolearn.errors import TaskError
 
 _START = """
@@ -44,6 +43,11 @@ class Workers(Protocol):
 
     facts: dict[str, Any]
     rows: Rows
+
+    def settle(self) -> None:
+        """Wait until nobody works on the rows: to be called before they are written, for Ctrl-C may have come between
+        a command and its answer."""
+        ...
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         """Carry out a command for the environments in `rows.mask`; returns the faults."""
@@ -67,10 +71,18 @@ class LocalWorkers:
         self.rows = Rows.over(layout, bytearray(Rows.size(layout)))
         for host in self._hosts:
             host.bind(self.rows)
+        self._running: list[Future[list[dict[str, Any]]]] = []
+
+    def settle(self) -> None:
+        wait(self._running)
 
     def run(self, command: Command) -> list[dict[str, Any]]:
-        each = map if self._pool is None else self._pool.map
-        return [fault for faults in each(lambda host: host.run(command), self._hosts) for fault in faults]
+        if self._pool is None:
+            return self._hosts[0].run(command)
+        self._running = []
+        for host in self._hosts:
+            self._running.append(self._pool.submit(host.run, command))
+        return [fault for future in self._running for fault in future.result()]
 
     def render(self, index: int) -> np.ndarray:
         return self._owner[index].render(index)
@@ -93,7 +105,7 @@ class ProcessWorkers:
         try:
             for first, last in self._bounds:
                 self._workers.append(_Worker(task, first, last, self._block))
-            replies = [worker.receive() for worker in self._workers]
+            replies = [worker.answer() for worker in self._workers]
             for worker, reply in zip(self._workers, replies):
                 if "error" in reply:
                     raise fault_error(task, reply | {"index": worker.first, "command": "be made"})
@@ -105,42 +117,46 @@ class ProcessWorkers:
         os.ftruncate(self._block, Rows.size(layout))
         self.rows = Rows.over(layout, mmap.mmap(self._block, Rows.size(layout)))
         for worker in self._workers:
-            worker.send(["map", num_envs, self.facts])
+            worker.ask(["map", num_envs, self.facts])
         for worker in self._workers:
-            worker.receive()
+            worker.answer()
+
+    def settle(self) -> None:
+        for worker in self._workers:
+            worker.settle()
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         busy = [w for w in self._workers if self.rows.mask[w.first : w.last].any()]
         for worker in busy:
-            worker.send([command])
-        return [fault for worker in busy for fault in worker.receive()["faults"]]
+            worker.ask([command])
+        return [fault for worker in busy for fault in worker.answer()["faults"]]
 
     def render(self, index: int) -> np.ndarray:
         worker = next(w for w in self._workers if w.first <= index < w.last)
-        worker.send(["render", index])
-        reply = worker.receive()
+        worker.ask(["render", index])
+        reply = worker.answer()
         if "error" in reply:
             raise fault_error(self._task, reply | {"index": index, "command": "render"})
-        return np.frombuffer(worker.connection.recv_bytes(), np.uint8).reshape(reply["shape"]).copy()
+        return worker.picture(reply["shape"])
 
     def close(self) -> None:
         self._finalizer()
 
 
 class _Worker:
-    """The parent's side of one worker process."""
+    """The parent's side of one worker process.
+
+    Every message is one packet and carries a number that its answer repeats, so that an answer lost to Ctrl-C is never
+    taken for that of the next command.
+    """
 
     def __init__(self, task: TaskConfig, first: int, last: int, block: int) -> None:
         self.first, self.last, self._task = first, last, task
-        self.connection, theirs = Pipe()
-        self._unread = 0
-        job = {
-            "path": sys.path,
-            "task": task.env_args(),
-            "rows": [first, last],
-            "pipe": theirs.fileno(),
-            "block": block,
-        }
+        self._number, self._settled = 0, True
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._picture = _shared_file()
+        fds = {"socket": theirs.fileno(), "block": block, "picture": self._picture}
+        job = {"path": sys.path, "task": task.env_args(), "rows": [first, last], **fds}
         try:
             text = json.dumps(job)
         except (TypeError, ValueError) as error:
@@ -150,34 +166,51 @@ class _Worker:
             ) from None
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START, text],
-            pass_fds=(theirs.fileno(), block),
+            pass_fds=tuple(fds.values()),
             stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C in a terminal goes to the parent's group: it is the parent's to handle
             env=os.environ | {"OMP_NUM_THREADS": "1"},  # the workers are the parallelism
         )
         theirs.close()
-        self._unread = 1
 
-    def send(self, message: list[Any]) -> None:
-        """Send a command, after reading what an interrupt (Ctrl-C) has left unread."""
-        while self._unread:
-            self.receive()
+    def ask(self, message: list[Any]) -> None:
+        self._settled = False
+        self._number += 1
         try:
-            self.connection.send_bytes(json.dumps(message).encode())
+            self._socket.send(json.dumps([self._number, *message]).encode())
         except OSError:
             raise self._died() from None
-        self._unread += 1
 
-    def receive(self) -> dict[str, Any]:
-        try:
-            reply = json.loads(self.connection.recv_bytes())
-        except (EOFError, OSError):
-            raise self._died() from None
-        self._unread -= 1
-        return reply
+    def answer(self) -> dict[str, Any]:
+        """The answer to the last question; those to earlier ones, given up at an interrupt, are passed over."""
+        while True:
+            try:
+                packet = self._socket.recv(MAX_PACKET)
+            except OSError:
+                packet = b""
+            if not packet:
+                raise self._died()
+            number, reply = json.loads(packet)
+            if number == self._number:
+                self._settled = True
+                return reply
+
+    def settle(self) -> None:
+        if not self._settled:
+            self.ask(["ping"])
+            self.answer()
+
+    def picture(self, shape: Sequence[int]) -> np.ndarray:
+        """The (H, W, 3) picture that the worker last wrote."""
+        data = os.pread(self._picture, int(np.prod(shape)), 0)
+        return np.frombuffer(data, np.uint8).reshape(shape).copy()
+
+    def hang_up(self) -> None:
+        self._socket.close()
 
     def end(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.close()
+        """Wait for the process to end after `hang_up`, or end it."""
+        os.close(self._picture)
         try:
             self.process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
@@ -185,6 +218,7 @@ class _Worker:
             self.process.wait()
 
     def _died(self) -> TaskError:
+        self._settled = True  # the dead write nothing
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=2.0)
         code = self.process.returncode
@@ -197,11 +231,15 @@ class _Worker:
 
 
 def make_workers(task: TaskConfig, num_envs: int) -> Workers:
-    """As `task` says; a single environment needs no worker unless one is asked for."""
-    count = min(num_envs, task.workers or len(os.sched_getaffinity(0)))
+    """As `task` says; a single environment needs no worker unless one is asked for.
+
+    Outside of Linux, which lacks what worker processes stand on, threads take their place.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if task.worker_kind == "sync" or (num_envs == 1 and task.workers is None):
         return LocalWorkers(task, num_envs, 1)
-    return (LocalWorkers if task.worker_kind == "thread" else ProcessWorkers)(task, num_envs, count)
+    kind = LocalWorkers if task.worker_kind == "thread" or sys.platform != "linux" else ProcessWorkers
+    return kind(task, num_envs, min(num_envs, task.workers or cores))
 
 
 def fault_error(task: TaskConfig, fault: Mapping[str, Any]) -> TaskError:
@@ -221,16 +259,12 @@ def _split(num_envs: int, count: int) -> list[tuple[int, int]]:
 
 def _shared_file() -> int:
     """A file descriptor without a name: nothing to clean up, and no limit of /dev/shm to run into."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("robolearn-envs")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    return os.memfd_create("robolearn-envs")
 
 
 def _end(workers: list[_Worker], block: int) -> None:
     for worker in workers:
-        with contextlib.suppress(OSError):
-            worker.connection.close()
+        worker.hang_up()
     for worker in workers:
         worker.end()
     os.close(block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -88,6 +89,16 @@ def test_an_exception_names_environment_and_cause_and_the_others_go_on(kind: str
         assert env.step(torch.zeros(3, 1)).obs["state"][:, 1].tolist() == [4.0, 1.0, 4.0]
 
 
+def test_many_faults_at_once_are_reported_by_the_first() -> None:
+    kwargs = {"fault": "raise", "at": 1, "seed": 5}
+    with env_of(toy.FAULTY, 40, kwargs=kwargs, workers=1) as env:
+        env.reset([5] * 40)
+        with pytest.raises(TaskError, match=r"environment 0 .*RuntimeError"):
+            env.step(torch.zeros(40, 1))
+        env.reset([6] * 40)
+        assert env.step(torch.zeros(40, 1)).obs["state"][:, 1].tolist() == [1.0] * 40
+
+
 def test_a_worker_that_dies_is_named_with_its_environments_and_exit_code() -> None:
     with env_of(toy.FAULTY, 4, kwargs={"fault": "exit", "at": 1, "seed": 3}, workers=2) as env:
         env.reset([0, 1, 2, 3])
@@ -155,15 +166,39 @@ def test_a_script_without_a_main_guard_works(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_an_interrupt_between_question_and_answer_leaves_the_next_command_in_step() -> None:
-    with env_of(toy.COUNTER, 2, workers=2) as env:
-        env.reset([0, 1])
-        workers = env._workers
-        assert isinstance(workers, ProcessWorkers)
-        workers.rows.mask[:] = True
-        for worker in workers._workers:  # a step whose answers are never read, as after Ctrl-C
-            worker.send(["step"])
-        assert env.step(torch.zeros(2, 1)).obs["state"][:, 1].tolist() == [2.0, 2.0]
+def test_ctrl_c_reaches_the_parent_alone_and_leaves_the_environments_usable(tmp_path: Path) -> None:
+    script = textwrap.dedent(f"""
+        import torch
+        from robolearn.envs.make import make
+        from robolearn.envs.config import TaskConfig
+        env = make(TaskConfig(id={toy.COUNTER!r}, workers=2), 4)
+        interrupts = 0
+        print("ready", flush=True)
+        while interrupts < 20:
+            try:
+                env.reset([0, 1, 2, 3])
+                for _ in range(9):
+                    env.step(torch.zeros(4, 1))
+            except KeyboardInterrupt:
+                interrupts += 1
+                print("interrupted", flush=True)
+        env.reset([4, 5, 6, 7])
+        print(env.step(torch.ones(4, 1)).obs["state"].tolist())
+        env.close()
+    """)
+    with (tmp_path / "errors").open("w") as errors:
+        command = [sys.executable, "-c", script]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0)
+    assert process.stdout is not None
+    with process.stdout as out:
+        assert out.readline() == "ready\n"
+        for _ in range(20):
+            time.sleep(random.uniform(0.02, 0.05))  # back in its loop
+            os.killpg(process.pid, signal.SIGINT)
+            assert out.readline() == "interrupted\n"
+        assert out.read() == f"{[[seed, 1.0, 1.0] for seed in (4.0, 5.0, 6.0, 7.0)]}\n"
+    assert process.wait(timeout=30) == 0
+    assert (tmp_path / "errors").read_text() == ""
 
 
 @pytest.mark.parametrize("workers", [None, 2])
