@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from robolearn import rendering
 from robolearn.envs.base import VectorEnv
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.gymnasium_env import GymVectorEnv
@@ -269,3 +270,13 @@ def test_pictures() -> None:
         env.reset([0])
         with pytest.raises(TaskError, match="no pictures"):
             env.render()
+
+
+def test_mujocos_pictures_show_something() -> None:
+    if rendering.find_backend() is None:
+        pytest.skip("no OpenGL here")
+    with env_of("gym:HalfCheetah-v5", 1, kwargs={"width": 96, "height": 64}) as env:
+        env.reset([0])
+        picture = env.render()
+        assert picture.shape == (64, 96, 3)
+        assert picture.std() > 5
