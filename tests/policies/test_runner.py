@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from robolearn.errors import PolicyError
-from robolearn.policies.config import DeterministicHeadConfig, GaussianHeadConfig, MixtureHeadConfig
-from robolearn.policies.runner import PolicyRunner
-from tests.policies.toy import make_obs, make_policy
+from robolearn.policies.build import build_policy
+from robolearn.policies.config import (
+    ACTHeadConfig,
+    AutoregressiveHeadConfig,
+    DenoisingTransformerConfig,
+    DeterministicHeadConfig,
+    DiffusionHeadConfig,
+    FlowHeadConfig,
+    GaussianHeadConfig,
+    MixtureHeadConfig,
+    PolicyConfig,
+    TransformerConfig,
+    UNetConfig,
+)
+from robolearn.policies.policy import Policy
+from robolearn.policies.runner import INFERENCE_ROWS, PolicyRunner
+from tests.policies.toy import ACTION, OBSERVATION, make_obs, make_policy, statistics
 
 STEPS = 9
 
@@ -49,6 +65,13 @@ CASES = {
     "gaussian sampled": (GaussianHeadConfig(), False, {}),
     "l2 ensembled": (DeterministicHeadConfig(), True, {"temporal_ensemble": 0.1}),
 }
+UNET = UNetConfig(channels=(32, 64), time_size=32)
+LARGE_HEADS = {
+    "autoregressive": AutoregressiveHeadConfig(num_bins=8, width=32, num_layers=2),
+    "diffusion": DiffusionHeadConfig(network=UNET, train_steps=20, inference_steps=4, solver="ddpm"),
+    "flow": FlowHeadConfig(network=DenoisingTransformerConfig(width=32, num_layers=2), inference_steps=3),
+    "act": ACTHeadConfig(width=32, num_heads=4, encoder_layers=2, decoder_layers=2, latent_size=8),
+}
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "lstm"])
@@ -57,14 +80,31 @@ def test_an_episode_is_bit_identical_in_any_company(case: str, backbone: str) ->
     """Episodes of differing lengths over N environments, so that their chunk queues run out of phase."""
     head, deterministic, options = CASES[case]
     policy = make_policy(head, backbone, obs_steps=2, pred_steps=4, exec_steps=3)
-    lengths = [STEPS, 4, 7, 1, 5, STEPS, 8, 2, 6, 3]
-    reference = drive(PolicyRunner(policy, 1, deterministic=deterministic, **options), [list(enumerate(lengths))])
+    check_company(policy, [STEPS, 4, 7, 1, 5, STEPS, 8, 2, 6, 3], deterministic=deterministic, **options)
+
+
+@pytest.mark.parametrize("head", list(LARGE_HEADS))
+def test_so_is_one_of_the_larger_heads(head: str) -> None:
+    torch.manual_seed(0)
+    config = PolicyConfig(
+        head=LARGE_HEADS[head],
+        backbone=TransformerConfig(width=32, num_layers=2, num_heads=4),
+        obs_steps=2,
+        pred_steps=8,
+        exec_steps=3,
+    )
+    policy = build_policy(config, OBSERVATION, ACTION, statistics())
+    check_company(policy, [STEPS, 4, 7, 1, 5], deterministic=False)
+
+
+def check_company(policy: Policy, lengths: list[int], **options: Any) -> None:
+    reference = drive(PolicyRunner(policy, 1, **options), [list(enumerate(lengths))])
     assert len(reference) == sum(lengths)
     for N in (2, 3, 7):
         schedule: list[list[tuple[int, int]]] = [[] for _ in range(N)]
         for episode, length in enumerate(lengths):
             schedule[(episode * 3 + N) % N].append((episode, length))
-        found = drive(PolicyRunner(policy, N, deterministic=deterministic, **options), schedule)
+        found = drive(PolicyRunner(policy, N, **options), schedule)
         assert found.keys() == reference.keys()
         assert all(torch.equal(found[key], reference[key]) for key in reference)
 
@@ -73,8 +113,6 @@ def test_an_episode_is_bit_identical_in_any_company(case: str, backbone: str) ->
 @pytest.mark.parametrize("sizes", [(39, 1024, 45), (7, 64, 3), (86, 256, 2), (5, 400, 650)])
 def test_rows_keep_their_bits_wherever_they_stand(sizes: tuple[int, int, int], threads: int) -> None:
     """The property of matrix products that the runner's fixed number of rows relies on."""
-    from robolearn.policies.runner import INFERENCE_ROWS
-
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
