@@ -159,7 +159,7 @@ def _coerce(kind: Any, value: Any, where: str, default: Any = None) -> Any:
     kind = _strip_optional(kind)
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
-        return yaml.safe_load(value) if isinstance(value, str) else value
+        return value
     if origin is Literal:
         for choice in args:
             if value == choice or str(value) == str(choice):
@@ -229,7 +229,7 @@ def _override(cls: Any, data: dict[str, Any], path: Sequence[str], value: Any, w
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"{'.'.join((place, *rest))}: {part} holds a plain value and takes no {following!r}")
-        target[path[-1]] = value
+        target[path[-1]] = _parsed(value) if rest else value  # below a free mapping no type says what the text means
         return
     default = _default(by_name[name]) if base is None else getattr(base, name)
     section = data.get(name, {})
@@ -245,6 +245,14 @@ def _override(cls: Any, data: dict[str, Any], path: Sequence[str], value: Any, w
         return
     _override(member, section, rest, value, place, default if type(default) is member else None)
     data[name] = section
+
+
+def _parsed(value: Any) -> Any:
+    """Text from the command line as YAML reads it, or as it stands where it is no YAML."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
 
 
 def _select(members: list[Any], value: Any, where: str, default: Any) -> Any:

@@ -74,7 +74,7 @@ def run_pipeline(config: PipelineConfig) -> Outcome:
         (
             f"correct it in {config.rounds} DAgger rounds",
             folder / "dagger" / "policy",
-            lambda: dagger(config.correct, folder / "dagger"),
+            lambda: dagger(config.correct, folder / "dagger", resume_hint=hint),
         ),
         (
             "fine-tune it with PPO from success alone",

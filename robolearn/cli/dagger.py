@@ -14,7 +14,7 @@ def run(config: DaggerConfig) -> int:
     from robolearn.imitation.dagger import dagger
 
     output = Path(config.output)
-    policy = dagger(config, output)
+    policy = dagger(config, output, resume_hint=f"robolearn dagger --config {output / 'config.yaml'}")
     for path in sorted(output.glob("rounds/*/report.json")):
         report = json.loads(path.read_text())
         print(

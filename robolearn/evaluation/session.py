@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robolearn.config import write_yaml
 from robolearn.envs.base import VectorEnv
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.experts import make_expert
@@ -13,7 +15,7 @@ from robolearn.errors import ConfigError
 from robolearn.evaluation.compare import compare_in_turn
 from robolearn.evaluation.config import EvalConfig
 from robolearn.evaluation.report import Stage, write_report
-from robolearn.evaluation.results import EvaluationResult
+from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.rollout import Actor, evaluate
 from robolearn.evaluation.video import Film, film, film_task
 from robolearn.policies.checkpoint import CONFIG_FILE, load_policy, policy_env_args
@@ -25,6 +27,8 @@ def run_evaluation(config: EvalConfig) -> list[str]:
     """Evaluate, write `<name>.json` for each policy and `report.html`, and return lines for the terminal."""
     folder, folders = Path(config.output), [policy_folder(path) for path in config.policies]
     policies = [load_policy(path) for path in folders]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_yaml(config, folder / "config.yaml")
     task = config.task or _task(folders[0])
     names = _names(folders)
     results: list[EvaluationResult] = []
@@ -32,10 +36,8 @@ def run_evaluation(config: EvalConfig) -> list[str]:
     with make(task, min(config.num_envs, config.episodes)) as env:
         for name, policy in zip(names, policies):
             results.append(_evaluate(policy, env, config, name))
-            results[-1].save(folder / f"{name}.json")
         if config.expert:
             reference = _evaluate(make_expert(config.expert, env), env, config, "demonstrator")
-            reference.save(folder / "demonstrator.json")
     if not results:
         return [str(reference)]
     films = [_film(config, task, policy, folder / f"{name}.mp4") for name, policy in zip(names, policies)]
@@ -66,16 +68,36 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _evaluate(actor: Policy | Actor, env: VectorEnv, config: EvalConfig, name: str) -> EvaluationResult:
+    """Evaluate and save; interrupted, what is finished is saved."""
+    path, finished = Path(config.output) / f"{name}.json", []
     with Progress(f"evaluate {name}", config.episodes, unit="episode") as progress:
-        return evaluate(
-            actor,
-            env,
-            config.seeds,
-            name=name,
-            deterministic=not config.sample,
-            record="trajectory",
-            on_episode=lambda _: progress.update(progress.done + 1),
-        )
+
+        def on_episode(record: EpisodeRecord) -> None:
+            finished.append(record)
+            progress.update(len(finished))
+
+        try:
+            result = evaluate(
+                actor,
+                env,
+                config.seeds,
+                name=name,
+                deterministic=not config.sample,
+                record="trajectory",
+                on_episode=on_episode,
+            )
+        except KeyboardInterrupt:
+            part = EvaluationResult(
+                name=name,
+                env_args=env.env_args,
+                control_hz=env.control_hz,
+                deterministic=not config.sample,
+                episodes=tuple(sorted(finished, key=lambda record: record.seed)),
+            )
+            print(f"\n{part} so far, in {part.save(path)}; to go on, run the same again", file=sys.stderr)
+            raise
+    result.save(path)
+    return result
 
 
 def _film(config: EvalConfig, task: TaskConfig, policy: Policy, path: Path) -> Film | None:

@@ -78,11 +78,18 @@ class BetaDriver:
         )
 
 
-def dagger(config: DaggerConfig, run_dir: Path, on_round: Callable[[int, Path], None] | None = None) -> Path:
+def dagger(
+    config: DaggerConfig,
+    run_dir: Path,
+    *,
+    on_round: Callable[[int, Path], None] | None = None,
+    resume_hint: str = "run DAgger again",
+) -> Path:
     """Run all rounds that are not yet complete and return the folder of the final policy.
 
     Args:
         on_round: called with (round, policy folder) after each round, for evaluation.
+        resume_hint: what to tell someone who interrupts the run.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(config, run_dir / "config.yaml")
@@ -96,7 +103,8 @@ def dagger(config: DaggerConfig, run_dir: Path, on_round: Callable[[int, Path], 
         if not report.exists():
             statistics = collect_round(config, task, policy, number, episodes)
             training = config.training(tuple(files), str(policy), load_policy(policy).config)
-            train_bc(training, folder / "train", resume=True, label=f"train round {number}")
+            label = f"train round {number}"
+            train_bc(training, folder / "train", resume=True, label=label, resume_hint=resume_hint)
             _write_report(report, {"round": number, "beta": config.beta(number), **statistics})
         policy = folder / "train" / "policy"
         if on_round is not None:

@@ -30,8 +30,8 @@ class RecordConfig:
     """Seed of the first episode; later ones count up."""
     num_envs: int = 2
     """Environments that run side by side; the file does not depend on it."""
-    append: bool = False
-    """Add to an existing file."""
+    resume: bool = False
+    """Go on with an existing file until it holds that many demonstrations, after the last seed in it."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs"):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from robolearn.config import write_yaml
+from robolearn.datasets.files import parts_of
+from robolearn.datasets.reader import Dataset
+from robolearn.datasets.repair import repair
 from robolearn.datasets.writer import DatasetWriter
 from robolearn.envs.base import Observation, VectorEnv
 from robolearn.envs.config import TaskConfig
@@ -39,34 +45,56 @@ def record(config: RecordConfig) -> Path:
     """Record as `config` says and return the file.
 
     Episodes are kept in order of their seeds, so the file does not depend on `num_envs`. Every kept episode is
-    committed at once; an interruption loses only those in progress.
+    committed at once; an interruption loses only those in progress, and `resume` goes on as if there had been none.
 
     Raises TaskError where the expert solves too few episodes.
     """
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
-    with make(config.task, config.num_envs) as env, open_writer(path, env, config.append) as writer:
+    kept, first = _recorded(path) if config.resume else (0, None)
+    seeds = range(config.seed if first is None else first, config.seed + config.attempts)
+    attempts = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_yaml(replace(config, output=str(path), resume=False), path.with_suffix(".yaml"))
+    with make(config.task, config.num_envs) as env:
         driver = ExpertDriver(NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed))
-        seeds = range(config.seed, config.seed + config.attempts)
-        kept = attempts = 0
-        with Progress("record", config.episodes, unit="demo") as progress:
-            for episode in collect(env, driver, seeds, info=_describe(config.expert)):
-                attempts += 1
-                if episode.info.success or config.keep_failures:
-                    writer.write_episode(episode)
-                    kept += 1
-                progress.update(kept, note=f"{attempts - kept} failed")
-                if kept == config.episodes:
-                    return path
-    raise TaskError(
-        f"the expert {config.expert!r} solved {kept} of {attempts} attempts at {config.task.id}, fewer than the "
-        f"{config.episodes} demonstrations asked for; {path} holds those. Raise --max_attempts, lower --action_noise "
-        "or pass --keep_failures"
-    )
+        try:
+            with (
+                open_writer(path, env, append=first is not None) as writer,
+                Progress("record", config.episodes, unit="demo", start=kept) as progress,
+            ):
+                episodes = collect(env, driver, seeds, info=_describe(config.expert))
+                while kept < config.episodes and (episode := next(episodes, None)) is not None:
+                    attempts += 1
+                    if episode.info.success or config.keep_failures:
+                        writer.write_episode(episode)
+                        kept += 1
+                    progress.update(kept, note=f"{attempts - kept + progress.start} failed")
+        except KeyboardInterrupt:
+            print(
+                f"\nkept {kept} of {config.episodes} demonstrations in {path}; to go on, add --resume", file=sys.stderr
+            )
+            raise
+    if kept < config.episodes:
+        raise TaskError(
+            f"the expert {config.expert!r} solved {kept} of {attempts} attempts at {config.task.id}, fewer than the "
+            f"{config.episodes} demonstrations asked for; {path} holds those. Raise --max_attempts, lower "
+            "--action_noise or pass --keep_failures"
+        )
+    return path
+
+
+def _recorded(path: Path) -> tuple[int, int | None]:
+    """Demonstrations in the file of an interrupted recording, and the seed after its last one."""
+    if not path.exists():
+        return 0, None
+    if parts_of(path).exists():
+        repair(path)
+    with Dataset(path) as dataset:
+        return len(dataset), max((info.seed for info in dataset.info), default=-1) + 1
 
 
 def open_writer(path: Path, env: VectorEnv, append: bool = False) -> DatasetWriter:
     """A writer for episodes of `env`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     return DatasetWriter(
         path,
         task=TaskConfig.from_env_args(env.env_args).id,

@@ -1,0 +1,63 @@
+"""The demo over several training seeds: how good each stage is, on the same fresh evaluation seeds.
+
+python benchmarks/pipeline.py [--training-seeds 3] [--folder runs/pipeline]     resumable: complete stages are kept
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from benchmarks._report import write
+from robolearn.evaluation.results import EvaluationResult
+from robolearn.evaluation.statistics import wilson
+from robolearn.pipeline import STAGES, run_pipeline
+from robolearn.pipeline_config import PipelineConfig
+
+TITLES = {
+    "demonstrator": "demonstrator (Meta-World's scripted policy)",
+    "clone": "behaviour cloning, 20 demonstrations",
+    "dagger": "+ 2 DAgger rounds",
+    "finetune": "+ PPO from success alone",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--training-seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("runs/pipeline"))
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    outcomes = [
+        run_pipeline(PipelineConfig(output=str(arguments.folder / f"seed_{seed}"), seed=1000 * seed)).results
+        for seed in range(arguments.training_seeds)
+    ]
+    rows = [stage_row(name, [r for results in outcomes for r in results if r.name == name]) for name in TITLES]
+    write("pipeline", rows, seconds=time.monotonic() - began)
+
+
+def stage_row(name: str, results: list[EvaluationResult]) -> dict[str, object]:
+    """One row of the table, pooled over the training seeds."""
+    assert name in ("demonstrator", *STAGES)
+    successes, episodes = sum(r.successes for r in results), sum(len(r.episodes) for r in results)
+    interval = wilson(successes, episodes)
+    each = ", ".join(str(r.successes) for r in results)
+    times = sorted(t for r in results for t in r.times_to_success_s)
+    return {
+        "case": TITLES[name],
+        "unit": "success rate",
+        "ours": successes / episodes,
+        "better": "higher",
+        "goal": 0.95 if name == "finetune" else None,
+        "successes": successes,
+        "episodes": episodes,
+        "low": interval.low,
+        "high": interval.high,
+        "seeds": list(results[0].seeds),
+        "note": f"per training seed {each}; median time to success {times[len(times) // 2]:.2f} s",
+    }
+
+
+if __name__ == "__main__":
+    main()

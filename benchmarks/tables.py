@@ -1,0 +1,110 @@
+"""Write the tables of docs/results.md and of the README from benchmarks/results/*.json.
+
+python benchmarks/tables.py [--check]     with --check, only say whether the documents are up to date
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main(check: bool) -> int:
+    documents = {ROOT / "docs" / "results.md": results_page(), ROOT / "README.md": readme()}
+    stale = [path for path, text in documents.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if check:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is not what the results say; run python benchmarks/tables.py")
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(documents[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+def results_page() -> str:
+    """docs/results.md: one section per result file."""
+    parts = [
+        "# Results",
+        "",
+        "Made by `python benchmarks/tables.py` from `benchmarks/results/*.json`; do not edit by hand. Each section names",
+        "the command that measured it. Machines differ: ratios within one run travel better than absolute figures.",
+        "",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        parts += section(json.loads(path.read_text(encoding="utf-8")))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def section(result: dict[str, Any]) -> list[str]:
+    where = f"{result['cpu']}, {result['cores']} cores" + (f", {result['gpu']}" if result.get("gpu") else "")
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    commit = f"{str(result['commit'])[:10]}{' with changes' if result.get('dirty') else ''}"
+    return [
+        f"## {result['name']}",
+        "",
+        f"`{result['command']}` on {result['date'][:10]} at {commit}, {where}; {versions}.",
+        "",
+        *table(result["rows"]),
+        "",
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    if rows and all("successes" in row for row in rows):
+        return success_table(rows)
+    lines = ["| case | unit | ours | peer | floor | goal | met |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        peer = _against(row, "peer")
+        floor = _against(row, "floor")
+        met = {True: "yes", False: "no", None: ""}[row.get("met")]
+        note = f" ({row['note']})" if row.get("note") else ""
+        cells = [row["case"] + note, row["unit"], _number(row["ours"]), peer, floor, _number(row.get("goal")), met]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def success_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| case | solved | success | 95% interval | note |", "|---|---|---|---|---|"]
+    for row in rows:
+        rate = f"{100 * row['successes'] / row['episodes']:.1f}%"
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}%"
+        note = row.get("note") or ""
+        lines.append(f"| {row['case']} | {row['successes']}/{row['episodes']} | {rate} | {interval} | {note} |")
+    return lines
+
+
+def readme() -> str:
+    """The README with its results table renewed."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = RESULTS / "pipeline.json"
+    if not path.exists():
+        return text
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    shown = "\n".join(table(rows))
+    return re.sub(r"(<!-- results:.*? -->\n).*?(<!-- /results -->)", rf"\1\n{shown}\n\n\2", text, flags=re.DOTALL)
+
+
+def _against(row: dict[str, Any], kind: str) -> str:
+    """`1.2k (SB3), 2.5x` for a peer or a floor; empty where there is none."""
+    value, name = row.get(kind), row.get(f"{kind}_name")
+    if value is None:
+        return ""
+    ratio = f", {row['ours'] / value:.2f}x" if row.get("ours") and value else ""
+    return f"{_number(value)}{f' ({name})' if name else ''}{ratio}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
