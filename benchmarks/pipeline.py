@@ -9,10 +9,9 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks._report import write
+from benchmarks._report import SuccessRow, write
 from robolearn.evaluation.results import EvaluationResult
-from robolearn.evaluation.statistics import wilson
-from robolearn.pipeline import STAGES, run_pipeline
+from robolearn.pipeline import run_pipeline
 from robolearn.pipeline_config import PipelineConfig
 
 TITLES = {
@@ -37,26 +36,18 @@ def main() -> None:
     write("pipeline", rows, seconds=time.monotonic() - began)
 
 
-def stage_row(name: str, results: list[EvaluationResult]) -> dict[str, object]:
+def stage_row(name: str, results: list[EvaluationResult]) -> SuccessRow:
     """One row of the table, pooled over the training seeds."""
-    assert name in ("demonstrator", *STAGES)
-    successes, episodes = sum(r.successes for r in results), sum(len(r.episodes) for r in results)
-    interval = wilson(successes, episodes)
     each = ", ".join(str(r.successes) for r in results)
     times = sorted(t for r in results for t in r.times_to_success_s)
-    return {
-        "case": TITLES[name],
-        "unit": "success rate",
-        "ours": successes / episodes,
-        "better": "higher",
-        "goal": 0.95 if name == "finetune" else None,
-        "successes": successes,
-        "episodes": episodes,
-        "low": interval.low,
-        "high": interval.high,
-        "seeds": list(results[0].seeds),
-        "note": f"per training seed {each}; median time to success {times[len(times) // 2]:.2f} s",
-    }
+    return SuccessRow.of(
+        TITLES[name],
+        sum(r.successes for r in results),
+        sum(len(r.episodes) for r in results),
+        results[0].seeds,
+        goal=0.95 if name == "finetune" else None,
+        note=f"per training seed {each}; median time to success {times[len(times) // 2]:.2f} s",
+    )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def results_page() -> str:
     parts = [
         "# Results",
         "",
-        "Made by `python benchmarks/tables.py` from `benchmarks/results/*.json`; do not edit by hand. Each section names",
-        "the command that measured it. Machines differ: ratios within one run travel better than absolute figures.",
+        "Made by `python benchmarks/tables.py` from `benchmarks/results/*.json`; do not edit by hand. Each section",
+        "names the command that measured it. Ratios within one run travel better than absolute figures.",
         "",
     ]
     for path in sorted(RESULTS.glob("*.json")):

@@ -1,0 +1,166 @@
+"""One form for every benchmark's result: a JSON file beside the others, and a table on the terminal.
+
+benchmarks/results/<name>.json
+  {name, command, date, commit, dirty, versions, cpu, cores, gpu, seconds, rows: [...]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from robolearn.evaluation.statistics import wilson
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("robolearn", "numpy", "torch", "h5py", "isal", "mujoco", "mujoco-warp", "gymnasium", "stable-baselines3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured case; numbers are in `unit`. Where the goal is a ratio, `unit` says so."""
+
+    case: str
+    unit: str
+    ours: float
+    peer: float | None = None
+    peer_name: str = ""
+    floor: float | None = None
+    floor_name: str = ""
+    goal: float | None = None
+    better: Literal["higher", "lower"] = "higher"
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether ours reaches the goal; None where there is none."""
+        if self.goal is None:
+            return None
+        return bool(self.ours >= self.goal if self.better == "higher" else self.ours <= self.goal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuccessRow(Row):
+    """A success rate with its Wilson interval."""
+
+    successes: int
+    episodes: int
+    low: float
+    high: float
+    seeds: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        case: str,
+        successes: int,
+        episodes: int,
+        seeds: Sequence[int],
+        *,
+        goal: float | None = None,
+        peer: float | None = None,
+        peer_name: str = "",
+        note: str = "",
+    ) -> SuccessRow:
+        interval = wilson(successes, episodes)
+        return cls(
+            case=case,
+            unit="success rate",
+            ours=successes / episodes,
+            peer=peer,
+            peer_name=peer_name,
+            goal=goal,
+            note=note,
+            successes=successes,
+            episodes=episodes,
+            low=interval.low,
+            high=interval.high,
+            seeds=list(seeds),
+        )
+
+
+def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
+    """Write `benchmarks/results/<name>.json`, print the table, return the path."""
+    result = {
+        "name": name,
+        "command": shlex.join(["python", _relative(sys.argv[0]), *sys.argv[1:]]),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": _gpu(),
+        "seconds": round(seconds, 1),
+        "rows": [asdict(row) | {"met": row.met} for row in rows],
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    Console().print(_table(name, rows))
+    return path
+
+
+def _table(name: str, rows: Sequence[Row]) -> Table:
+    table = Table("case", "ours", "peer", "ours/peer", "floor", "ours/floor", "goal", "met", "unit", title=name)
+    for row in rows:
+        met = {None: "", True: "yes", False: "NO"}[row.met]
+        peer = f"{_number(row.peer)} {row.peer_name}".strip()
+        floor = f"{_number(row.floor)} {row.floor_name}".strip()
+        ratios = [_number(row.ours / other) if other else "" for other in (row.peer, row.floor)]
+        table.add_row(row.case, _number(row.ours), peer, ratios[0], floor, ratios[1], _number(row.goal), met, row.unit)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _relative(path: str) -> str:
+    resolved = Path(path).resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else resolved.name
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
