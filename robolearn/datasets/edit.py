@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from robolearn.datasets import safe
+from robolearn.datasets import probe, safe
 from robolearn.datasets.episode_file import EpisodeFile
 from robolearn.datasets.files import hdf5_file, publish
 from robolearn.datasets.index import OWN_GROUPS
@@ -96,7 +96,8 @@ def _matches(info: EpisodeInfo, wanted: Mapping[str, object]) -> bool:
 
 
 def _open(stack: ExitStack, path: str | Path) -> EpisodeFile:
-    file = EpisodeFile(Path(path), control_hz=None)
+    probe.check(Path(path))
+    file = EpisodeFile(Path(path))
     stack.callback(file.close)
     return file
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from robolearn.datasets import foreign, safe
+from robolearn.datasets import foreign, probe, safe
 from robolearn.datasets.files import parts_of
 from robolearn.datasets.frames import FrameTable
 from robolearn.datasets.schema import (
@@ -39,6 +39,8 @@ class EpisodeFile:
         self._lock = threading.RLock()
         self._tables: dict[tuple[str, str], FrameTable] = {}
         self._shards: OrderedDict[str, h5py.File] = OrderedDict()
+        if not probe.is_checksummed(path):
+            probe.check(path)
         self._file = safe.open_hdf5(path)
         try:
             with safe.reading(str(path)):
@@ -233,12 +235,7 @@ class EpisodeFile:
         found = safe.attrs(group)
         if not self.ours:
             return foreign.derive_info(group, found)
-        for name, (kind, _) in EPISODE_ATTRS.items():
-            if name not in found:
-                raise DatasetError(f"{safe.place(group)}: the attribute {name} is missing")
-            wanted = {"int64": int, "bool": bool, "str": str}[kind]
-            if type(found[name]) is not wanted:
-                raise DatasetError(f"{safe.place(group)}: the attribute {name} must be {kind}, found {found[name]!r}")
+        safe.check_attrs(found, EPISODE_ATTRS, safe.place(group))
         if found["source"] not in ("demo", "dagger", "rl"):
             raise DatasetError(f"{safe.place(group)}: source must be demo, dagger or rl, found {found['source']!r}")
         return EpisodeInfo(**{n: found[n] for n in EPISODE_ATTRS if n not in ("num_samples", "interrupted")})

@@ -15,7 +15,7 @@ import numpy as np
 
 from robolearn.datasets import safe
 from robolearn.datasets.files import WriteLock, hdf5_file, parts_of, publish, uninterrupted
-from robolearn.datasets.index import Index
+from robolearn.datasets.index import BASE, Index
 from robolearn.datasets.journal import Frame, Kind, read_journal
 from robolearn.datasets.schema import Header
 from robolearn.datasets.shard import EpisodeGroup, decompress, frame_keys, step_dtype, unpack_rows, write_header
@@ -76,6 +76,10 @@ def _repair(path: Path) -> RepairReport:
         else:
             masks = _masks(path)
     _drop_leftovers(parts)
+    if not path.exists() and not _anything_recorded(parts):
+        shutil.rmtree(parts)
+        report.notes.append("the recording was cut off before anything was recorded; nothing is left of it")
+        return report
     index = Index.resume(path, _find_header(path, parts))
     try:
         report.committed = tuple(index.steps)
@@ -110,6 +114,16 @@ def _drop_leftovers(parts: Path) -> None:
     for partial in parts.glob("*.partial"):
         if not partial.with_suffix(".journal").exists():
             partial.unlink()
+
+
+def _anything_recorded(parts: Path) -> bool:
+    """Whether the folder holds an episode, or the beginning of one."""
+    journals = parts.glob("*.journal")
+    return (
+        (parts / BASE).exists()
+        or any(parts.glob("demo_*.hdf5"))
+        or any(True for j in journals for _ in read_journal(j))
+    )
 
 
 def _find_header(path: Path, parts: Path) -> Header:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +191,17 @@ def check_schema(file: h5py.File) -> None:
 def read_header(file: h5py.File) -> Header:
     data = group(file, "data")
     found = attrs(data)
-    for name in DATA_ATTRS:
-        if name not in found:
-            raise DatasetError(f"{place(data)}: the attribute {name} is missing")
+    check_attrs(found, DATA_ATTRS, place(data))
     return Header.from_attrs(found)
+
+
+def check_attrs(found: Mapping[str, Any], wanted: Mapping[str, tuple[str, str]], where: str) -> None:
+    """Raise DatasetError unless every attribute of a schema's table is there, with its type."""
+    for name, (kind, _) in wanted.items():
+        if name not in found:
+            raise DatasetError(f"{where}: the attribute {name} is missing")
+        if type(found[name]) is not {"int64": int, "float64": float, "bool": bool, "str": str}[kind]:
+            raise DatasetError(f"{where}: the attribute {name} must be {kind}, found {str(found[name])[:100]!r}")
 
 
 def demo_names(data: h5py.Group) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from robolearn.datasets import safe
+from robolearn.datasets import probe, safe
 from robolearn.datasets.episode_file import EpisodeFile
 from robolearn.datasets.files import parts_of
 from robolearn.datasets.schema import SCHEMA
@@ -41,6 +41,7 @@ def validate(path: str | Path) -> list[Problem]:
     """
     path = Path(path)
     try:
+        probe.check(path)
         file = EpisodeFile(path)
     except DatasetError as error:
         return [Problem(str(path), str(error), _open_remedy(path))]
@@ -131,6 +132,10 @@ def _consistency_problems(file: EpisodeFile, demo: str) -> Iterator[Problem]:
         either = file.arrays(demo, ["terminated", "truncated"])
         if not np.array_equal(dones, either["terminated"] | either["truncated"]):
             yield Problem(f"{place}/dones", "differs from terminated or truncated", RERECORD)
+        for folder in ("obs", "final_obs"):
+            extra = set(safe.names(safe.group(group, folder))) - set(file.header.observation_spec)
+            if extra:
+                yield Problem(f"{place}/{folder}", f"holds keys that observation_spec lacks: {sorted(extra)}", RERECORD)
         views = safe.group(group, "next_obs")
         if set(safe.names(views)) != set(file.header.observation_spec):
             yield Problem(f"{place}/next_obs", "has other keys than obs", RERECORD)

@@ -148,5 +148,5 @@ def assert_same_array(first: np.ndarray | None, second: np.ndarray | None, name:
     if first is None or second is None:
         assert first is second, name
         return
-    assert first.dtype == second.dtype and first.shape == second.shape, name
+    assert (first.dtype, first.shape) == (second.dtype, second.shape), name
     assert first.tobytes() == second.tobytes(), name

@@ -10,8 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from robolearn.datasets.reader import Dataset
 from robolearn.errors import DatasetError
@@ -132,7 +131,8 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.hdf5"
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from pathlib import Path\nfrom tests.datasets.factory import writer\nfrom robolearn.errors import DatasetError\n"
+        "from pathlib import Path\nfrom tests.datasets.factory import writer\n"
+        "from robolearn.errors import DatasetError\n"
         "try: writer(Path(sys.argv[1]), append=True)\n"
         "except DatasetError as e: print(e)"
     )
@@ -196,12 +196,17 @@ def test_bad_steps_are_refused_and_the_episode_goes_on(tmp_path: Path) -> None:
 
 def test_an_exception_keeps_the_episode_in_progress(tmp_path: Path) -> None:
     source = episode(5, 6)
-    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "d.hdf5") as w:
-        record(w, episode(0))
-        live = w.begin_episode(seed=9)
-        for t in range(5):
-            add_step(live, source, t)
-        raise KeyboardInterrupt
+
+    def interrupted_session() -> None:
+        with writer(tmp_path / "d.hdf5") as w:
+            record(w, episode(0))
+            live = w.begin_episode(seed=9)
+            for t in range(5):
+                add_step(live, source, t)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_session()
     with h5py.File(tmp_path / "d.hdf5") as file:
         assert file["data/demo_1"].attrs["interrupted"]
         assert not file["data/demo_0"].attrs["interrupted"]
