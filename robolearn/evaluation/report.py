@@ -152,7 +152,8 @@ def _headline(results: Sequence[EvaluationResult]) -> str:
 
 
 def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path) -> dict[str, Any]:
-    logs = [(path.parent.name, plots.read_metrics(path)) for path in stage.metrics if path.exists()]
+    paths = [path for path in stage.metrics if path.exists()]
+    logs = [(name, plots.read_metrics(path)) for name, path in zip(_distinct_names(paths), paths)]
     tint = plots.colour(index)
     return {
         "name": stage.name,
@@ -165,6 +166,15 @@ def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path
         "video": _video(stage.film, folder),
         "video_note": stage.film.note if stage.film is not None else "",
     }
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The run folder of each log; where these agree (`rounds/01/train`, `rounds/02/train`), the folder above."""
+    for depth in (2, 3):
+        names = [path.parts[-depth] if len(path.parts) >= depth else path.name for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"run {number}" for number in range(1, len(paths) + 1)]
 
 
 def _video(film: Film | None, folder: Path) -> dict[str, Any] | None:
