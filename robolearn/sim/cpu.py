@@ -90,9 +90,7 @@ class CpuSimulation(Simulation):
             "mocap_pos": start.mocap_pos,
             "mocap_quat": start.mocap_quat,
         }
-        blocks = {
-            k: rows(v, self.num_envs, f"start.{k}").double().numpy() for k, v in given.items() if v is not None
-        }
+        blocks = {k: rows(v, self.num_envs, f"start.{k}").double().numpy() for k, v in given.items() if v is not None}
 
         def restart(worlds: _Worlds) -> None:
             for i, model, data in zip(worlds.indices, worlds.models, worlds.datas):

@@ -237,9 +237,18 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 def _import_warp() -> tuple[Any, Any]:
     try:
-        import mujoco_warp
         import warp
+
+        _silence(warp.config)  # before anything initialises it
+        import mujoco_warp
     except ImportError as error:
         raise TaskError(f"backend 'warp' needs {error.name}; install it with: pip install 'robolearn[gpu]'") from None
-    warp.config.quiet = True
     return warp, mujoco_warp
+
+
+def _silence(config: Any) -> None:
+    """No banner and no line for each kernel; the setting's name differs between Warp's versions."""
+    if hasattr(config, "log_level"):
+        config.log_level = 30  # warnings and errors
+    else:
+        config.quiet = True

@@ -1,6 +1,6 @@
 """MuJoCo Warp on its CPU device against C MuJoCo; and what is said where CUDA is missing.
 
-Compiling Warp's kernels takes a minute where its cache is cold, so only the complaints are in the fast suite.
+Compiling Warp's kernels takes a minute where its cache is cold, so the fast suite has the smallest task only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ def pair(name) -> tuple[TaskEnv, TaskEnv]:
 
 
 def poison(env):
-    """Nothing that a step computes may survive from before it."""
+    """Nothing that a step computes may survive from before it (the world body is never computed)."""
     env.simulation.sensordata.fill_(float("nan"))
-    for name in ("qacc", "qfrc_constraint", "xpos", "xmat", "site_xpos", "qfrc_actuator"):
-        env.simulation._torch(getattr(env.simulation._data, name)).fill_(float("nan"))
+    data = env.simulation._data
+    for name in ("qacc", "qfrc_constraint", "qfrc_actuator", "qfrc_bias", "actuator_force", "qacc_smooth", "site_xpos"):
+        env.simulation._torch(getattr(data, name)).fill_(float("nan"))
+    for name in ("xpos", "xmat", "xquat", "cvel"):
+        env.simulation._torch(getattr(data, name))[:, 1:].fill_(float("nan"))
 
 
 def contacts(env):
@@ -48,32 +51,40 @@ def contacts(env):
     return [sorted({tuple(sorted(map(int, c.geom))) for c in data.contact if c.dist < -1e-5}) for data in worlds]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", registry.own_names())
+@pytest.mark.parametrize(
+    "name", [n if n == "Fork" else pytest.param(n, marks=pytest.mark.slow) for n in registry.own_names()]
+)
 def test_one_step_agrees(name):
     """From states on the expert's way (in the air, in contact, holding): state, sensors and contacts after one step."""
     ours, theirs = pair(name)
     expert, obs = theirs.expert(), theirs.reset(range(N))
     ours.reset(range(N))
     expert.reset(range(N))
-    for k in range(45):
-        action = expert.act(obs)
-        if k % 6 == 0:
-            ours.set_states(theirs.get_states())
-            poison(ours)
-            ours.simulation.set_state(ours.simulation.get_state())
-            step, expected = ours.step(action), theirs.step(action)
-            for key, value in expected.obs.items():
-                # Forces in stiff contact differ most; they are given in tens of newtons.
-                scale = 1.0 + value.abs()
-                assert ((step.obs[key] - value).abs() / scale).max() < 2e-2, (name, k, key)
-            mine, reference = ours.simulation.qpos.double(), theirs.simulation.qpos
-            torch.testing.assert_close(mine, reference, rtol=1e-3, atol=5e-4)
-            assert torch.equal(step.success, expected.success)
-            assert contacts(ours) == contacts(theirs) or name in ("PegInsert", "PushT")
-        else:
-            expected = theirs.step(action)
-        obs = expected.obs
+    for k in range(48):
+        obs = theirs.step(expert.act(obs)).obs
+        if k % 4:
+            continue
+        states = theirs.get_states()
+        ours.set_states(states)
+        poison(ours)
+        for env in (ours, theirs):
+            env.simulation.step(1)
+        mine, reference = ours.simulation, theirs.simulation
+        # A cylinder against boxes: the two find different contact points on the same faces.
+        looser = 30 if name == "PegInsert" else 1
+        torch.testing.assert_close(mine.qpos.double(), reference.qpos, rtol=0, atol=1e-4 * looser)
+        torch.testing.assert_close(mine.qvel.double(), reference.qvel, rtol=0, atol=6e-2 * looser)
+        off = (mine.qpos.double() - reference.qpos).abs() > 2e-5
+        assert off.double().mean() < (0.4 if name == "PegInsert" else 0.15)
+        for sensor, where in mine.sensor_slices.items():
+            scale = 1.0 + reference.sensordata[:, where].abs()
+            error = (mine.sensordata[:, where].double() - reference.sensordata[:, where]).abs() / scale
+            limit = (
+                0.1 if sensor.startswith("touch") else 2e-2 if "torque" in sensor or sensor.startswith("d") else 1e-4
+            )
+            assert error.max() < limit * looser, (name, k, sensor, float(error.max()))
+        assert contacts(ours) == contacts(theirs), (name, k)
+        theirs.set_states(states)
 
 
 @pytest.mark.slow
