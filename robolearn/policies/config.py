@@ -120,7 +120,7 @@ class AutoregressiveHeadConfig:
     """Evenly spaced bins, or bins that hold equal shares of the demonstrated actions."""
     width: int = 128
     """Size of the transformer's activations."""
-    num_layers: int = 3
+    num_layers: int = 2
     """Transformer blocks."""
     num_heads: int = 4
     """Attention heads of each block."""
