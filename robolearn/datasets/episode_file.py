@@ -153,7 +153,9 @@ class EpisodeFile:
             safe.check(data, (steps, *spec.shape), np.dtype(spec.dtype).kind, np.iinfo(np.int64).max)
             if not 0 <= step < steps:
                 raise DatasetError(f"{safe.place(data)} has steps 0 to {steps - 1}, asked for {step}")
-            table = FrameTable.of(data, spec)
+            # A shard may be closed to make room for another one; only the file itself stays open with its table.
+            fd = self._file.id.get_vfd_handle() if data.file == self._file else None
+            table = FrameTable.of(data, spec, fd)
             if table is None:
                 return np.asarray(data[step]).astype(spec.dtype, copy=False)
         self._tables[demo, key] = table
@@ -192,6 +194,7 @@ class EpisodeFile:
             for shard in self._shards.values():
                 shard.close()
             self._shards.clear()
+            self._tables.clear()
             self._file.close()
 
     @contextlib.contextmanager

@@ -27,9 +27,11 @@ class FrameTable:
     """(T,) int64 bytes from the file's start."""
     sizes: np.ndarray
     """(T,) uint32 bytes."""
+    fd: int | None = None
+    """The open file, where its owner keeps it open as long as this table; else it is opened for every frame."""
 
     @classmethod
-    def of(cls, data: h5py.Dataset, spec: ArraySpec) -> FrameTable | None:
+    def of(cls, data: h5py.Dataset, spec: ArraySpec, fd: int | None = None) -> FrameTable | None:
         """The table of a checked dataset, or None where its frames are not one deflate chunk each."""
         plist = data.id.get_create_plist()
         deflated = plist.get_nfilters() == 1 and plist.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE
@@ -49,13 +51,16 @@ class FrameTable:
         path = Path(data.file.filename)
         if (offsets + sizes > os.path.getsize(path)).any() or (sizes == 0).any():
             raise DatasetError(f"{safe.place(data)} has frames that lie outside of the file; it was cut off")
-        return cls(path, safe.place(data), spec, offsets, sizes) if filtered else None
+        return cls(path, safe.place(data), spec, offsets, sizes, fd) if filtered else None
 
     def read(self, step: int) -> np.ndarray:
         """(...) one frame, read-only. Raises DatasetError where its bytes are damaged."""
         try:
-            with self.path.open("rb", buffering=0) as file:
-                packed = os.pread(file.fileno(), int(self.sizes[step]), int(self.offsets[step]))
+            if self.fd is not None:
+                packed = os.pread(self.fd, int(self.sizes[step]), int(self.offsets[step]))
+            else:
+                with self.path.open("rb", buffering=0) as file:
+                    packed = os.pread(file.fileno(), int(self.sizes[step]), int(self.offsets[step]))
         except OSError as error:
             raise DatasetError(f"{self.where}: step {step}: {error.strerror}") from None
         try:

@@ -123,7 +123,7 @@ def _walk(path: str) -> None:
         with contextlib.suppress(Exception):
             if isinstance(found, h5py.Dataset):
                 _ = found.shape, found.external
-                if found.dtype.hasobject and found.size < MAX_STRINGS:
+                if found.dtype.hasobject and (found.size or 0) < MAX_STRINGS:
                     _ = found[()]
                 if found.is_virtual:
                     found.virtual_sources()
