@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
 
 # The tests run two processes side by side; each must not take every core for itself.
-TEST_ENV := OMP_NUM_THREADS=1 MUJOCO_GL=$(MUJOCO_GL)
+TEST_ENV := OMP_NUM_THREADS=1
 JOBS     ?= 2
 
 .PHONY: setup demo check test test-slow format lock clean
