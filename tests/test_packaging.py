@@ -37,7 +37,8 @@ def test_the_wheel_holds_every_file_of_the_package(built: Path) -> None:
 
 def test_the_sdist_builds_from_itself(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
-    names = tarfile.open(sdist).getnames()
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
     assert any(name.endswith("/pyproject.toml") for name in names)
     assert any(name.endswith("/tests/test_config.py") for name in names)
 

@@ -214,5 +214,5 @@ def _export(
         },
         evaluation={name: f"{value:.4g}" for name, value in figures.items() if name != "score"},
     )
-    save_policy(policy, run_dir / "policy", card)
+    save_policy(policy, run_dir / "policy", card, env_args=config.task.env_args())
     return figures
