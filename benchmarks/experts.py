@@ -10,17 +10,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks._report import write
-from robolearn.evaluation.statistics import wilson
+from benchmarks._report import SuccessRow, write
 from robolearn.tasks import registry
 
 FIRST_SEED = 10_000
 GOALS = {"PushT": 0.90}
 GOAL = 0.98
+CONTROL_HZ = 20.0
 DOCS = Path(__file__).parent.parent / "docs" / "tasks.md"
 BEGIN, END = "<!-- experts: written by benchmarks/experts.py -->", "<!-- end -->"
 
@@ -33,35 +32,19 @@ def main() -> None:
     start = time.perf_counter()
     rows = [measure(name, args.episodes) for name in args.tasks.split(",")]
     write("experts", rows, seconds=time.perf_counter() - start)
-    if args.episodes >= 500 and {r["case"] for r in rows} == set(registry.own_names()):
+    if args.episodes >= 500 and {row.case for row in rows} == set(registry.own_names()):
         write_table(rows)
 
 
-def measure(name: str, episodes: int) -> dict[str, Any]:
+def measure(name: str, episodes: int) -> SuccessRow:
     """One row: the expert of task `name` over `episodes` consecutive seeds."""
-    solved, steps = rollout(name, range(FIRST_SEED, FIRST_SEED + episodes))
-    successes, goal = int(solved.sum()), GOALS.get(name, GOAL)
-    interval = wilson(successes, episodes)
-    length = steps[solved].double().mean().item() if successes else float("nan")
-    print(f"{name}: {successes}/{episodes}, {length:.0f} steps", flush=True)
-    return {
-        "case": name,
-        "unit": "success rate",
-        "ours": successes / episodes,
-        "peer": None,
-        "peer_name": None,
-        "floor": None,
-        "floor_name": None,
-        "goal": goal,
-        "better": "higher",
-        "met": successes / episodes >= goal,
-        "note": f"mean {length:.0f} control steps to success",
-        "successes": successes,
-        "episodes": episodes,
-        "low": interval.low,
-        "high": interval.high,
-        "seeds": [FIRST_SEED, FIRST_SEED + episodes],
-    }
+    seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+    solved, steps = rollout(name, seeds)
+    seconds = steps[solved].double().mean().item() / CONTROL_HZ
+    note = f"{seconds:.1f} s to success on average"
+    row = SuccessRow.of(name, int(solved.sum()), episodes, seeds, goal=GOALS.get(name, GOAL), note=note)
+    print(f"{name}: {row.successes}/{episodes}, {note}", flush=True)
+    return row
 
 
 def rollout(name: str, seeds: range, num_envs: int = 125) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,14 +70,13 @@ def rollout(name: str, seeds: range, num_envs: int = 125) -> tuple[torch.Tensor,
     return torch.cat(solved), torch.cat(steps)
 
 
-def write_table(rows: list[dict[str, Any]]) -> None:
+def write_table(rows: list[SuccessRow]) -> None:
     """Put the measured figures into docs/tasks.md, between its markers."""
     lines = ["| task | expert solves | 95% interval | mean time to success |", "|---|---|---|---|"]
     for row in rows:
-        seconds = float(row["note"].split()[1]) / 20.0
-        rate = f"{row['successes']}/{row['episodes']} ({100 * row['ours']:.1f}%)"
-        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}%"
-        lines.append(f"| `{row['case']}` | {rate} | {interval} | {seconds:.1f} s |")
+        rate = f"{row.successes}/{row.episodes} ({100 * row.ours:.1f}%)"
+        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}%"
+        lines.append(f"| `{row.case}` | {rate} | {interval} | {row.note.split()[0]} s |")
     text = DOCS.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     DOCS.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")

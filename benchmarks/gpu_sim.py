@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from benchmarks._report import write
+from benchmarks._report import Row, write
 from robolearn.envs.task_env import TaskEnv
 from robolearn.tasks import registry
 
@@ -39,7 +38,7 @@ def main() -> None:
     write("gpu_sim" if args.device.startswith("cuda") else "warp_cpu_sim", rows, seconds=time.perf_counter() - start)
 
 
-def measure(name: str, worlds: int, device: str, steps: int) -> dict[str, Any]:
+def measure(name: str, worlds: int, device: str, steps: int) -> Row:
     """One row: a task at a number of worlds."""
     env: TaskEnv = registry.task_factory(name)(worlds, backend="warp", device=device)
     expert, obs = env.expert(), env.reset(range(worlds))
@@ -64,19 +63,15 @@ def measure(name: str, worlds: int, device: str, steps: int) -> dict[str, Any]:
     ours = worlds / _seconds_per_call(whole, steps, device)
     env.close()
     print(f"{name}, {worlds} worlds: {ours:.0f} env-steps/s, {ours / floor:.2f} of the raw rate", flush=True)
-    return {
-        "case": f"{name}, {worlds} worlds, {device}",
-        "unit": "env-steps/s",
-        "ours": ours,
-        "peer": None,
-        "peer_name": None,
-        "floor": floor,
-        "floor_name": "mujoco_warp steps and forward of the same model",
-        "goal": GOAL * floor,
-        "better": "higher",
-        "met": ours >= GOAL * floor,
-        "note": f"{ours * env.task.substeps:.0f} physics steps/s",
-    }
+    return Row(
+        case=f"{name}, {worlds} worlds, {device}",
+        unit="env-steps/s",
+        ours=ours,
+        floor=floor,
+        floor_name="mujoco_warp steps and forward of the same model",
+        goal=GOAL * floor,
+        note=f"{ours * env.task.substeps:.0f} physics steps/s",
+    )
 
 
 def _seconds_per_call(function: Callable[[], None], calls: int, device: str) -> float:
