@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from robolearn.errors import ConfigError
@@ -18,6 +18,121 @@ class CriticConfig:
     """Non-linearity after each layer."""
     layer_norm: bool = False
     """Normalise each layer's output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QConfig:
+    """An ensemble of action-value networks behind a copy of the policy's encoders."""
+
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    """Units of each hidden layer."""
+    activation: Literal["relu", "tanh", "elu", "silu"] = "relu"
+    """Non-linearity after each layer."""
+    members: int = 2
+    """M, critics in the ensemble: 2 for SAC and TD3, 10 for REDQ and RLPD."""
+    subset: int = 2
+    """Critics, drawn anew for each update, whose least value is the target."""
+    layer_norm: bool = False
+    """Normalise each layer's output: keeps values in bounds at high update-to-data ratios (RLPD, DroQ)."""
+    dropout: float = 0.0
+    """Probability of dropping a unit while training (DroQ uses 0.01)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.subset <= self.members:
+            raise ConfigError(f"subset must lie in 1..members ({self.members}), received {self.subset}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyConfig:
+    """What SAC, TD3 and DQN share: replay, returns and how often to update."""
+
+    gamma: float = 0.99
+    """Discount of one control step."""
+    n_step: int = 1
+    """Steps of reward before the value takes over."""
+    batch_size: int = 256
+    """Transitions of a gradient step."""
+    capacity: int = 1_000_000
+    """Transitions in the replay buffer."""
+    replay_directory: str = ""
+    """Folder of memory-mapped files for the replay buffer; empty keeps it in memory."""
+    random_steps: int = 5_000
+    """Control steps of uniformly random actions before learning begins."""
+    collect_steps: int = 1
+    """Macro-steps of each environment between updates."""
+    utd: float = 1.0
+    """Gradient steps for each transition collected (the update-to-data ratio)."""
+    tau: float = 0.005
+    """Share of the way that the target network goes towards the critic at each step."""
+    learning_rate: float = 3e-4
+    """Adam's step size of the actor (and of the temperature)."""
+    critic_learning_rate: float | None = None
+    """Adam's step size of the critics; none takes the actor's."""
+    policy_delay: int = 1
+    """Critic updates for each update of the actor."""
+    max_grad_norm: float = 0.0
+    """Clip the gradient norms of the actor and of the critics, each by itself; 0 leaves them alone."""
+    bf16: bool = False
+    """Matrix products in bfloat16 where the processor is faster that way; weights and losses stay in float32."""
+    compile: bool = False
+    """Fuse each update into one graph: half a minute at first, then faster."""
+    critic: QConfig = field(default_factory=QConfig)
+    """The critics."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_step", "batch_size", "capacity", "collect_steps", "policy_delay"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        for name in ("utd", "tau", "learning_rate"):
+            if not getattr(self, name) > 0.0:
+                raise ConfigError(f"{name} must be positive, received {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig(OffPolicyConfig):
+    """Soft actor-critic (Haarnoja et al. 2018) with a learned temperature; REDQ, DroQ and RLPD are settings of it."""
+
+    name: Literal["sac"] = "sac"
+    temperature: float = 1.0
+    """Weight of the entropy, at the start where it is learned."""
+    learn_temperature: bool = True
+    """Adapt the temperature so that the entropy meets its target."""
+    target_entropy: float | None = None
+    """Entropy of the policy in nats; none takes minus the number of action dimensions."""
+    entropy_backup: bool = True
+    """Count the entropy of later steps in the target values."""
+    actor_value: Literal["min", "mean"] = "min"
+    """What the actor climbs: the least of the critics' values, or their mean (REDQ, RLPD)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TD3Config(OffPolicyConfig):
+    """Twin delayed deterministic policy gradient (Fujimoto et al. 2018) on SAC's parts."""
+
+    name: Literal["td3"] = "td3"
+    policy_delay: int = 2
+    """Critic updates for each update of the actor."""
+    exploration_std: float = 0.1
+    """Noise on the actions that collect data."""
+    target_std: float = 0.2
+    """Noise on the target's actions, which smooths values over neighbouring actions."""
+    target_clip: float = 0.5
+    """Bound of that noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQNConfig(OffPolicyConfig):
+    """Double deep Q-learning (van Hasselt et al. 2016) for discrete actions."""
+
+    name: Literal["dqn"] = "dqn"
+    epsilon: tuple[float, float] = (1.0, 0.05)
+    """Share of random actions at the start and in the end."""
+    epsilon_steps: int = 10_000
+    """Control steps over which it falls."""
+    double: bool = True
+    """The network chooses the action that the target network values."""
+    huber: bool = True
+    """Errors beyond one count linearly."""
 
 
 @dataclass(frozen=True, kw_only=True)

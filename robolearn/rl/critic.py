@@ -1,4 +1,4 @@
-"""Value networks on the observations that a policy sees, through encoders of the same build and statistics."""
+"""Value networks V and ensembles Q on what a policy sees, through encoders of the same build and statistics."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robolearn.envs.base import Observation
 from robolearn.policies.policy import Policy
-from robolearn.rl.config import CriticConfig
+from robolearn.rl.config import CriticConfig, QConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
@@ -33,6 +34,17 @@ def orthogonal_init(network: nn.Sequential, *, last_gain: float = 1.0, gain: flo
     for layer in linear:
         nn.init.orthogonal_(layer.weight, last_gain if layer is linear[-1] else gain)
         nn.init.zeros_(layer.bias)
+
+
+def orthogonal_start(policy: Policy) -> None:
+    """PPO's usual start of an actor: orthogonal hidden layers, and a mean near zero whatever is seen."""
+    for module in policy.backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.orthogonal_(module.weight, 2.0**0.5)
+            nn.init.zeros_(module.bias)
+    if isinstance(mean := getattr(policy.head, "mean", None), nn.Linear):
+        nn.init.orthogonal_(mean.weight, 0.01)
+        nn.init.zeros_(mean.bias)
 
 
 class ValueNetwork(nn.Module):
@@ -58,6 +70,60 @@ class ValueNetwork(nn.Module):
     def forward(self, obs: Observation) -> Tensor:
         """(B, To, ...) -> (B,)."""
         return self.network(self.encoder(obs).flatten(1))[:, 0]
+
+
+class EnsembleLinear(nn.Module):
+    """M linear layers at once, with an optional layer normalisation of their own behind each."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, *, layer_norm: bool = False) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+        self.gain = nn.Parameter(torch.ones(members, 1, outputs)) if layer_norm else None
+        self.shift = nn.Parameter(torch.zeros(members, 1, outputs)) if layer_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, B, inputs) -> (M, B, outputs)."""
+        y = torch.baddbmm(self.bias, x, self.weight)
+        if self.gain is None or self.shift is None:
+            return y
+        return F.layer_norm(y.float(), y.shape[-1:]) * self.gain + self.shift
+
+
+class QEnsemble(nn.Module):
+    """M critics of observation windows and action chunks, evaluated together."""
+
+    def __init__(self, encoder: nn.Module, input_size: int, config: QConfig) -> None:
+        """
+        Args:
+            encoder: dict of (B, To, ...) -> (B, To, E).
+            input_size: To * E plus the size of a flat action chunk.
+        """
+        super().__init__()
+        self.encoder, self.members = encoder, config.members
+        sizes = [input_size, *config.hidden_sizes]
+        self.hidden = nn.ModuleList(
+            EnsembleLinear(config.members, i, o, layer_norm=config.layer_norm) for i, o in itertools.pairwise(sizes)
+        )
+        self.last = EnsembleLinear(config.members, sizes[-1], 1)
+        self.dropout, self.activation = config.dropout, ACTIVATIONS[config.activation]()
+
+    @classmethod
+    def beside(cls, policy: Policy, config: QConfig) -> QEnsemble:
+        """Critics with their own copy of the policy's encoder."""
+        chunk = policy.config.pred_steps * policy.action_spec.size
+        return cls(copy.deepcopy(policy.encoder), encoded_size(policy) + chunk, config)
+
+    def forward(self, obs: Observation, actions: Tensor) -> Tensor:
+        """(B, To, ...) windows and (B, Tp, A) chunks -> (M, B)."""
+        x = torch.cat([self.encoder(obs).flatten(1), actions.flatten(1)], -1).expand(self.members, -1, -1)
+        for layer in self.hidden:
+            x = layer(x)
+            if self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            x = self.activation(x)
+        return self.last(x)[..., 0].float()
 
 
 @torch.no_grad()

@@ -115,7 +115,10 @@ class EpisodeDriver:
         return self.env.num_envs
 
     def advance(self, actions: Tensor) -> Transition:
-        """Execute chunks (N, Ta, A) of raw actions; they are clipped to [-1, 1] on their way to the environment."""
+        """Execute chunks (N, Ta, A) of raw actions; they are clipped to [-1, 1] on their way to the environment.
+
+        Discrete actions are (N, 1) int64.
+        """
         if actions.shape[1] == 1:
             return self._advance_once(actions)
         n, chunk = actions.shape[:2]
@@ -194,7 +197,7 @@ class EpisodeDriver:
 
     def _step(self, actions: Tensor, running: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """One control step of the running environments: (N,) reward, terminated, truncated; moves the window."""
-        clipped = actions.clamp(-1.0, 1.0)
+        clipped = actions.clamp(-1.0, 1.0) if actions.is_floating_point() else actions
         self.trace.append(clipped)
         mask = None if running is None or bool(running.all()) else running
         env_mask = None if mask is None else mask.to(self.env.device)

@@ -25,7 +25,7 @@ class FinetuneConfig:
     """One where the task is solved (which ends the episode) and else zero, or the environment's own reward."""
     max_steps: int | None = 200
     """Steps until a training episode is truncated; none takes the task's own limit. Evaluation keeps the task's."""
-    num_envs: int = 16
+    num_envs: int = 32
     """Environments that run side by side."""
     seed: int = 0
     """Seed of the exploration noise and of the new networks."""
@@ -37,17 +37,18 @@ class FinetuneConfig:
     """Training seeds, the last ones, that the policy is evaluated on; 0 evaluates never."""
     export: Literal["best", "last"] = "best"
     """Export the policy of the best evaluation (the one that training started from counts), or the last."""
-    min_std: float | None = 0.05
+    min_std: float | None = 0.1
     """Raise the head's smallest standard deviation to this: what cloning was sure of must be explored again, and a
     ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
     ppo: PPOConfig = field(
         default_factory=lambda: PPOConfig(
+            num_steps=128,
             epochs=5,
             batch_size=512,
-            learning_rate=3e-5,
+            learning_rate=1e-5,
             critic_learning_rate=1e-3,
             clip=0.1,
-            target_kl=0.02,
+            target_kl=0.01,
             critic_warmup=2,
         )
     )
@@ -55,7 +56,7 @@ class FinetuneConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
     loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(total_steps=60, log_every=1, evaluate_every=15, checkpoint_every=15)
+        default_factory=lambda: LoopConfig(total_steps=50, log_every=1, evaluate_every=10, checkpoint_every=10)
     )
     """Updates, one rollout of `num_envs` x `ppo.num_steps` macro-steps each, and how often to report and save."""
     device: str = "cpu"

@@ -1,0 +1,34 @@
+"""`robolearn rl`: train a controller from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from robolearn.rl.train_config import RLConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLCommand(RLConfig):
+    """Train a controller from scratch with RL."""
+
+    resume: bool = False
+    """Go on where the run in the output folder stopped."""
+
+
+CONFIG = RLCommand
+
+
+def run(config: RLCommand) -> int:
+    from robolearn.rl.train import train_rl
+
+    resolved = replace(config, output=config.run_dir, resume=False)
+    hint = f"robolearn rl --config {resolved.output}/config.yaml --resume"
+    result = train_rl(resolved, resume=config.resume, resume_hint=hint)
+    if result.metrics:
+        print(f"mean return {result.metrics['eval_return']:.1f} after {result.env_steps} steps")
+    if result.policy is None:
+        print(f"trained: {result.run_dir}")
+    else:
+        print(f"trained policy: {result.policy}")
+        print(f"next: robolearn eval {result.policy}    robolearn plot curves {result.run_dir}")
+    return 0

@@ -1,0 +1,95 @@
+"""Off-policy collection: step the environments, fill the replay, hand out batches."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from robolearn.envs.base import Observation
+from robolearn.rl.config import OffPolicyConfig
+from robolearn.rl.episodes import EpisodeDriver, FinishedEpisode
+from robolearn.rl.replay import Replay, ReplayBatch
+
+
+class Explorer(Protocol):
+    """What decides while data is collected: SAC, TD3 or DQN."""
+
+    def act(self, window: Observation, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+class ReplayCollector:
+    """A source of the training loop: each `next` collects `collect_steps` macro-steps and draws their share of batches.
+
+    The share is exact in the long run: `utd` 0.25 gives a batch at every fourth transition.
+    """
+
+    def __init__(
+        self, driver: EpisodeDriver, explorer: Explorer, config: OffPolicyConfig, *, exec_steps: int = 1, seed: int = 0
+    ) -> None:
+        self.driver, self.explorer, self.config, self.exec_steps = driver, explorer, config, exec_steps
+        self.generator = torch.Generator(driver.device).manual_seed(seed)
+        sample = explorer.act(driver.window, torch.Generator(driver.device).manual_seed(0))
+        self.replay = Replay(
+            config.capacity,
+            driver.window,
+            sample,
+            n_step=config.n_step,
+            device=driver.device,
+            directory=config.replay_directory or None,
+        )
+        self.owed = 0.0
+        self.episodes: list[FinishedEpisode] = []
+
+    def next(self) -> list[ReplayBatch]:
+        while self.driver.control_steps < self.config.random_steps:
+            self._collect(self._random_actions())
+        for _ in range(self.config.collect_steps):
+            self._collect(self.explorer.act(self.driver.window, self.generator))
+        self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs
+        due, self.owed = int(self.owed), self.owed - int(self.owed)
+        return [self.replay.sample(self.config.batch_size, self.generator) for _ in range(due)]
+
+    def take_metrics(self) -> dict[str, float]:
+        """Of the episodes that ended since the last call, and the steps so far."""
+        metrics: dict[str, float] = {"env_steps": self.driver.control_steps}
+        episodes = self.driver.take_finished()
+        if episodes:
+            metrics["return"] = sum(e.ret for e in episodes) / len(episodes)
+            metrics["episode_length"] = sum(e.length for e in episodes) / len(episodes)
+            metrics["success"] = sum(e.success for e in episodes) / len(episodes)
+        return metrics
+
+    def describe(self, batch: list[ReplayBatch]) -> str:
+        """The largest reward and observation of the batches, for error messages."""
+        rewards = max(float(b.rewards.abs().nan_to_num(torch.inf).max()) for b in batch)
+        largest = max(float(v.float().abs().nan_to_num(torch.inf).max()) for b in batch for v in b.obs.values())
+        return f"Its largest reward is {rewards:g}, its largest observation {largest:g}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "driver": self.driver.state_dict(),
+            "replay": self.replay.state_dict(),
+            "generator": self.generator.get_state(),
+            "owed": self.owed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.driver.load_state_dict(state["driver"])
+        self.replay.load_state_dict(state["replay"])
+        self.generator.set_state(state["generator"])
+        self.owed = float(state["owed"])
+
+    def _collect(self, actions: Tensor) -> None:
+        window = {k: v.clone() for k, v in self.driver.window.items()}
+        transition = self.driver.advance(actions[:, : self.exec_steps])
+        self.replay.add(window, actions, transition)
+        self.driver.restart(transition.done)
+
+    def _random_actions(self) -> Tensor:
+        actions = self.replay.arrays["actions"]
+        if actions.is_floating_point():
+            shape = (self.driver.num_envs, *actions.shape[2:])
+            return torch.rand(shape, generator=self.generator, device=self.driver.device) * 2.0 - 1.0
+        return self.explorer.act(self.driver.window, self.generator)

@@ -1,0 +1,197 @@
+"""Training from scratch: an environment, an algorithm, and the common loop around them.
+
+run/config.yaml  metrics.jsonl  tensorboard/  checkpoints/{latest,best}/  policy/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robolearn.config import write_yaml
+from robolearn.envs.base import Observation, VectorEnv
+from robolearn.envs.make import make
+from robolearn.errors import ConfigError, TaskError
+from robolearn.evaluation.rollout import Actor, evaluate
+from robolearn.imitation.bc import resolve_device
+from robolearn.policies.build import build_policy
+from robolearn.policies.checkpoint import PolicyCard, save_policy
+from robolearn.policies.policy import Policy
+from robolearn.rl.collect import ReplayCollector
+from robolearn.rl.config import DQNConfig, PPOConfig, SACConfig
+from robolearn.rl.critic import QEnsemble, ValueNetwork, orthogonal_start
+from robolearn.rl.dqn import DQN, ActionValues
+from robolearn.rl.episodes import EpisodeDriver, SeedStream
+from robolearn.rl.ppo import PPO
+from robolearn.rl.rollout import RolloutCollector
+from robolearn.rl.sac import SAC
+from robolearn.rl.td3 import TD3
+from robolearn.rl.train_config import SEEDS_PER_RUN, RLConfig
+from robolearn.training.loop import RunState, check_run_dir, run_loop
+from robolearn.training.seeding import seed_everything
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLResult:
+    """What training left behind."""
+
+    run_dir: Path
+    policy: Path | None
+    """The exported policy folder; None for DQN, whose values live in the checkpoint."""
+    updates: int
+    env_steps: int
+    metrics: dict[str, float]
+    """Of the last evaluation."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An algorithm, its source of batches, and who acts in evaluations."""
+
+    algorithm: Any
+    source: RolloutCollector | ReplayCollector
+    actor: Policy | Actor
+
+
+class Reporting:
+    """An algorithm whose metrics include those of the episodes that its source finished meanwhile."""
+
+    def __init__(self, algorithm: Any, source: ReplayCollector) -> None:
+        self.algorithm, self.source = algorithm, source
+        self.state_dict, self.load_state_dict = algorithm.state_dict, algorithm.load_state_dict
+
+    def update(self, batch: Any) -> dict[str, Any]:
+        return self.algorithm.update(batch) | self.source.take_metrics()
+
+
+class Greedy:
+    """Acts by the largest value."""
+
+    def __init__(self, values: ActionValues, obs_steps: int) -> None:
+        if obs_steps != 1:
+            raise ConfigError(f"DQN sees one observation, received policy.obs_steps {obs_steps}")
+        self.values = values
+
+    def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
+        """Nothing is kept between steps."""
+
+    @torch.no_grad()
+    def act(self, obs: Observation) -> Tensor:
+        """(N, ...) -> (N,) int64."""
+        return self.values({key: obs[key][:, None] for key in self.values.encoder.keys}).argmax(-1)
+
+
+def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "train again with resume") -> RLResult:
+    """Train as `config` says, in `config.run_dir`; resumes bit for bit where the environment is deterministic."""
+    run_dir = Path(config.run_dir)
+    check_run_dir(run_dir, resume)
+    device = resolve_device(config.device)
+    with ExitStack() as stack:
+        env = stack.enter_context(make(config.task, config.num_envs, device=str(device)))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_yaml(config, run_dir / "config.yaml")
+        seed_everything(config.seed)
+        learner = make_learner(config, env, device)
+        judge = None
+        if config.eval_episodes:
+            judge = stack.enter_context(make(config.task, min(config.eval_episodes, 8), device=str(device)))
+        state = run_loop(
+            learner.algorithm,
+            learner.source,
+            config=config.loop,
+            run_dir=run_dir,
+            evaluate=None if judge is None else lambda step: evaluation(config, learner, judge),
+            resume=resume,
+            label=f"rl {config.algorithm.name}",
+            resume_hint=resume_hint,
+        )
+        policy = _export(config, learner, state, run_dir)
+    return RLResult(
+        run_dir=run_dir,
+        policy=policy,
+        updates=state.step,
+        env_steps=learner.source.driver.control_steps,
+        metrics=dict(state.evaluation),
+    )
+
+
+def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Learner:
+    """The algorithm and what feeds it. Raises TaskError where the actions are not of the kind it needs."""
+    algorithm = config.algorithm
+    discrete = getattr(env, "discrete_actions", None)
+    if isinstance(algorithm, DQNConfig):
+        return _make_dqn(config, env, discrete, device)
+    if discrete is not None:
+        raise TaskError(
+            f"{config.task.id} has {discrete} discrete actions, {algorithm.name} needs continuous ones; "
+            "use algorithm dqn, or another task"
+        )
+    policy = build_policy(config.actor, env.observation_spec, env.action_spec).to(device)
+    driver = make_driver(config, env, policy.config.obs_steps, tuple(policy.observation_spec), device)
+    if isinstance(algorithm, PPOConfig):
+        orthogonal_start(policy)
+        critic = ValueNetwork.beside(policy, config.critic).to(device)
+        total = config.loop.total_steps
+        ppo = PPO(policy, critic, algorithm, total_updates=total, seed=config.seed)
+        generator = torch.Generator(device).manual_seed(config.seed)
+        return Learner(ppo, RolloutCollector(driver, policy, algorithm.num_steps, generator=generator), policy)
+    critic = QEnsemble.beside(policy, algorithm.critic).to(device)
+    learner: SAC | TD3
+    if isinstance(algorithm, SACConfig):
+        learner = SAC(policy, critic, algorithm, seed=config.seed)
+    else:
+        learner = TD3(policy, critic, algorithm, seed=config.seed)
+    source = ReplayCollector(driver, learner, algorithm, exec_steps=policy.config.exec_steps, seed=config.seed)
+    return Learner(Reporting(learner, source), source, policy)
+
+
+def make_driver(
+    config: RLConfig, env: VectorEnv, obs_steps: int, obs_keys: tuple[str, ...], device: torch.device
+) -> EpisodeDriver:
+    """Episodes on seeds of this run's own."""
+    seeds = SeedStream((config.seed + 1) * SEEDS_PER_RUN, SEEDS_PER_RUN)
+    gamma = config.algorithm.gamma
+    return EpisodeDriver(env, seeds=seeds, gamma=gamma, obs_keys=obs_keys, obs_steps=obs_steps, device=device)
+
+
+def evaluation(config: RLConfig, learner: Learner, env: VectorEnv) -> dict[str, float]:
+    """The policy's mode on the fixed evaluation seeds; the score is the mean return."""
+    result = evaluate(learner.actor, env, list(range(config.eval_episodes)))
+    return {
+        "eval_return": result.mean_return,
+        "eval_success": result.success_rate,
+        "eval_length": result.mean_steps,
+        "env_steps": learner.source.driver.control_steps,
+        "score": result.mean_return,
+    }
+
+
+def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: torch.device) -> Learner:
+    assert isinstance(config.algorithm, DQNConfig)
+    if discrete is None:
+        raise TaskError(f"{config.task.id} has continuous actions, DQN needs discrete ones; use algorithm sac or ppo")
+    spec = env.observation_spec
+    values = ActionValues(spec, 1, discrete, config.algorithm).to(device)
+    dqn = DQN(values, config.algorithm, seed=config.seed)
+    source = ReplayCollector(make_driver(config, env, 1, tuple(spec), device), dqn, config.algorithm, seed=config.seed)
+    return Learner(Reporting(dqn, source), source, Greedy(values, config.actor.obs_steps))
+
+
+def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) -> Path | None:
+    if not isinstance(learner.actor, Policy):
+        return None
+    steps = learner.source.driver.control_steps
+    card = PolicyCard(
+        task={"task": config.task.id, **config.task.kwargs},
+        data={"episodes": "its own", "steps": steps},
+        training={"algorithm": config.algorithm.name.upper(), "updates": state.step, "seed": config.seed},
+        evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
+    )
+    save_policy(learner.actor, run_dir / "policy", card)
+    return run_dir / "policy"
