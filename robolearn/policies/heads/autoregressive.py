@@ -98,7 +98,7 @@ class AutoregressiveHead(Head):
         x = self.position + context + F.pad(previous, (0, 0, 1, 0))
         for block in self.blocks:
             x = block(x, causal=True)
-        return self.out(self.norm(x))
+        return self.out(self.norm(x)).float()  # densities need float32, also under autocast
 
     def step(self, context: Tensor, previous: Tensor | None, i: int, caches: list[KeyValueCache]) -> Tensor:
         """Parameters (B, 3n) of position i; `caches` hold the positions before it."""
