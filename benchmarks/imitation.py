@@ -36,7 +36,7 @@ RUNS = Path("runs/imitation")
 FIRST_SEED = 10_000
 """Of the evaluation; demonstrations have the seeds from 0 on."""
 
-MLP = {"name": "mlp", "width": 512, "num_blocks": 3}
+MLP = {"name": "mlp", "width": 256, "num_blocks": 3}
 """Denoiser of the tasks with state observations: two cores train it in minutes."""
 POLICIES: dict[str, dict[str, Any]] = {
     "l2": {"head": {"name": "deterministic"}},
@@ -88,6 +88,14 @@ STUDIES: dict[str, Study] = {
         )
         for name in METAWORLD
     },
+    "Lift from pixels": Study(
+        task={"id": "Lift", "kwargs": {"cameras": ["front", "wrist"]}},
+        demonstrations=(100,),
+        policies=("mixture", "diffusion"),
+        policy={**STATE_CHUNKS, "obs_keys": ["front", "wrist", "proprio"]},
+        steps=20_000,
+        batch_size=64,
+    ),
 }
 
 
@@ -115,7 +123,7 @@ def main() -> None:
 
 def demonstrations(name: str, study: Study, count: int, runs: Path) -> Path:
     """The file that all policies of a cell learn from, recorded once."""
-    path = runs / name / f"demonstrations_{count}.hdf5"
+    path = runs / folder_name(name) / f"demonstrations_{count}.hdf5"
     if not path.exists():
         partial = path.with_name("recording.hdf5")
         partial.unlink(missing_ok=True)
@@ -126,9 +134,13 @@ def demonstrations(name: str, study: Study, count: int, runs: Path) -> Path:
     return path
 
 
+def folder_name(study: str) -> str:
+    return study.replace(" ", "_")
+
+
 def run(name: str, study: Study, data: Path, policy: str, count: int, seed: int, args: argparse.Namespace) -> None:
     """Train and evaluate one seed, where that is not done already."""
-    folder = args.runs / name / f"{policy}_{count}_seed{seed}"
+    folder = args.runs / folder_name(name) / f"{policy}_{count}_seed{seed}"
     if (folder / "evaluation.json").exists():
         return
     config = from_dict(
