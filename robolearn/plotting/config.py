@@ -31,3 +31,23 @@ class DensityConfig:
             raise ConfigError(f"samples must be at least 1, received {self.samples}")
         if self.dims[0] == self.dims[1] or min(self.dims) < 0:
             raise ConfigError(f"dims must be two different action dimensions, received {list(self.dims)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesConfig:
+    """Plot learning curves: runs that differ in nothing but their seed become one mean with its interval."""
+
+    runs: tuple[str, ...] = field(metadata={"positional": True})
+    """Run folders."""
+    metric: str = ""
+    """Metric to show; empty takes the first of eval_success, eval_return, success, return, valid_loss and loss."""
+    output: str = "curves.png"
+    """Picture to write: .png, .svg or .pdf."""
+    bootstraps: int = 2000
+    """Resamples behind each interval."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ConfigError("name the run folders to plot, for example runs/*")
+        if self.bootstraps < 1:
+            raise ConfigError(f"bootstraps must be at least 1, received {self.bootstraps}")

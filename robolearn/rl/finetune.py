@@ -31,6 +31,7 @@ from robolearn.rl.rollout import RolloutCollector
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything, untouched_rng
+from robolearn.training.threads import fitting_threads
 
 START_FILE = "start.json"
 """How the policy did before any update, so that a resumed run need not evaluate it again."""
@@ -79,6 +80,7 @@ def finetune(
         write_yaml(config, run_dir / "config.yaml")
         start = judge.start(policy, run_dir)
         seed_everything(config.seed)
+        stack.enter_context(fitting_threads(policy))
         algorithm = PPO(
             policy,
             ValueNetwork.beside(policy, config.critic).to(device),

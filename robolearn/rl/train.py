@@ -35,6 +35,7 @@ from robolearn.rl.td3 import TD3
 from robolearn.rl.train_config import SEEDS_PER_RUN, RLConfig
 from robolearn.training.loop import RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything
+from robolearn.training.threads import fitting_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,8 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         write_yaml(config, run_dir / "config.yaml")
         seed_everything(config.seed)
         learner = make_learner(config, env, device)
+        if isinstance(config.algorithm, PPOConfig) and isinstance(learner.actor, Policy):
+            stack.enter_context(fitting_threads(learner.actor))
         judge = None
         if config.eval_episodes:
             judge = stack.enter_context(make(config.task, min(config.eval_episodes, 8), device=str(device)))

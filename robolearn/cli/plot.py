@@ -1,0 +1,34 @@
+"""`robolearn plot`: learning curves of runs and action densities of policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from robolearn.plotting.config import CurvesConfig, DensityConfig
+
+
+def run_curves(config: CurvesConfig) -> int:
+    from robolearn.plotting.curves import plot_curves
+
+    path, table = plot_curves(config)
+    width = max(len(row["name"]) for row in table)
+    print(f"{'':<{width}}  runs  final mean   interquartile mean [95%]")
+    for row in table:
+        interval = f" [{row['low']:.4g}, {row['high']:.4g}]" if row["runs"] > 1 else ""
+        print(f"{row['name']:<{width}}  {row['runs']:>4}  {row['mean']:>10.4g}   {row['iqm']:.4g}{interval}")
+    print(f"wrote {path}")
+    return 0
+
+
+def run_density(config: DensityConfig) -> int:
+    from robolearn.plotting.density import plot_density
+
+    print(f"wrote {plot_density(config)}")
+    return 0
+
+
+VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {
+    "curves": (CurvesConfig, run_curves, "learning curves, runs of several seeds as one mean with its interval"),
+    "density": (DensityConfig, run_density, "a policy's action density at recorded states"),
+}

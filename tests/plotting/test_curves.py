@@ -1,0 +1,58 @@
+"""Aggregates against their definitions, and the command on written runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import yaml
+
+from robolearn.cli.main import main
+from robolearn.plotting.curves import bootstrap, interquartile_mean
+
+
+def write_run(folder: Path, seed: int, offset: float = 0.0, lr: float = 0.1, points: int = 10) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "output": str(folder), "lr": lr}))
+    rows = [{"step": i, "time_s": i, "env_steps": 100 * i, "eval_return": i + seed + offset} for i in range(points)]
+    rows.insert(3, {"step": 2, "time_s": 2, "loss": 1.0})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_interquartile_mean() -> None:
+    values = np.random.default_rng(0).normal(size=(7, 40))
+    np.testing.assert_allclose(interquartile_mean(values), scipy.stats.trim_mean(values, 0.25, axis=1))
+    assert interquartile_mean(np.array([0.0, 1.0, 2.0])) == pytest.approx((0.25 * 0 + 1 + 0.25 * 2) / 1.5)
+    assert interquartile_mean(np.array([5.0])) == 5.0
+
+
+def test_bootstrap_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    hits = []
+    for i in range(200):
+        low, high = bootstrap(rng.normal(size=(30, 1)), 200, seed=i)[:, 0]
+        hits.append(low < 0 < high)
+    assert 0.86 < np.mean(hits) <= 1.0
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / f"sac_task_{seed}", seed) for seed in range(4)]
+    runs.append(write_run(tmp_path / "other_0", 0, offset=50.0, lr=0.2))
+    output = tmp_path / "c.png"
+    assert main(["plot", "curves", *map(str, runs), "--output", str(output)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split()[:3] == ["sac_task", "4", "10.5"]
+    assert printed[2].split()[:3] == ["other_0", "1", "59"]
+    assert output.stat().st_size > 5000
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a", 0)
+    assert main(["plot", "curves", str(run), "--metric", "sucess"]) == 2
+    assert "all runs have env_steps, eval_return, loss" in capsys.readouterr().err
+    assert main(["plot", "curves", str(tmp_path)]) == 2
+    assert "no metrics.jsonl" in capsys.readouterr().err

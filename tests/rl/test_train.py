@@ -1,0 +1,169 @@
+"""Training from scratch through the command line and the common loop, on small Gymnasium tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robolearn.cli.main import main
+from robolearn.config import load
+from robolearn.envs.config import TaskConfig
+from robolearn.errors import TaskError
+from robolearn.policies.checkpoint import load_policy
+from robolearn.rl.config import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.rl.train import train_rl
+from robolearn.rl.train_config import RLConfig
+from robolearn.training.checkpoint import load_checkpoint
+from robolearn.training.metrics import read_metrics
+from tests.envs.toy import COUNTER, POINT_REACH, WALK
+
+SMALL = QConfig(hidden_sizes=(16,))
+ALGORITHMS: dict[str, Any] = {
+    "ppo": PPOConfig(num_steps=16, epochs=2, normalise_obs=True, normalise_returns=True, anneal=True),
+    "sac": SACConfig(random_steps=20, batch_size=16, critic=SMALL, n_step=2),
+    "td3": TD3Config(random_steps=20, batch_size=16, critic=SMALL),
+    "dqn": DQNConfig(random_steps=20, batch_size=16, critic=replace(SMALL, members=1, subset=1)),
+}
+
+
+def config(algorithm: str, output: Path, env_steps: int = 160) -> RLConfig:
+    task = WALK if algorithm == "dqn" else POINT_REACH
+    return RLConfig(
+        task=TaskConfig(id=task, worker_kind="sync"),
+        algorithm=ALGORITHMS[algorithm],
+        output=str(output),
+        env_steps=env_steps,
+        num_envs=2,
+        eval_episodes=2,
+        evaluate_every=64,
+        log_every=32,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = load_checkpoint(run / "checkpoints" / "latest")["algorithm"]
+    return state["policy"] if "policy" in state else state["values"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_resume_equals_no_interruption(algorithm: str, tmp_path: Path) -> None:
+    """Replay buffers, running episodes, statistics and generators included; annealing knows the whole length."""
+    whole = train_rl(config(algorithm, tmp_path / "whole"))
+    half = config(algorithm, tmp_path / "parts", 96)
+    if algorithm == "ppo":
+        half = replace(half, algorithm=replace(ALGORITHMS["ppo"], anneal=False))
+        whole = train_rl(replace(half, env_steps=160, output=str(tmp_path / "unannealed")))
+    train_rl(half)
+    parts = train_rl(replace(half, env_steps=160), resume=True)
+    assert parts.env_steps == whole.env_steps
+    for name, value in weights(whole.run_dir).items():
+        assert torch.equal(value, weights(parts.run_dir)[name]), name
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_run_folder(algorithm: str, tmp_path: Path) -> None:
+    result = train_rl(config(algorithm, tmp_path))
+    assert result.env_steps >= 160 - 32
+    rows = read_metrics(tmp_path)
+    assert any("eval_return" in row and row["env_steps"] > 0 for row in rows)
+    assert any("grad_norm" in row for row in rows)
+    assert load(RLConfig, tmp_path / "config.yaml") == config(algorithm, tmp_path)
+    if algorithm == "dqn":
+        assert result.policy is None
+    else:
+        assert result.policy is not None
+        assert load_policy(result.policy).action_spec.size == 2
+
+
+def test_wrong_kinds_of_actions_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    discrete = replace(config("sac", tmp_path / "a"), task=TaskConfig(id=WALK, worker_kind="sync"))
+    with pytest.raises(TaskError, match=r"2 discrete actions, sac needs continuous ones; use algorithm dqn"):
+        train_rl(discrete)
+    continuous = replace(config("dqn", tmp_path / "b"), task=TaskConfig(id=COUNTER, worker_kind="sync"))
+    with pytest.raises(TaskError, match="DQN needs discrete ones; use algorithm sac or ppo"):
+        train_rl(continuous)
+
+
+def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2] / "configs" / "rl"
+    for path in sorted(root.glob("*.yaml")):
+        load(RLConfig, path)
+    arguments = ["--config", root / "dqn_cartpole.yaml", "--output", tmp_path, "--task.worker_kind", "sync"]
+    tiny = ["--env_steps", 40, "--algorithm.random_steps", 20, "--algorithm.batch_size", 8, "--eval_episodes", 1]
+    assert main(["rl", *map(str, arguments + tiny)]) == 0
+    assert "mean return" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "settings", "goal"),
+    [
+        (
+            "InvertedPendulum-v5",
+            {
+                "algorithm": PPOConfig(num_steps=256, anneal=True, normalise_obs=True, normalise_returns=True),
+                "env_steps": 150_000,
+                "num_envs": 8,
+            },
+            950.0,
+        ),
+        ("Pendulum-v1", {"algorithm": SACConfig(random_steps=1000, learning_rate=1e-3), "env_steps": 12_000}, -200.0),
+        (
+            "CartPole-v1",
+            {
+                "algorithm": DQNConfig(
+                    random_steps=1000, batch_size=128, learning_rate=1e-3, critic=QConfig(members=1, subset=1)
+                ),
+                "env_steps": 40_000,
+            },
+            475.0,
+        ),
+    ],
+)
+def test_learns(task: str, settings: dict[str, Any], goal: float, tmp_path: Path) -> None:
+    """The best of the evaluations on fixed seeds reaches what the task counts as solved."""
+    result = train_rl(
+        RLConfig(
+            task=TaskConfig(id=f"gym:{task}", worker_kind="sync"),
+            output=str(tmp_path),
+            evaluate_every=settings["env_steps"] // 8,
+            **settings,
+        )
+    )
+    returns = [row["eval_return"] for row in read_metrics(result.run_dir) if "eval_return" in row]
+    assert max(returns) >= goal, returns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
+    """Same weights and the same draws (`fallback_random`): the same parameters after several updates."""
+    import torch._inductor.config as inductor
+
+    from tests.rl import test_off_policy as off, test_ppo as on
+    from tests.rl.toys import Ledger
+
+    vectors = []
+    with inductor.patch(fallback_random=True):
+        for compile in (False, True):
+            if algorithm == "ppo":
+                settings = PPOConfig(num_steps=16, epochs=2, batch_size=16, normalise_obs=True, compile=compile)
+                collector, learner = on.make(Ledger(4), settings)
+                first = [learner.update(collector.next()) for _ in range(3)]
+                assert first[1]["ratio"] == pytest.approx(1.0, abs=0.2)
+                vectors.append((learner.actor_adam.vector, learner.critic_adam.vector))
+                continue
+            _, learner = off.make(Ledger(1), SACConfig(critic=SMALL, compile=compile))
+            learner.generator = None
+            for i in range(4):
+                torch.manual_seed(i)
+                learner.update([off.some_batch(64)])
+            vectors.append((learner.actor_adam.vector, learner.critic_adam.vector))
+    for eager, compiled in zip(*vectors):
+        torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
