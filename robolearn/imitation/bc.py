@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,14 +46,13 @@ class BehaviourCloning:
         self.policy = policy.train()
         self.optimiser = Optimiser(policy, config, total_steps)
         self.average = MovingAverage(policy, config) if config.ema else None
-        self.autocast = torch.autocast(
-            next(policy.parameters()).device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"
-        )
+        device = next(policy.parameters()).device.type
+        self.autocast = torch.autocast(device, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         with self.autocast:
             loss, metrics = self.policy.loss(batch)
-        metrics["grad_norm"] = self.optimiser.step(loss)
+        metrics |= self.optimiser.step(loss)
         if self.average is not None:
             self.average.update()
         return metrics

@@ -14,6 +14,8 @@ from robolearn.training.config import OptimiserConfig
 
 M = TypeVar("M", bound=nn.Module)
 
+NORM_EVERY = 10
+
 
 class Optimiser:
     """AdamW on a module's parameters, one fused pass over them, its step size a function of the step."""
@@ -29,18 +31,23 @@ class Optimiser:
             fused=True,
         )
 
-    def step(self, loss: Tensor) -> Tensor:
-        """One update from a scalar loss; returns the gradients' norm before clipping."""
+    def step(self, loss: Tensor) -> dict[str, Tensor]:
+        """One update from a scalar loss; returns `grad_norm`, that before clipping, at steps that compute it.
+
+        Where nothing is clipped the norm is only a metric, and one in `NORM_EVERY` steps is enough of it.
+        """
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
-        norm = clip_gradients(self.parameters, self.config.max_grad_norm)
+        metrics: dict[str, Tensor] = {}
+        if self.config.max_grad_norm or self.steps % NORM_EVERY == 0:
+            metrics["grad_norm"] = clip_gradients(self.parameters, self.config.max_grad_norm)
         self.adam.param_groups[0]["lr"] = self.config.learning_rate * schedule(
             self.steps, self.total_steps, self.config.warmup_steps, self.config.schedule
         )
         self.adam.step()
         self.steps += 1
-        return norm
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         return {"adam": self.adam.state_dict(), "steps": self.steps}

@@ -310,4 +310,4 @@ def test_shipped_configurations_are_valid_and_say_how_to_run_them(path: Path) ->
     config = load(TrainConfig, path)
     assert f"--config configs/train/{path.name}" in path.read_text()
     if not config.init_policy:
-        build_policy(config.policy, OBSERVATION, ACTION)
+        build_policy(replace(config.policy, obs_keys=()), OBSERVATION, ACTION)

@@ -27,7 +27,7 @@ class Regression:
         loss = (self.network(noisy)[:, 0] - batch["y"]).square().mean()
         norm = self.optimiser.step(loss)
         self.average.update()
-        return {"loss": loss.detach(), "grad_norm": norm, "constant": 2.0}
+        return {"loss": loss.detach(), **norm, "constant": 2.0}
 
     def state_dict(self) -> dict[str, Any]:
         return {
