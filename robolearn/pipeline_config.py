@@ -102,7 +102,7 @@ class PipelineConfig:
         return replace(
             base,
             output=str(self.folder / "finetune"),
-            num_envs=self.num_envs,
+            num_envs=2 * self.num_envs,
             seed=self.seed,
             loop=LoopConfig(
                 total_steps=self.updates,

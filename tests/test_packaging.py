@@ -43,6 +43,7 @@ def test_the_sdist_builds_from_itself(built: Path) -> None:
     assert any(name.endswith("/tests/test_config.py") for name in names)
 
 
+@pytest.mark.timeout(1500)
 def test_an_installed_wheel_works_outside_the_repository(built: Path, tmp_path: Path) -> None:
     """Dependencies come from the environment that runs the tests; the package itself only from the wheel."""
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
