@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._report import write
+from benchmarks._report import Row, write
 from robolearn.config import from_dict
 from robolearn.datasets.reader import Dataset
 from robolearn.datasets.writer import DatasetWriter
@@ -61,7 +61,7 @@ def main() -> None:
     write("train_bc", rows, seconds=time.perf_counter() - began)
 
 
-def measure(case: str, path: Path, values: dict[str, Any], rounds: int, seconds: float) -> dict[str, Any]:
+def measure(case: str, path: Path, values: dict[str, Any], rounds: int, seconds: float, *, goal: float = GOAL) -> Row:
     """One row: medians over the rounds."""
     config = from_dict(BCConfig, {"dataset": [str(path)], "loop": {"checkpoint_every": 0}, **values})
     with Dataset(config.dataset) as dataset:
@@ -73,19 +73,13 @@ def measure(case: str, path: Path, values: dict[str, Any], rounds: int, seconds:
     ours, floor = (steps / statistics.median(column) for column in zip(*times))
     ratio = statistics.median(floor_s / loop_s for loop_s, floor_s in times)
     print(f"{case}: {ours:.1f} updates/s, bare step {floor:.1f}, ratio {ratio:.3f}", flush=True)
-    return {
-        "case": case,
-        "unit": "updates/s, ratio",
-        "ours": ours,
-        "peer": None,
-        "peer_name": None,
-        "floor": floor,
-        "floor_name": "bare forward, backward, fused AdamW on a fixed batch",
-        "goal": GOAL,
-        "better": "higher",
-        "met": ratio >= GOAL,
-        "note": f"ratio {ratio:.3f}: median of {rounds} alternating blocks of {steps} updates",
-    }
+    return Row(
+        case=case,
+        unit="ratio to the bare step",
+        ours=ratio,
+        goal=goal,
+        note=f"{ours:.1f} updates/s, bare step {floor:.1f}; median of {rounds} alternating blocks of {steps} updates",
+    )
 
 
 @dataclass
