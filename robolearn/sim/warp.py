@@ -7,8 +7,8 @@ Physics is float32, and on a GPU not reproducible bit for bit (atomics).
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import mujoco
@@ -34,6 +34,10 @@ _FLOAT_PARTS = {
 
 _RENDER_FIELDS = frozenset({"geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat"})
 """Fields that only pictures depend on; pictures are drawn by C MuJoCo, so Warp need not know them."""
+
+
+_NO_ROOM = 1 | 2 | 4 | 8
+"""Bits of MuJoCo Warp's `OverflowType`: constraint rows, their non-zeros, broad and narrow phase."""
 
 
 class WarpSimulation(Simulation):
@@ -73,6 +77,9 @@ class WarpSimulation(Simulation):
         self._host_worlds: dict[int, mujoco.MjModel] = {}
         self._steps = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self._bad = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+        overflow = getattr(self._data, "overflow", None)  # older versions of MuJoCo Warp only print a warning
+        self._overflow = None if overflow is None else self._torch(overflow)
+        self._crowded = torch.zeros_like(self._bad)
         self._since_check = 0
         self._launch("forward")
 
@@ -82,6 +89,11 @@ class WarpSimulation(Simulation):
         before = {k: v.clone() for k, v in self._views.items()}
         self._launch("step", substeps)
         bad = ~(torch.isfinite(self.qpos).all(-1) & torch.isfinite(self.qvel).all(-1))
+        if self._overflow is not None:
+            crowded = (self._overflow & _NO_ROOM) != 0
+            self._crowded |= crowded
+            bad |= crowded
+            self._overflow.zero_()
         self._bad |= bad if mask is None else bad & mask
         still = bad if mask is None else bad | ~mask
         for name, view in self._views.items():
@@ -98,9 +110,12 @@ class WarpSimulation(Simulation):
         self._since_check = 0
         bad = self._bad.nonzero().flatten().tolist()
         if bad:
+            crowded = bool(self._crowded[bad[0]])
+            why = "more contacts or constraints than there is room for" if crowded else "a state that is not finite"
             self._bad.zero_()
+            self._crowded.zero_()
             states = self.get_state()[bad].cpu().numpy()
-            raise self._unstable(bad, self._steps[bad].tolist(), "a state that is not finite", states)
+            raise self._unstable(bad, self._steps[bad].tolist(), why, states)
 
     def reset(self, start: Start, mask: torch.Tensor | None = None) -> None:
         given = {
@@ -116,6 +131,7 @@ class WarpSimulation(Simulation):
         self._write(values, mask)
         everyone = torch.ones_like(self._bad) if mask is None else mask
         self._bad &= ~everyone
+        self._crowded &= ~everyone
         self._steps.masked_fill_(everyone, 0)
         self._launch("forward")
 
@@ -185,29 +201,34 @@ class WarpSimulation(Simulation):
 
     def _launch(self, name: str, repeats: int = 1) -> None:
         function = getattr(self._mjw, name)
-        with self._scope():
-            if not self._on_gpu:
+        if not self._on_gpu:
+            with self._scope():
                 for _ in range(repeats):
                     function(self._model, self._data)
-                return
-            key = (name, repeats)
-            if key not in self._graphs:
-                saved = {k: v.clone() for k, v in self._views.items()}
-                function(self._model, self._data)  # compiles the kernels, which a capture must not do
-                for k, v in saved.items():
-                    self._views[k].copy_(v)
-                with self._wp.ScopedCapture() as capture:
-                    for _ in range(repeats):
-                        function(self._model, self._data)
-                self._graphs[key] = capture.graph
-            self._wp.capture_launch(self._graphs[key])
+            return
+        key = (name, repeats)
+        if key not in self._graphs:
+            self._graphs[key] = self._captured(function, repeats)
+        # On torch's own stream, so that neither has to wait for the other.
+        stream = self._wp.stream_from_torch(torch.cuda.current_stream(self.device))
+        self._wp.capture_launch(self._graphs[key], stream=stream)
+
+    def _captured(self, function: Callable[[Any, Any], None], repeats: int) -> Any:
+        """A CUDA graph of `repeats` calls. Captured on Warp's stream, because CUDA cannot capture the default one."""
+        saved = {name: view.clone() for name, view in self._views.items()}
+        torch.cuda.synchronize(self.device)
+        with self._scope():
+            function(self._model, self._data)  # compiles the kernels, which a capture must not do
+            self._wp.synchronize_device()
+            with self._wp.ScopedCapture() as capture:
+                for _ in range(repeats):
+                    function(self._model, self._data)
+        for name, value in saved.items():
+            self._views[name].copy_(value)
+        return capture.graph
 
     def _scope(self) -> AbstractContextManager[Any]:
-        """Warp works on torch's own stream, so that neither has to wait for the other."""
-        if not self._on_gpu:
-            return self._wp.ScopedDevice("cpu")
-        stream = self._wp.stream_from_torch(torch.cuda.current_stream(self.device))
-        return self._wp.ScopedStream(stream) if stream is not None else nullcontext()
+        return self._wp.ScopedDevice(str(self.device))
 
     def _torch(self, array: Any) -> torch.Tensor:
         return self._wp.to_torch(array)

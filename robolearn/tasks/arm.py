@@ -37,6 +37,8 @@ class ArmTask(Task):
     force on a contact.
     """
 
+    warp_contacts = 48
+    warp_constraints = 192
     axes: tuple[str, ...] = ("x", "y", "z", "yaw", "grip")
     """Which of the five the task's action has, in this order; the others hold still, the gripper stays as started."""
 

@@ -20,6 +20,8 @@ class PlanarTask(Task):
     """
 
     cameras = ("top", "front")
+    warp_contacts = 24
+    warp_constraints = 96
 
     @property
     def action_spec(self) -> ActionSpec:

@@ -45,10 +45,16 @@ def poison(env):
         env.simulation._torch(getattr(data, name))[:, 1:].fill_(float("nan"))
 
 
-def contacts(env):
+def touching(env, depth):
     """Which pairs of geoms touch in each world, by C MuJoCo's own collision detection in the state reached."""
     worlds = [env.simulation.world(i)[1] for i in range(N)]
-    return [sorted({tuple(sorted(map(int, c.geom))) for c in data.contact if c.dist < -1e-5}) for data in worlds]
+    return [{tuple(sorted(map(int, c.geom))) for c in data.contact if c.dist < -depth} for data in worlds]
+
+
+def same_contacts(ours, theirs):
+    """What presses in one back end at least touches in the other."""
+    pairs = ((ours, theirs), (theirs, ours))
+    return all(p <= t for a, b in pairs for p, t in zip(touching(a, 5e-5), touching(b, -1e-4)))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +76,8 @@ def test_one_step_agrees(name):
         for env in (ours, theirs):
             env.simulation.step(1)
         mine, reference = ours.simulation, theirs.simulation
-        # A cylinder against boxes: the two find different contact points on the same faces.
-        looser = 30 if name == "PegInsert" else 1
+        # A cylinder against boxes: the two may find different contact points on the same faces.
+        looser = 20 if name == "PegInsert" else 1
         torch.testing.assert_close(mine.qpos.double(), reference.qpos, rtol=0, atol=1e-4 * looser)
         torch.testing.assert_close(mine.qvel.double(), reference.qvel, rtol=0, atol=6e-2 * looser)
         off = (mine.qpos.double() - reference.qpos).abs() > 2e-5
@@ -83,7 +89,7 @@ def test_one_step_agrees(name):
                 0.1 if sensor.startswith("touch") else 2e-2 if "torque" in sensor or sensor.startswith("d") else 1e-4
             )
             assert error.max() < limit * looser, (name, k, sensor, float(error.max()))
-        assert contacts(ours) == contacts(theirs), (name, k)
+        assert same_contacts(ours, theirs), (name, k)
         theirs.set_states(states)
 
 
@@ -151,6 +157,16 @@ def test_one_bad_world_is_named_and_contained(tmp_path, monkeypatch):
     env.reset([2], torch.tensor([False, True, False]))
     env.step(torch.zeros(N, 5))
     assert torch.isfinite(env.simulation.get_state()).all()
+
+
+@pytest.mark.slow
+def test_too_little_room_for_contacts_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBOLEARN_CRASH_DIR", str(tmp_path))
+    monkeypatch.setattr(Lift, "warp_constraints", 8)
+    env = Lift.make(2, backend="warp", device="cpu")
+    env.reset([1, 2])
+    with pytest.raises(UnstableError, match="more contacts or constraints than there is room for"):
+        env.step(torch.zeros(2, 5))
 
 
 @pytest.mark.slow
