@@ -24,6 +24,8 @@ from robolearn.specs import ActionMode, Batch
 
 BLOCK_WINDOWS = 4096
 """Windows gathered at once and handed out as slices: the fixed cost of a tensor operation is paid once per block."""
+BLOCK_BYTES = 16 << 20
+"""A block of images is no larger than this, or one batch."""
 READ_AHEAD = 4
 """Batches whose frames are read in the background."""
 READERS = 2
@@ -43,6 +45,8 @@ class WindowSampler:
             the executed action where a person or expert acted (mode demonstration or intervention); steps with neither
             are not valid, and no window is drawn at them.
         drop_last: leave out the last batch of an epoch where it would be smaller.
+        image_memory: bytes that inflated images may take in memory, on the device; the first keys that fit are loaded
+            once, others are streamed from the file by background threads.
         step_weights: loss weights per step; they are scaled to mean one over the windows.
 
     Raises DatasetError where the dataset lacks a key or has fewer windows than one batch.
@@ -60,6 +64,7 @@ class WindowSampler:
         target: Literal["actions", "labels"] = "actions",
         drop_last: bool = True,
         device: torch.device | str = "cpu",
+        image_memory: int = 1 << 30,
         step_weights: StepWeights | None = None,
     ) -> None:
         if min(obs_steps, pred_steps, batch_size) < 1:
@@ -71,7 +76,7 @@ class WindowSampler:
         self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
         self.device = torch.device(device)
         self._dataset, self._spec, self._obs_steps = dataset, spec, obs_steps
-        self._frame_keys = tuple(key for key in spec if stored_as_frames(spec[key]))
+        self._frame_keys = self._streamed_keys(image_memory)
         self._epoch = self._batch = 0
         self._offsets = torch.arange(-(obs_steps - 1), pred_steps, device=self.device)
         self._load(target, step_weights)
@@ -124,6 +129,19 @@ class WindowSampler:
 
     def _identity(self) -> dict[str, int]:
         return {"num_windows": self.num_windows, "batch_size": self.batch_size, "drop_last": int(self.drop_last)}
+
+    def _streamed_keys(self, image_memory: int) -> tuple[str, ...]:
+        """The image keys that do not fit into memory any more."""
+        rows = sum(self._dataset.lengths)
+        streamed: list[str] = []
+        for key, array in self._spec.items():
+            if stored_as_frames(array):
+                nbytes = rows * array.size * np.dtype(array.dtype).itemsize
+                if nbytes > image_memory:
+                    streamed.append(key)
+                else:
+                    image_memory -= nbytes
+        return tuple(streamed)
 
     def _load(self, target: str, step_weights: StepWeights | None) -> None:
         """Fill the flat tensors; row r is step `_steps[r]` of episode `_episodes[r]`, between `_first` and `_last`."""
@@ -181,7 +199,8 @@ class WindowSampler:
         """Batches without frames, from number `first` on."""
         rows = self._windows[torch.from_numpy(order).to(self.device)]
         size, end = self.batch_size, min(len(rows), len(self) * self.batch_size)
-        block = max(1, BLOCK_WINDOWS // size) * size
+        row_bytes = sum(c[:1].nbytes for name, c in self._columns.items() if name != "actions") * self._obs_steps
+        block = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // max(1, row_bytes)) // size) * size
         for start in range(first * size, end, block):
             whole = self._gather(rows[start : min(start + block, end)])
             for i in range(0, len(whole), size):

@@ -68,13 +68,19 @@ def check(batch: Batch, episodes: list[Episode], obs_steps: int, pred_steps: int
     pred_steps=st.integers(1, 6),
     batch_size=st.integers(1, 7),
     target=st.sampled_from(["actions", "labels"]),
-    images=st.booleans(),
+    images=st.sampled_from([None, 0, 1 << 30]),
 )
 def test_against_the_reference(
-    tmp_path: Path, lengths: list[int], obs_steps: int, pred_steps: int, batch_size: int, target: Any, images: bool
+    tmp_path: Path,
+    lengths: list[int],
+    obs_steps: int,
+    pred_steps: int,
+    batch_size: int,
+    target: Any,
+    images: int | None,
 ) -> None:
     path = tmp_path / f"{np.random.default_rng().integers(2**60)}.hdf5"
-    episodes = make(path, lengths, CAMERA if images else STATE)
+    episodes = make(path, lengths, STATE if images is None else CAMERA)
     drawable = {
         (i, t)
         for i, source in enumerate(episodes)
@@ -83,6 +89,7 @@ def test_against_the_reference(
     }
     with Dataset(path) as dataset:
         settings_: dict[str, Any] = {"obs_steps": obs_steps, "pred_steps": pred_steps, "batch_size": batch_size}
+        settings_["image_memory"] = images or 0
         if not drawable:
             with pytest.raises(DatasetError, match="nothing to learn from"):
                 WindowSampler(dataset, **settings_, seed=3, target=target, drop_last=False)
@@ -123,14 +130,16 @@ def test_order_is_a_function_of_seed_and_epoch(tmp_path: Path) -> None:
 PINNED = [69, 12, 37, 24, 64, 47, 36, 53]
 
 
-@pytest.mark.parametrize("spec", [STATE, CAMERA], ids=["state", "images"])
+@pytest.mark.parametrize(
+    ("spec", "memory"), [(STATE, 0), (CAMERA, 0), (CAMERA, 1 << 30)], ids=["state", "streamed", "images in memory"]
+)
 @pytest.mark.parametrize("stop", [0, 1, 5, 8, 9, 13, 16])
-def test_resume_in_the_middle_of_an_epoch(tmp_path: Path, spec: ObservationSpec, stop: int) -> None:
+def test_resume_in_the_middle_of_an_epoch(tmp_path: Path, spec: ObservationSpec, memory: int, stop: int) -> None:
     make(tmp_path / "d.hdf5", [40, 30], spec)
     with Dataset(tmp_path / "d.hdf5") as dataset:
 
         def sampler() -> WindowSampler:
-            return WindowSampler(dataset, obs_steps=2, pred_steps=3, batch_size=8, seed=5)
+            return WindowSampler(dataset, obs_steps=2, pred_steps=3, batch_size=8, seed=5, image_memory=memory)
 
         whole = list(itertools.islice(sampler().forever(), 24))
         before = sampler()
@@ -161,7 +170,7 @@ def test_batches_do_not_share_memory_with_the_data(tmp_path: Path) -> None:
     make(tmp_path / "d.hdf5", [40, 30], CAMERA)
     with Dataset(tmp_path / "d.hdf5") as dataset:
         clean = WindowSampler(dataset, obs_steps=2, pred_steps=3, batch_size=8, seed=5)
-        poisoned = WindowSampler(dataset, obs_steps=2, pred_steps=3, batch_size=8, seed=5)
+        poisoned = WindowSampler(dataset, obs_steps=2, pred_steps=3, batch_size=8, seed=5, image_memory=0)
         for expected, found in zip(clean, poisoned, strict=True):
             assert torch.equal(expected.actions, found.actions)
             assert all(torch.equal(expected.obs[key], found.obs[key]) for key in CAMERA)
@@ -277,7 +286,7 @@ def test_a_damaged_frame_is_an_error_not_a_hang(tmp_path: Path) -> None:
             byte = file.read(1)[0]
             file.seek(-1, 1)
             file.write(bytes([byte ^ 4]))
-        sampler = WindowSampler(dataset, obs_steps=1, pred_steps=1, batch_size=4, seed=0)
+        sampler = WindowSampler(dataset, obs_steps=1, pred_steps=1, batch_size=4, seed=0, image_memory=0)
         began = time.monotonic()
         with pytest.raises(DatasetError, match=r"demo_0/obs/wrist: step 7: damaged frame"):
             list(sampler)
