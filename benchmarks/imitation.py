@@ -29,6 +29,7 @@ from robolearn.evaluation.statistics import wilson
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.config import BCConfig
 from robolearn.policies.checkpoint import load_policy
+from robolearn.policies.runner import PolicyRunner
 from robolearn.teleop.config import RecordConfig
 from robolearn.teleop.record import record
 
@@ -47,6 +48,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "flow": {"head": {"name": "flow", "network": MLP}, "action_normalisation": "min_max"},
     "act": {
         "head": {"name": "act", "width": 128, "num_heads": 4, "encoder_layers": 2, "decoder_layers": 2},
+        "pred_steps": 20,
     },
 }
 MODAL = ("mixture", "autoregressive", "diffusion", "flow")
@@ -157,9 +159,11 @@ def run(name: str, study: Study, data: Path, policy: str, count: int, seed: int,
     began = time.perf_counter()
     result = train_bc(config, folder, resume=folder.exists(), label=f"{name} {policy} {seed}")
     trained = time.perf_counter() - began
+    trained_policy = load_policy(result.policy)
     with make(from_dict(TaskConfig, study.task), args.num_envs) as env:
+        ensembled = PolicyRunner(trained_policy, env.num_envs, temporal_ensemble=0.01) if policy == "act" else None
         found = evaluate(
-            load_policy(result.policy),
+            ensembled or trained_policy,
             env,
             range(FIRST_SEED, FIRST_SEED + args.episodes),
             name=f"{name} {policy}",
