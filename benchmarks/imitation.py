@@ -4,7 +4,7 @@
 
 A cell is one task, policy and number of demonstrations; each of its training seeds is a run of its own under
 runs/imitation. Finished runs are kept, half-trained ones go on, so that the command can be stopped and given again.
-Writes benchmarks/results/imitation.json from all runs found there.
+Writes benchmarks/results/imitation.json and imitation_sides.json from all runs found there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import write
+from benchmarks._report import Row, SuccessRow, write
 from robolearn.config import from_dict
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.evaluation.rollout import evaluate
-from robolearn.evaluation.statistics import wilson
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.config import BCConfig
 from robolearn.policies.checkpoint import load_policy
@@ -51,6 +50,8 @@ POLICIES: dict[str, dict[str, Any]] = {
         "pred_steps": 20,
     },
 }
+Cell = tuple[str, int, str]
+"""Task, number of demonstrations, policy."""
 MODAL = ("mixture", "autoregressive", "diffusion", "flow")
 """Policies that can hold several ways of doing a thing."""
 
@@ -120,7 +121,11 @@ def main() -> None:
             for policy in args.policies.split(",") if args.policies else study.policies:
                 for seed in range(args.seeds):
                     run(name, study, data, policy, count, seed, args)
-    write("imitation", table(args.runs), seconds=time.perf_counter() - began)
+    found, seconds = cells(args.runs), time.perf_counter() - began
+    write("imitation", [success_row(*key, found[key]) for key in found], seconds=seconds)
+    sides = [side_row(*key, found[key]) for key in found if key[0] == "Fork" and key[2] in MODAL]
+    if sides:
+        write("imitation_sides", sides, seconds=seconds)
 
 
 def demonstrations(name: str, study: Study, count: int, runs: Path) -> Path:
@@ -198,44 +203,38 @@ def left_turns(result: EvaluationResult) -> int:
     return left
 
 
-def table(runs: Path) -> list[dict[str, Any]]:
-    """One row per cell, its training seeds pooled."""
-    cells: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+def cells(runs: Path) -> dict[Cell, list[dict[str, Any]]]:
+    """Outcomes of all training seeds by task, demonstrations and policy, in the order of the tables."""
+    found: dict[Cell, list[dict[str, Any]]] = {}
     for path in sorted(runs.glob("*/*/evaluation.json")):
         outcome = json.loads(path.read_text(encoding="utf-8"))
-        cells.setdefault((outcome["task"], outcome["demonstrations"], outcome["policy"]), []).append(outcome)
+        found.setdefault((outcome["task"], outcome["demonstrations"], outcome["policy"]), []).append(outcome)
     order = list(POLICIES)
-    return [cell_row(*key, cells[key]) for key in sorted(cells, key=lambda k: (k[0], k[1], order.index(k[2])))]
+    return {key: found[key] for key in sorted(found, key=lambda k: (k[0], k[1], order.index(k[2])))}
 
 
-def cell_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+def success_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> SuccessRow:
     successes, episodes = (sum(o[name] for o in outcomes) for name in ("successes", "episodes"))
-    interval = wilson(successes, episodes)
-    each = ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes)
-    note, goal, met = f"seeds {each}", None, None
-    if task == "Fork":
-        share = sum(o["left"] for o in outcomes) / max(successes, 1)
-        note += f"; {share:.0%} of the solved by the left"
-        if policy in MODAL:
-            goal, met = 0.98, successes / episodes >= 0.98 and 0.3 <= share <= 0.7
-    return {
-        "case": f"{task}, {count} demonstrations, {policy}",
-        "unit": "success rate",
-        "ours": successes / episodes,
-        "peer": None,
-        "peer_name": None,
-        "floor": None,
-        "floor_name": None,
-        "goal": goal,
-        "better": "higher",
-        "met": met,
-        "note": note,
-        "successes": successes,
-        "episodes": episodes,
-        "low": interval.low,
-        "high": interval.high,
-        "seeds": [o["seed"] for o in outcomes],
-    }
+    return SuccessRow.of(
+        f"{task}, {count} demonstrations, {policy}",
+        successes,
+        episodes,
+        [o["seed"] for o in outcomes],
+        goal=0.98 if task == "Fork" and policy in MODAL else None,
+        note="by training seed: " + ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes),
+    )
+
+
+def side_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> Row:
+    """Whether both ways round the wall are taken."""
+    left = sum(o["left"] for o in outcomes) / max(sum(o["successes"] for o in outcomes), 1)
+    return Row(
+        case=f"{task}, {count} demonstrations, {policy}",
+        unit="share of solved episodes that took the rarer side",
+        ours=min(left, 1 - left),
+        goal=0.3,
+        note=f"{left:.0%} by the left",
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._report import write
+from benchmarks._report import Row, write
 from robolearn.policies.build import build_policy
 from robolearn.policies.config import (
     ACTHeadConfig,
@@ -40,7 +40,9 @@ from robolearn.policies.config import (
     PolicyConfig,
     TransformerConfig,
 )
+from robolearn.policies.heads.diffusion import DiffusionHead
 from robolearn.policies.inference import accelerate, faster_dtype
+from robolearn.policies.networks.unet1d import UNet1d
 from robolearn.policies.policy import Policy
 from robolearn.policies.realtime import RealtimeRunner, control_loop
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
@@ -85,8 +87,6 @@ def main() -> None:
         if case != UNET:
             rows += head_rows(case, args.repeats)
     rows += realtime_rows(args.seconds, args.threads)
-    for row in rows:
-        print({key: row[key] for key in ("case", "unit", "ours", "peer", "floor", "goal", "met", "note")}, flush=True)
     write("policy_latency", rows, seconds=time.perf_counter() - start)
 
 
@@ -103,7 +103,7 @@ def make_policy(case: str) -> Policy:
     return build_policy(config, OBSERVATION, ACTION).eval()
 
 
-def head_rows(case: str, repeats: int) -> list[dict[str, Any]]:
+def head_rows(case: str, repeats: int) -> list[Row]:
     """p50 and p99 of the shipped path."""
     policy = accelerate(make_policy(case))
     obs = {"state": torch.randn(1, policy.config.obs_steps, 23)}
@@ -111,7 +111,7 @@ def head_rows(case: str, repeats: int) -> list[dict[str, Any]]:
     return latency_rows(case, times)
 
 
-def unet_rows(repeats: int) -> list[dict[str, Any]]:
+def unet_rows(repeats: int) -> list[Row]:
     """The shipped path against diffusers step by step, and against the floor."""
     policy = make_policy(UNET)
     fast = accelerate(policy)
@@ -123,39 +123,57 @@ def unet_rows(repeats: int) -> list[dict[str, Any]]:
     ours, peer = in_turns([lambda: fast.act(obs), eager], repeats)
     p50, eager_p50 = float(np.median(ours)), float(np.median(peer))
     kind = str(dtype).removeprefix("torch.")
-    main_row = row(UNET, "ms, p50, ratio to peer", 1e3 * p50, better="lower") | {
-        "peer": 1e3 * eager_p50,
-        "peer_name": "diffusers, eager, float32, step by step",
-        "floor": 1e3 * floor_s,
-        "floor_name": floor_name,
-        "goal": 1 / 1.5,
-        "met": bool(eager_p50 / p50 >= 1.5),
-        "note": f"{eager_p50 / p50:.2f} times as fast as the peer; large weights in {kind}",
-    }
-    tail = row(UNET, "ms, p99", 1e3 * np.quantile(ours, 0.99), better="lower")
-    return [main_row, tail | {"peer": 1e3 * float(np.quantile(peer, 0.99)), "peer_name": main_row["peer_name"]}]
+    peer_name = "diffusers, eager, float32, step by step"
+    note = f"p50 of {repeats} chunks in turns; large weights in {kind}"
+    return [
+        Row(case=UNET, unit="ratio of the peer's time to ours", ours=eager_p50 / p50, peer=1.0, goal=1.5, note=note),
+        Row(
+            case=UNET,
+            unit="ms, p50",
+            ours=1e3 * p50,
+            peer=1e3 * eager_p50,
+            peer_name=peer_name,
+            floor=1e3 * floor_s,
+            floor_name=floor_name,
+            better="lower",
+        ),
+        Row(
+            case=UNET,
+            unit="ms, p99",
+            ours=1e3 * float(np.quantile(ours, 0.99)),
+            peer=1e3 * float(np.quantile(peer, 0.99)),
+            peer_name=peer_name,
+            better="lower",
+        ),
+    ]
 
 
 def eager_diffusers(policy: Policy, obs: dict[str, torch.Tensor]) -> Callable[[], torch.Tensor]:
     """One chunk as a user of diffusers would compute it: the same network, conditioned and stepped at every level."""
     scheduler = DDIMScheduler(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", clip_sample=True)
     scheduler.set_timesteps(10)
-    network = policy.head.network  # type: ignore[attr-defined]
+    network = denoiser(policy)
 
     def chunk() -> torch.Tensor:
         features = policy.features(obs)
         x = torch.randn(1, 16, ACTION.size)
         for t in scheduler.timesteps:
             output = network(x, network.condition(t[None], features))
-            x = scheduler.step(output, t, x).prev_sample
+            x = scheduler.step(output, t, x).prev_sample  # type: ignore[arg-type, union-attr]
         return x.clamp(-1.0, 1.0)
 
     return chunk
 
 
+def denoiser(policy: Policy) -> UNet1d:
+    assert isinstance(policy.head, DiffusionHead)
+    assert isinstance(policy.head.network, UNet1d)
+    return policy.head.network
+
+
 def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype) -> tuple[float, str]:
     """Seconds that reading the weights once per step, or the arithmetic, must take."""
-    network = policy.head.network  # type: ignore[attr-defined]
+    network = denoiser(policy)
     per_step = sum(p.numel() for n, p in network.named_parameters() if not n.startswith(("time", "film")))
     once = sum(p.numel() for n, p in network.named_parameters() if n.startswith(("time", "film")))
     weight_bytes = (10 * per_step + once) * torch.finfo(dtype).bits // 8
@@ -184,7 +202,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / min(times)
 
 
-def realtime_rows(seconds: float, threads: int) -> list[dict[str, Any]]:
+def realtime_rows(seconds: float, threads: int) -> list[Row]:
     """A policy that takes several control periods drives a clocked robot."""
     policy = make_policy(SLOW)  # not accelerated: slow on purpose
     obs = {"state": torch.randn(23)}
@@ -194,11 +212,11 @@ def realtime_rows(seconds: float, threads: int) -> list[dict[str, Any]]:
         stats = runner.stats
     latency = f"inference p50 {1e3 * np.median(stats.latencies_s):.0f} ms, {stats.chunks} chunks"
     case = f"real time, {CONTROL_HZ:g} Hz for {seconds:g} s, slow policy"
+    dropped = f"{stats.dropped_actions} past-due actions dropped"
     return [
-        row(case, "missed ticks", timing.missed, better="lower", note=latency) | {"goal": 0, "met": timing.missed == 0},
-        row(case, "ms, worst delay of an action", 1e3 * timing.worst_s, better="lower"),
-        row(case, "ticks without a predicted action", stats.held_ticks, better="lower")
-        | {"note": f"{stats.dropped_actions} past-due actions dropped"},
+        Row(case=case, unit="missed ticks", ours=timing.missed, goal=0.0, better="lower", note=latency),
+        Row(case=case, unit="ms, worst delay of an action", ours=1e3 * timing.worst_s, better="lower"),
+        Row(case=case, unit="ticks without a predicted action", ours=stats.held_ticks, better="lower", note=dropped),
     ]
 
 
@@ -215,16 +233,11 @@ def in_turns(calls: list[Callable[[], Any]], repeats: int) -> list[list[float]]:
     return times
 
 
-def latency_rows(case: str, times: list[float]) -> list[dict[str, Any]]:
+def latency_rows(case: str, times: list[float]) -> list[Row]:
     return [
-        row(case, "ms, p50", 1e3 * np.median(times), better="lower"),
-        row(case, "ms, p99", 1e3 * np.quantile(times, 0.99), better="lower"),
+        Row(case=case, unit="ms, p50", ours=1e3 * float(np.median(times)), better="lower"),
+        Row(case=case, unit="ms, p99", ours=1e3 * float(np.quantile(times, 0.99)), better="lower"),
     ]
-
-
-def row(case: str, unit: str, ours: float, *, better: str, note: str = "") -> dict[str, Any]:
-    empty = dict.fromkeys(("peer", "peer_name", "floor", "floor_name", "goal", "met"))
-    return {"case": case, "unit": unit, "ours": float(ours), **empty, "better": better, "note": note}
 
 
 if __name__ == "__main__":
