@@ -4,7 +4,11 @@ Importing the package is cheap: torch and MuJoCo load with the first part that n
 """
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robolearn.envs.make import make
+    from robolearn.policies.checkpoint import load_policy
 
 try:
     __version__ = version("robolearn")
