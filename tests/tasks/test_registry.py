@@ -79,7 +79,6 @@ while running.any():
     obs, success = step.obs, success | (step.success & running)
     running &= ~step.done
 import robolearn.envs.registration, gymnasium
-robolearn.envs.registration.register()
 single = gymnasium.make("robolearn/Poke-v0")
 single.reset(seed=1)
 print(json.dumps({"names": registry.names(), "solved": int(success.sum()), "args": env.env_args}))
