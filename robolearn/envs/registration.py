@@ -3,8 +3,8 @@
     import robolearn.envs.registration
     gymnasium.make("robolearn/Lift-v0")
 
-or, where only an id can be given, `gymnasium.make("robolearn.envs.registration:robolearn/Lift-v0")`. Gymnasium has looked
-for plug-ins by itself until 0.29, and does so no more.
+or, where only an id can be given, `gymnasium.make("robolearn.envs.registration:robolearn/Lift-v0")`. Gymnasium has not
+looked for plug-ins by itself since 1.0.
 """
 
 from __future__ import annotations
