@@ -24,6 +24,8 @@ RESOLUTION = 121
 EXTENT = 1.1
 """Axes reach a little past [-1, 1], where saturated actions pile up."""
 NUM_STEPS = 4
+SAMPLES_OVER_DENSITY = 100
+"""More would hide it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +86,14 @@ def make_panels(policy: Policy, dataset: Dataset, config: DensityConfig) -> list
 
 def draw(panels: Sequence[Panel], labels: Sequence[str]) -> Figure:
     """One pair of axes per panel."""
-    figure = Figure(figsize=(3.2 * len(panels), 3.4), layout="constrained", dpi=120)
+    figure = Figure(figsize=(3.2 * len(panels), 4.0), layout="constrained", dpi=120)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         if panel.density is not None:
             extent = (-EXTENT, EXTENT, -EXTENT, EXTENT)
             # The square root shows weak modes beside strong ones.
             axes.imshow(np.sqrt(panel.density), origin="lower", extent=extent, cmap="Blues", aspect="equal")
-        axes.plot(*panel.samples.T, ".", markersize=1.5, color="#0072b2", alpha=0.35, label="samples")
+        shown = panel.samples if panel.density is None else panel.samples[:SAMPLES_OVER_DENSITY]
+        axes.plot(*shown.T, ".", markersize=2, color="#0072b2", alpha=0.5, label="samples")
         axes.plot(*panel.demonstrated, "x", markersize=9, markeredgewidth=2, color="#d55e00", label="demonstrated")
         likelihood = "" if panel.log_prob is None else f", log p {panel.log_prob:.2f}"
         axes.set(
@@ -101,7 +104,7 @@ def draw(panels: Sequence[Panel], labels: Sequence[str]) -> Figure:
             ylim=(-EXTENT, EXTENT),
             aspect="equal",
         )
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=1.5)
     return figure
 
 
