@@ -346,6 +346,12 @@ class PolicyConfig:
                 f"head.clip {self.head.clip} would cut off actions that {self.action_normalisation} normalisation "
                 "puts beyond it; use action_normalisation min_max, or head.clip 0"
             )
+        uniform_bins = isinstance(self.head, AutoregressiveHeadConfig) and self.head.spacing == "uniform"
+        if uniform_bins and self.action_normalisation == "mean_std":
+            raise ConfigError(
+                "head.spacing uniform divides [-1, 1], beyond which mean_std normalisation puts many actions; "
+                "use head.spacing quantile, or action_normalisation min_max"
+            )
         if self.exec_steps > self.pred_steps:
             raise ConfigError(
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "

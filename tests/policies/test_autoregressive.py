@@ -10,7 +10,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from robolearn.errors import ConfigError
-from robolearn.policies.config import AutoregressiveHeadConfig
+from robolearn.policies.config import AutoregressiveHeadConfig, PolicyConfig
 from robolearn.policies.heads.autoregressive import AutoregressiveHead, quantile_edges, uniform_edges
 from robolearn.policies.noise import BatchNoise, RowNoise
 
@@ -231,6 +231,9 @@ def test_quantile_edges_hold_equal_shares_and_survive_atoms() -> None:
 def test_bad_configurations_are_named() -> None:
     with pytest.raises(ConfigError, match="num_bins must be at least 2"):
         AutoregressiveHeadConfig(num_bins=1)
+    with pytest.raises(ConfigError, match="use head.spacing quantile, or action_normalisation min_max"):
+        PolicyConfig(head=AutoregressiveHeadConfig(), action_normalisation="mean_std")
+    PolicyConfig(head=AutoregressiveHeadConfig(spacing="quantile"), action_normalisation="mean_std")
     with pytest.raises(ConfigError, match="multiple of num_heads, received 10 and 4"):
         make_head(width=10, num_heads=4)
 

@@ -17,6 +17,7 @@ from robolearn.policies.config import (
     DenoisingTransformerConfig,
     DiffusionHeadConfig,
     FlowHeadConfig,
+    PolicyConfig,
     UNetConfig,
 )
 from robolearn.policies.heads.chain import ChainHead, FixedNoise
@@ -244,5 +245,7 @@ def test_bad_configurations_are_named() -> None:
         DiffusionHeadConfig(inference_steps=200)
     with pytest.raises(ConfigError, match="solver dpm takes strides"):
         DiffusionHeadConfig(solver="dpm", inference_steps=100)
+    with pytest.raises(ConfigError, match="would cut off actions that mean_std normalisation puts beyond it"):
+        PolicyConfig(head=DiffusionHeadConfig(), action_normalisation="mean_std")
     with pytest.raises(ConfigError, match=r"multiples of num_groups \(8\).*received channels \[12\]"):
         make(network=UNetConfig(channels=(12,)))
