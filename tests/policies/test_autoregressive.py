@@ -231,7 +231,7 @@ def test_quantile_edges_hold_equal_shares_and_survive_atoms() -> None:
 def test_bad_configurations_are_named() -> None:
     with pytest.raises(ConfigError, match="num_bins must be at least 2"):
         AutoregressiveHeadConfig(num_bins=1)
-    with pytest.raises(ConfigError, match="use head.spacing quantile, or action_normalisation min_max"):
+    with pytest.raises(ConfigError, match=r"use head.spacing quantile, or action_normalisation min_max"):
         PolicyConfig(head=AutoregressiveHeadConfig(), action_normalisation="mean_std")
     PolicyConfig(head=AutoregressiveHeadConfig(spacing="quantile"), action_normalisation="mean_std")
     with pytest.raises(ConfigError, match="multiple of num_heads, received 10 and 4"):
