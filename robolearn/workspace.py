@@ -18,5 +18,6 @@ def template() -> Path:
 def shipped_files() -> list[Path]:
     """Every file of a new workspace, relative to `template()`."""
     root = template()
-    found = [path for item in SHIPPED for path in ((root / item).rglob("*") if (root / item).is_dir() else [root / item])]
+    items = [root / item for item in SHIPPED]
+    found = [path for item in items for path in (item.rglob("*") if item.is_dir() else [item])]
     return sorted(path.relative_to(root) for path in found if path.is_file())
