@@ -51,7 +51,7 @@ def runner_of(policy: TickPolicy, **options) -> RealtimeRunner:
 
 def test_every_executed_action_was_predicted_for_its_tick() -> None:
     """The chunk's observation tick plus the step within the chunk is the tick at which it is executed."""
-    with runner_of(TickPolicy(delay_s=0.13), control_hz=25) as runner:
+    with runner_of(TickPolicy(delay_s=0.32), control_hz=10) as runner:
         runner.start(observation(0))
         executed = []
 
@@ -59,22 +59,22 @@ def test_every_executed_action_was_predicted_for_its_tick() -> None:
             executed.append(action.clone())
             return observation(len(executed))
 
-        timing = control_loop(step, runner, ticks=40)
+        timing = control_loop(step, runner, ticks=24)
         stats = runner.stats
-    assert [int(a[0] + a[1]) for a in executed] == list(range(40))
-    assert timing.ticks == 40
+    assert [int(a[0] + a[1]) for a in executed] == list(range(24))
+    assert timing.ticks == 24
     assert stats.held_ticks == 0
-    assert stats.chunks > 5
-    assert stats.dropped_actions >= 3 * (stats.chunks - 1)  # 0.13 s are more than 3 ticks at 25 Hz
+    assert stats.chunks > 3
+    assert stats.dropped_actions >= 3 * (stats.chunks - 1)  # 0.32 s are more than 3 ticks at 10 Hz
 
 
 def test_no_tick_waits_for_a_slow_policy() -> None:
-    """Inference takes over three control periods; a loop that waited for it would miss ticks at once."""
-    with runner_of(TickPolicy(delay_s=0.17), control_hz=20) as runner:
+    """Inference takes almost three control periods; a loop that waited for it would miss ticks at once."""
+    with runner_of(TickPolicy(delay_s=0.7), control_hz=4) as runner:
         runner.start(observation(0))
-        timing = control_loop(lambda action: observation(0), runner, ticks=40)
+        timing = control_loop(lambda action: observation(0), runner, ticks=10)
         assert timing.missed == 0
-        assert timing.worst_s < 0.05
+        assert timing.worst_s < 0.25
         assert runner.stats.held_ticks == 0
 
 
