@@ -143,7 +143,7 @@ def train_bc(
         write_yaml(config, run_dir / "config.yaml")
 
         def evaluation(step: int) -> dict[str, float]:
-            result = algorithm.result()
+            result = algorithm.result().eval()
             metrics = {} if validate is None else validate(result)
             if evaluate is not None:
                 metrics |= evaluate(result, step)

@@ -124,7 +124,8 @@ def test_masks_and_shares_decide_what_is_held_out(data: Path, tmp_path: Path) ->
         card("none", filter_key="fewer")
 
 
-def test_the_best_evaluation_can_be_exported(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_best_evaluation_can_be_exported(ema: bool, data: Path, tmp_path: Path) -> None:
     seen: dict[int, torch.Tensor] = {}
 
     def evaluate(policy: Policy, step: int) -> dict[str, float]:
@@ -132,7 +133,8 @@ def test_the_best_evaluation_can_be_exported(data: Path, tmp_path: Path) -> None
         seen[step] = policy.head.linear.bias.detach().clone()  # type: ignore[union-attr]
         return {"success": {20: 0.9, 40: 0.5}[step], "score": {20: 0.9, 40: 0.5}[step]}
 
-    result = train_bc(make_config(data, export="best"), tmp_path, evaluate=evaluate)
+    config = make_config(data, export="best", optimiser={"ema": ema})
+    result = train_bc(config, tmp_path, evaluate=evaluate)
     assert torch.equal(load_policy(result.policy).head.linear.bias, seen[20])  # type: ignore[union-attr]
     assert not torch.equal(seen[20], seen[40])
     assert load_checkpoint(tmp_path / BEST)["loop"]["step"] == 20
