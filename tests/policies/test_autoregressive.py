@@ -208,6 +208,21 @@ def test_padding_changes_nothing_even_when_it_is_not_a_number() -> None:
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
+def test_a_step_left_out_in_the_middle_is_conditioned_on() -> None:
+    """log p(a0, a2 | a1) = log p(a0) + log p(a2 | a0, a1): the terms of the others, with a1 read as context."""
+    head = make_head(pred_steps=3, action_size=1)
+    actions, features = torch.rand(5, 3, 1) * 2 - 1, torch.randn(5, 3)
+
+    def log_prob(chunk: torch.Tensor, *kept: bool) -> torch.Tensor:
+        return head.distribution(features).log_prob(chunk, torch.tensor([kept]).expand(5, 3))
+
+    whole, two, one = (log_prob(actions, *mask) for mask in ((True,) * 3, (True, True, False), (True, False, False)))
+    torch.testing.assert_close(log_prob(actions, True, False, True), whole - two + one)
+    other = actions.clone()
+    other[:, 1] = -other[:, 1]
+    assert (log_prob(other, True, False, True) - (whole - two + one)).abs().max() > 1e-3
+
+
 def test_a_row_draws_the_same_whoever_shares_its_batch() -> None:
     head = make_head(pred_steps=2, action_size=2)
     features = torch.randn(3, 3)

@@ -129,7 +129,7 @@ class AutoregressiveDistribution(ActionDistribution):
     def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
         head = self.head
         if valid is not None:  # padding may hold anything, and 0 * NaN is NaN in a gradient
-            actions = torch.where(valid.unsqueeze(-1), actions, 0.0)
+            actions = torch.where(actions.isfinite(), actions, 0.0)
         bins, offsets = head.encode(actions)
         terms = self._terms(bins, offsets, *self._parameters(bins, offsets))
         if valid is not None:
