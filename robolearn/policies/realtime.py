@@ -139,6 +139,8 @@ class RealtimeRunner:
 
         Raises whatever the policy raised in its thread.
         """
+        if not self._history:
+            raise PolicyError("an episode has not begun; call start(obs) before act")
         if self.stats.ticks:  # the first tick's observation is the one `start` was given
             self._remember(obs)
         self._collect()
