@@ -102,7 +102,7 @@ def test_dagger_finetune_eval_and_replay(workspace: Path) -> None:
     )
     assert "round 1:" in text
     practice = ("--num_envs", "2", "--ppo.num_steps", "32", "--loop.total_steps", "2", "--eval_episodes", "4")
-    robolearn("finetune", "--policy", "dagger/policy", *TASK, "--output", "tuned", *practice, cwd=workspace)
+    robolearn("finetune", "--policy", "dagger/policy", "--output", "tuned", *practice, cwd=workspace)
     text = robolearn("eval", "clone", "dagger", "tuned", *EXPERT, "--episodes", "6", "--output", "eval", cwd=workspace)
     assert "dagger against clone" in text
     assert "tuned against dagger" in text

@@ -11,14 +11,14 @@ from robolearn.envs.base import VectorEnv
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.experts import make_expert
 from robolearn.envs.make import make
-from robolearn.errors import ConfigError
 from robolearn.evaluation.compare import compare_in_turn
 from robolearn.evaluation.config import EvalConfig
 from robolearn.evaluation.report import Stage, write_report
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.rollout import Actor, evaluate
+from robolearn.evaluation.task import task_of
 from robolearn.evaluation.video import Film, film, film_task
-from robolearn.policies.checkpoint import CONFIG_FILE, load_policy, policy_env_args
+from robolearn.policies.checkpoint import CONFIG_FILE, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.training.progress import Progress
 
@@ -29,7 +29,8 @@ def run_evaluation(config: EvalConfig) -> list[str]:
     policies = [load_policy(path) for path in folders]
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
-    task = config.task or _task(folders[0])
+    task = task_of(folders[0], config.task) if folders else config.task
+    assert task is not None
     names = _names(folders)
     results: list[EvaluationResult] = []
     reference: EvaluationResult | None = None
@@ -52,13 +53,6 @@ def policy_folder(path: str) -> Path:
     folder = Path(path)
     inner = folder / "policy"
     return inner if (inner / CONFIG_FILE).exists() else folder
-
-
-def _task(folder: Path) -> TaskConfig:
-    env_args = policy_env_args(folder)
-    if not env_args:
-        raise ConfigError(f"{folder} does not say which task it is for; name it with --task")
-    return TaskConfig.from_env_args(env_args)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

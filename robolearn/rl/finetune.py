@@ -15,9 +15,11 @@ import torch
 
 from robolearn.config import write_yaml
 from robolearn.envs.base import VectorEnv
+from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
 from robolearn.errors import PolicyError
 from robolearn.evaluation.rollout import evaluate
+from robolearn.evaluation.task import task_of
 from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
 from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
@@ -68,13 +70,13 @@ def finetune(
     """
     run_dir = Path(run_dir)
     check_run_dir(run_dir, resume)
-    device = resolve_device(config.device)
+    device, task = resolve_device(config.device), task_of(config.policy, config.task)
     policy = with_min_std(load_policy(config.policy, device), config.min_std)
     with ExitStack() as stack:
-        limit = config.max_steps or config.task.max_steps
-        env = stack.enter_context(make(replace(config.task, max_steps=limit), config.num_envs, device=str(device)))
+        practice = replace(task, max_steps=config.max_steps or task.max_steps)
+        env = stack.enter_context(make(practice, config.num_envs, device=str(device)))
         check_fit(policy, env, config.policy)
-        judge = _Judge(config, device, on_evaluation)
+        judge = _Judge(config, task, device, on_evaluation)
         stack.callback(judge.close)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_yaml(config, run_dir / "config.yaml")
@@ -99,7 +101,7 @@ def finetune(
             label="finetune",
             resume_hint=resume_hint,
         )
-        best = _export(config, policy, start, state, run_dir)
+        best = _export(config, task, policy, start, state, run_dir)
     return FinetuneResult(
         policy=run_dir / "policy",
         updates=state.step,
@@ -155,17 +157,19 @@ class _Judge:
     """Evaluates on the held-out training seeds; the environments are made at the first use and kept."""
 
     def __init__(
-        self, config: FinetuneConfig, device: torch.device, told: Callable[[int, Mapping[str, float]], None]
+        self,
+        config: FinetuneConfig,
+        task: TaskConfig,
+        device: torch.device,
+        told: Callable[[int, Mapping[str, float]], None],
     ) -> None:
-        self.config, self.device, self.told = config, device, told
+        self.config, self.task, self.device, self.told = config, task, device, told
         self.env: VectorEnv | None = None
 
     def __call__(self, policy: Policy, update: int) -> dict[str, float]:
         """Success rate, mean steps, and a score in which a faster success breaks ties."""
         if self.env is None:
-            self.env = make(
-                self.config.task, min(self.config.num_envs, self.config.eval_episodes), device=str(self.device)
-            )
+            self.env = make(self.task, min(self.config.num_envs, self.config.eval_episodes), device=str(self.device))
         with untouched_rng():
             result = evaluate(policy, self.env, list(self.config.eval_seeds))
         success, steps = result.success_rate, result.mean_steps
@@ -191,7 +195,12 @@ class _Judge:
 
 
 def _export(
-    config: FinetuneConfig, policy: Policy, start: Mapping[str, float], state: RunState, run_dir: Path
+    config: FinetuneConfig,
+    task: TaskConfig,
+    policy: Policy,
+    start: Mapping[str, float],
+    state: RunState,
+    run_dir: Path,
 ) -> dict[str, float]:
     """Write `run_dir/policy`; returns the evaluation of what was exported (empty for the last policy)."""
     figures: dict[str, float] = dict(state.evaluation)
@@ -205,7 +214,7 @@ def _export(
             policy.load_state_dict(saved["algorithm"]["policy"])
             figures, update, origin = dict(saved["loop"]["evaluation"]), state.best_step, "the best evaluation"
     card = PolicyCard(
-        task={"task": config.task.id, **config.task.kwargs},
+        task={"task": task.id, **task.kwargs},
         data={"episodes": f"its own, seeds from {config.first_seed}", "reward": config.reward},
         training={
             "algorithm": "PPO",
@@ -216,5 +225,5 @@ def _export(
         },
         evaluation={name: f"{value:.4g}" for name, value in figures.items() if name != "score"},
     )
-    save_policy(policy, run_dir / "policy", card, env_args=config.task.env_args())
+    save_policy(policy, run_dir / "policy", card, env_args=task.env_args())
     return figures

@@ -17,8 +17,8 @@ class FinetuneConfig:
 
     policy: str
     """Policy folder to start from."""
-    task: TaskConfig
-    """Task to practise."""
+    task: TaskConfig | None = None
+    """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"
     """Run folder; the improved policy is its sub-folder `policy`."""
     reward: Literal["success", "env"] = "success"
