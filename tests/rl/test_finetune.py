@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
+from robolearn.config import load
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, PolicyError, TrainingError
@@ -133,3 +134,10 @@ def test_refusals(tmp_path: Path) -> None:
     save_policy(other, tmp_path / "other")
     with pytest.raises(PolicyError, match="has 1 actions, the task 2"):
         finetune(config(tmp_path / "other", tmp_path / "b"), tmp_path / "b")
+
+
+def test_the_shipped_configurations_are_read() -> None:
+    paths = sorted((Path(__file__).parents[2] / "configs" / "finetune").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        assert load(FinetuneConfig, path).task.gym_id == "Meta-World/MT1"

@@ -153,10 +153,10 @@ def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
     with inductor.patch(fallback_random=True):
         for compile in (False, True):
             if algorithm == "ppo":
-                settings = PPOConfig(num_steps=16, epochs=2, batch_size=16, normalise_obs=True, compile=compile)
+                settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, compile=compile)
                 collector, learner = on.make(Ledger(4), settings)
-                first = [learner.update(collector.next()) for _ in range(3)]
-                assert first[1]["ratio"] == pytest.approx(1.0, abs=0.2)
+                metrics = [learner.update(collector.next()) for _ in range(4)]
+                assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
                 vectors.append((learner.actor_adam.vector, learner.critic_adam.vector))
                 continue
             _, learner = off.make(Ledger(1), SACConfig(critic=SMALL, compile=compile))

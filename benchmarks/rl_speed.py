@@ -1,0 +1,235 @@
+"""PPO and SAC on HalfCheetah-v5: env-steps/s of collecting and learning, beside Stable-Baselines3 and the floor.
+
+    python -m benchmarks.rl_speed [--rounds 5] [--ppo-rollouts 4] [--sac-steps 600] [--case NAME ...]
+
+Both sides have the same networks, batches and environments in the way each of them makes them by default: ours in one
+worker process per core, Stable-Baselines3's one after the other in the learner's process. They take turns in blocks, so
+that what else the machine does meets both; medians over the blocks are compared.
+
+SAC's floor is its arithmetic: every matrix product of one update (targets, critics forward and backward, actor forward
+and backward, the critics' backward to their input), back to back on fixed tensors with preallocated results, in
+float32, once per environment step. The shares say how much of an update goes into sampling, advantages and statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from benchmarks._report import Row, write
+from robolearn.envs.config import TaskConfig
+from robolearn.envs.make import make
+from robolearn.rl.config import PPOConfig, SACConfig
+from robolearn.rl.gae import gae
+from robolearn.rl.statistics import RunningMoments
+from robolearn.rl.train import Learner, make_learner
+from robolearn.rl.train_config import RLConfig
+from robolearn.training.threads import fitting_threads
+
+ID = "HalfCheetah-v5"
+Contender = Callable[[], float]
+"""Runs one block and returns env-steps/s."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ppo-rollouts", type=int, default=4, help="of each block")
+    parser.add_argument("--sac-steps", type=int, default=600, help="of each block")
+    parser.add_argument("--case", nargs="*", default=["ppo8", "ppo64", "sac", "shares"])
+    args = parser.parse_args()
+    began, rows = time.perf_counter(), []
+    if "ppo8" in args.case:
+        rows.append(ppo_row("PPO, 8 x 256 steps, batch 64, 10 epochs, 64x64", 8, 64, 2.5, args))
+    if "ppo64" in args.case:
+        rows.append(ppo_row("PPO, 64 x 256 steps, batch 2048, 10 epochs, 64x64", 64, 2048, 3.0, args))
+    if "sac" in args.case:
+        rows += sac_rows(args)
+    if "shares" in args.case:
+        rows += share_rows()
+    write("rl_speed", rows, seconds=time.perf_counter() - began)
+
+
+def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Namespace) -> Row:
+    blocks = args.ppo_rollouts if num_envs == 8 else 1
+    algorithm = PPOConfig(num_steps=256, batch_size=batch, compile=True)
+    learner, close = our_learner(RLConfig(task=task("process"), algorithm=algorithm, num_envs=num_envs))
+    steps = 256 * num_envs
+
+    def ours() -> float:
+        assert isinstance(learner.actor, torch.nn.Module)
+        with fitting_threads(learner.actor):
+            return rate(steps * blocks, lambda: repeat(blocks, lambda: learner.algorithm.update(learner.source.next())))
+
+    def theirs() -> float:
+        return rate(steps * blocks, lambda: model.learn(steps * blocks, reset_num_timesteps=False))
+
+    model = sb3_ppo(num_envs, batch)
+    speeds = take_turns({"ours": ours, "sb3": theirs}, args.rounds)
+    close()
+    return Row(
+        case=case,
+        unit="ratio of env-steps/s to Stable-Baselines3's",
+        ours=speeds["ours"] / speeds["sb3"],
+        peer=1.0,
+        peer_name="Stable-Baselines3",
+        goal=goal,
+        note=f"{speeds['ours']:.0f} against {speeds['sb3']:.0f} env-steps/s",
+    )
+
+
+def sac_rows(args: argparse.Namespace) -> list[Row]:
+    config = SACConfig(random_steps=1000, capacity=100_000, compile=True)
+    contenders: dict[str, Contender] = {}
+    closers = []
+    for name, algorithm in {"f32": config, "bf16": replace(config, bf16=True)}.items():
+        learner, close = our_learner(RLConfig(task=task(), algorithm=algorithm))
+        closers.append(close)
+        contenders[name] = lambda learner=learner: rate(
+            args.sac_steps, lambda: repeat(args.sac_steps, lambda: learner.algorithm.update(learner.source.next()))
+        )
+    model = sb3_sac()
+    contenders["sb3"] = lambda: rate(args.sac_steps, lambda: model.learn(args.sac_steps, reset_num_timesteps=False))
+    products = sac_products(256, 17, 6, 256)
+    contenders["floor"] = lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, products))
+    speeds = take_turns(contenders, args.rounds)
+    for close in closers:
+        close()
+    common: dict[str, Any] = {"peer_name": "Stable-Baselines3", "floor_name": "matrix products of an update in f32"}
+    rows = []
+    for name, floor_goal, peer_goal in (("f32", 0.7, 1.15), ("bf16", None, 1.5)):
+        note = f"{speeds[name]:.0f}, Stable-Baselines3 {speeds['sb3']:.0f}, floor {speeds['floor']:.0f} env-steps/s"
+        case = f"SAC, 1 environment, batch 256, 2x256, {name}"
+        unit = "ratio of env-steps/s to Stable-Baselines3's"
+        ratio = speeds[name] / speeds["sb3"]
+        rows.append(Row(case=case, unit=unit, ours=ratio, peer=1.0, goal=peer_goal, note=note, **common))
+        if floor_goal is not None:
+            share, theirs = speeds[name] / speeds["floor"], speeds["sb3"] / speeds["floor"]
+            unit = "ratio of env-steps/s to the floor's"
+            rows.append(
+                Row(case=case, unit=unit, ours=share, peer=theirs, floor=1.0, goal=floor_goal, note=note, **common)
+            )
+    return rows
+
+
+def share_rows() -> list[Row]:
+    """Sampling, advantages and statistics as shares of the update that they serve."""
+    ppo, close_ppo = our_learner(RLConfig(task=task(), algorithm=PPOConfig(num_steps=256, compile=True), num_envs=8))
+    rollout: Any = ppo.source.next()
+    ppo.algorithm.update(rollout)
+    update = median_seconds(lambda: ppo.algorithm.update(rollout), 5)
+    flags = (rollout.terminated, rollout.truncated)
+    values = torch.randn_like(rollout.rewards)
+    advantages = 10 * median_seconds(lambda: gae(rollout.rewards, values, values, rollout.discounts, *flags, 0.95), 50)
+    moments, rows = RunningMoments((17,)), rollout.flat_obs()["state"][:, -1]
+    statistic = median_seconds(lambda: moments.add(rows), 50)
+    close_ppo()
+    sac, close_sac = our_learner(
+        RLConfig(task=task(), algorithm=SACConfig(random_steps=1000, capacity=1_000_000, compile=True))
+    )
+    batch = sac.source.next()
+    sac.algorithm.update(batch)
+    step = median_seconds(lambda: sac.algorithm.update(batch), 100)
+    replay: Any = sac.source
+    sampling = median_seconds(lambda: replay.replay.sample(256, replay.generator), 200)
+    close_sac()
+    figures = {
+        "GAE (every epoch) in PPO's update": advantages / update,
+        "observation statistics in PPO's update": statistic / update,
+        "replay sampling in SAC's update": sampling / step,
+    }
+    return [
+        Row(case=case, unit="ratio of the update's time", ours=share, goal=0.03, better="lower")
+        for case, share in figures.items()
+    ]
+
+
+def task(worker_kind: Literal["process", "sync"] = "sync") -> TaskConfig:
+    return TaskConfig(id=f"gym:{ID}", worker_kind=worker_kind)
+
+
+def our_learner(config: RLConfig) -> tuple[Learner, Callable[[], None]]:
+    torch.manual_seed(0)
+    env = make(config.task, config.num_envs)
+    return make_learner(config, env, torch.device("cpu")), env.close
+
+
+def sb3_ppo(num_envs: int, batch: int) -> Any:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    env = make_vec_env(ID, n_envs=num_envs, seed=0)
+    return PPO("MlpPolicy", env, n_steps=256, batch_size=batch, n_epochs=10, device="cpu", seed=0)
+
+
+def sb3_sac() -> Any:
+    from stable_baselines3 import SAC
+
+    return SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
+
+
+def sac_products(batch: int, observation: int, action: int, hidden: int) -> Callable[[], None]:
+    """All matrix products of one SAC update with two critics."""
+    actor, critic = [observation, hidden, hidden, 2 * action], [observation + action, hidden, hidden, 1]
+    shapes: list[tuple[int, int, int]] = []
+
+    def forward(sizes: list[int]) -> list[tuple[int, int, int]]:
+        return [(batch, i, o) for i, o in itertools.pairwise(sizes)]
+
+    def to_weights(sizes: list[int]) -> list[tuple[int, int, int]]:
+        return [(i, batch, o) for i, o in itertools.pairwise(sizes)]
+
+    def to_inputs(sizes: list[int], *, down_to_the_input: bool) -> list[tuple[int, int, int]]:
+        layers = list(itertools.pairwise(sizes))
+        return [(batch, o, i) for i, o in (layers if down_to_the_input else layers[1:])]
+
+    shapes += forward(actor) + 2 * forward(critic)  # the targets
+    shapes += 2 * (forward(critic) + to_weights(critic) + to_inputs(critic, down_to_the_input=False))
+    shapes += forward(actor) + 2 * (forward(critic) + to_inputs(critic, down_to_the_input=True))
+    shapes += to_weights(actor) + to_inputs(actor, down_to_the_input=False)
+    operands = [(torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)) for m, k, n in shapes]
+
+    def run() -> None:
+        for a, b, out in operands:
+            torch.mm(a, b, out=out)
+
+    return run
+
+
+def take_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
+    """Median speed of each after one block of warming up (and compiling)."""
+    for contender in contenders.values():
+        contender()
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            speeds[name].append(contender())
+    return {name: statistics.median(measured) for name, measured in speeds.items()}
+
+
+def rate(steps: int, run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return steps / (time.perf_counter() - start)
+
+
+def repeat(count: int, run: Callable[[], Any]) -> None:
+    for _ in range(count):
+        run()
+
+
+def median_seconds(run: Callable[[], Any], count: int) -> float:
+    run()
+    return float(np.median([1.0 / rate(1, run) for _ in range(count)]))
+
+
+if __name__ == "__main__":
+    main()
