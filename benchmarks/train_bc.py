@@ -32,7 +32,7 @@ from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, Episode, EpisodeInfo, ObservationSpec
 from robolearn.training.config import LoopConfig
 from robolearn.training.loop import run_loop
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import fitting_threads, flushed_denormals
 
 EPISODES, STEPS, OBSERVATION, ACTION = 100, 54, 39, 4
 GOAL = 0.95
@@ -122,11 +122,12 @@ class Bench:
 
         def run() -> float:
             start = time.perf_counter()
-            for _ in range(steps):
-                loss, _ = self.policy.loss(self.batch)
-                self.optimiser.zero_grad()
-                loss.backward()
-                self.optimiser.step()
+            with flushed_denormals():
+                for _ in range(steps):
+                    loss, _ = self.policy.loss(self.batch)
+                    self.optimiser.zero_grad()
+                    loss.backward()
+                    self.optimiser.step()
             return time.perf_counter() - start
 
         return self._seconds(run)

@@ -29,7 +29,7 @@ from robolearn.training.config import OptimiserConfig
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.optim import MovingAverage, Optimiser
 from robolearn.training.seeding import seed_everything
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import fitting_threads, flushed_denormals
 
 MAX_VALID_BATCHES = 50
 
@@ -50,11 +50,12 @@ class BehaviourCloning:
         self.autocast = torch.autocast(device, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        with self.autocast:
-            loss, metrics = self.policy.loss(batch)
-        metrics |= self.optimiser.step(loss)
-        if self.average is not None:
-            self.average.update()
+        with flushed_denormals():
+            with self.autocast:
+                loss, metrics = self.policy.loss(batch)
+            metrics |= self.optimiser.step(loss)
+            if self.average is not None:
+                self.average.update()
         return metrics
 
     def result(self) -> Policy:

@@ -1,0 +1,36 @@
+"""What the processor does inside and outside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from robolearn.training.threads import fitting_threads, flushed_denormals
+
+
+def test_numbers_next_to_zero_are_flushed_inside_only() -> None:
+    tiny = torch.full((64,), 1e-30)
+    with flushed_denormals():
+        assert float((tiny * 1e-12).max()) == 0.0
+    assert float((tiny * 1e-12).max()) > 0.0
+    with pytest.raises(RuntimeError), flushed_denormals():
+        raise RuntimeError
+    assert float((tiny * 1e-12).max()) > 0.0
+
+
+def test_small_networks_get_one_thread_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        with fitting_threads(nn.Linear(4, 4)):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with fitting_threads(nn.Linear(2000, 2000)):
+            assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with fitting_threads(nn.Linear(4, 4)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
