@@ -48,5 +48,5 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if not torch.cuda.is_available() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ConfigError("compiling updates needs a C++ compiler (g++ or clang++); install one or set compile false")
     # On the CPU the calls between the kernels are the larger part of a small network's step: let C++ make them.
-    options = None if torch.cuda.is_available() else {"cpp_wrapper": True}
+    options: dict[str, Any] | None = None if torch.cuda.is_available() else {"cpp_wrapper": True}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)

@@ -123,7 +123,7 @@ def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> Ro
         device=next(policy.parameters()).device,
     )
     generator = torch.Generator(driver.device).manual_seed(config.seed)
-    return RolloutCollector(driver, policy, config.ppo.num_steps, generator=generator)
+    return RolloutCollector(driver, policy, config.ppo.num_steps, generator=generator, compile=config.ppo.compile)
 
 
 def with_min_std(policy: Policy, min_std: float | None) -> Policy:

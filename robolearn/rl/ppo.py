@@ -272,10 +272,11 @@ class PPO:
         """All rows once, in random order. They are gathered for the whole epoch, so that a minibatch is a view."""
         count = len(rows.log_probs)
         order = torch.randperm(count, generator=self.generator, device=self.device)
-        shuffled = rows.map(lambda field: field[order])
         size = self.config.batch_size or count
-        for start in range(0, count, size):
-            yield shuffled.map(lambda field, at=start: field[at : at + size])
+        parts = rows.map(lambda field: field[order].split(size))
+        keys = parts.obs.keys()
+        for obs, rest in zip(zip(*parts.obs.values()), zip(*parts[1:])):
+            yield Minibatch(dict(zip(keys, obs)), *rest)
 
     def _anneal(self) -> None:
         if not self.config.anneal or self.total_updates is None:

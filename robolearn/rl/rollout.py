@@ -20,6 +20,7 @@ from torch import Tensor
 from robolearn.envs.base import Observation
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.rl.compiled import compiled
 from robolearn.rl.episodes import EpisodeDriver, FinishedEpisode
 
 
@@ -79,15 +80,23 @@ class RolloutCollector:
     """A source of the training loop: fills rollouts with the policy's own samples, without gradients."""
 
     def __init__(
-        self, driver: EpisodeDriver, policy: Policy, num_steps: int, *, generator: torch.Generator | None = None
+        self,
+        driver: EpisodeDriver,
+        policy: Policy,
+        num_steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        compile: bool = False,
     ) -> None:
         """
         Args:
             num_steps: L, macro-steps of each environment in a rollout.
             generator: where the policy's samples come from; None uses torch's global one.
+            compile: decide in one compiled call, drawing from torch's global generator; for single actions.
         """
         self.driver, self.policy, self.num_steps, self.generator = driver, policy, num_steps, generator
         self.exec_steps = policy.config.exec_steps
+        self._decide_single = compiled(self._decide) if compile and policy.config.pred_steps == 1 else None
 
     @torch.no_grad()
     def next(self) -> Rollout:
@@ -97,15 +106,21 @@ class RolloutCollector:
         noise = BatchNoise(n, driver.device, self.generator)
         for t in range(self.num_steps):
             window = driver.window
-            distribution = self.policy.distribution(window)
-            actions = distribution.sample(noise)
             store.put(t, "obs", window)
-            transition = driver.advance(actions[:, : self.exec_steps])
-            executed = torch.zeros(actions.shape[:2], dtype=torch.bool, device=driver.device)
-            executed[:, : self.exec_steps] = transition.executed
+            if self._decide_single is not None:
+                actions, log_probs = self._decide_single(window)
+                transition = driver.advance(actions)
+                executed = transition.executed
+            else:
+                distribution = self.policy.distribution(window)
+                actions = distribution.sample(noise)
+                transition = driver.advance(actions[:, : self.exec_steps])
+                executed = torch.zeros(actions.shape[:2], dtype=torch.bool, device=driver.device)
+                executed[:, : self.exec_steps] = transition.executed
+                log_probs = distribution.log_prob(actions, executed)
             store.put(t, "actions", actions)
             store.put(t, "executed", executed)
-            store.put(t, "log_probs", distribution.log_prob(actions, executed))
+            store.put(t, "log_probs", log_probs)
             store.put(t, "rewards", transition.reward)
             store.put(t, "discounts", transition.discount)
             store.put(t, "terminated", transition.terminated)
@@ -113,6 +128,12 @@ class RolloutCollector:
             store.keep_final(t, transition.truncated, transition.next_obs)
             driver.restart(transition.done)
         return store.rollout(driver.window, driver.take_finished())
+
+    def _decide(self, window: Observation) -> tuple[Tensor, Tensor]:
+        """Single actions (N, 1, A) and their log-probabilities (N,)."""
+        distribution = self.policy.distribution(window)
+        actions = distribution.sample(BatchNoise(self.driver.num_envs, self.driver.device))
+        return actions, distribution.log_prob(actions)
 
     def describe(self, batch: Rollout) -> str:
         """Where a rollout's largest reward and observation lie, for error messages."""

@@ -143,15 +143,16 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         total = config.loop.total_steps
         ppo = PPO(policy, critic, algorithm, total_updates=total, seed=config.seed)
         generator = torch.Generator(device).manual_seed(config.seed)
-        return Learner(ppo, RolloutCollector(driver, policy, algorithm.num_steps, generator=generator), policy)
+        source = RolloutCollector(driver, policy, algorithm.num_steps, generator=generator, compile=algorithm.compile)
+        return Learner(ppo, source, policy)
     critic = QEnsemble.beside(policy, algorithm.critic).to(device)
     learner: SAC | TD3
     if isinstance(algorithm, SACConfig):
         learner = SAC(policy, critic, algorithm, seed=config.seed)
     else:
         learner = TD3(policy, critic, algorithm, seed=config.seed)
-    source = ReplayCollector(driver, learner, algorithm, exec_steps=policy.config.exec_steps, seed=config.seed)
-    return Learner(Reporting(learner, source), source, policy)
+    replay = ReplayCollector(driver, learner, algorithm, exec_steps=policy.config.exec_steps, seed=config.seed)
+    return Learner(Reporting(learner, replay), replay, policy)
 
 
 def make_driver(
