@@ -101,6 +101,8 @@ def test_dagger_finetune_eval_and_replay(workspace: Path) -> None:
         cwd=workspace,
     )
     assert "round 1:" in text
+    assert "dagger" in robolearn("dataset", "info", "dagger/rounds/01/episodes.hdf5", cwd=workspace)
+    robolearn("dataset", "validate", "dagger/rounds/01/episodes.hdf5", cwd=workspace)
     practice = ("--num_envs", "2", "--ppo.num_steps", "32", "--loop.total_steps", "2", "--eval_episodes", "4")
     robolearn("finetune", "--policy", "dagger/policy", "--output", "tuned", *practice, cwd=workspace)
     text = robolearn("eval", "clone", "dagger", "tuned", *EXPERT, "--episodes", "6", "--output", "eval", cwd=workspace)
@@ -113,12 +115,6 @@ def test_dagger_finetune_eval_and_replay(workspace: Path) -> None:
         assert name in report
     text = robolearn("replay", "demos.hdf5", "--episodes", "0", "2", cwd=workspace)
     assert text.count("exactly as recorded") == 2
-
-
-def test_the_file_of_a_dagger_round_is_a_dataset_like_any_other(workspace: Path) -> None:
-    text = robolearn("dataset", "info", "dagger/rounds/01/episodes.hdf5", cwd=workspace)
-    assert "dagger" in text
-    robolearn("dataset", "validate", "dagger/rounds/01/episodes.hdf5", cwd=workspace)
 
 
 def test_the_demo_resumes_what_is_complete(tmp_path: Path) -> None:
