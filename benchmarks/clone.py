@@ -1,6 +1,6 @@
 """Cloning alone: 100 demonstrations of pick-place-v3 with action noise 0.1, the shipped recipe, 100 fresh seeds.
 
-python benchmarks/clone.py [--training-seeds 3] [--folder runs/clone]
+python -m benchmarks.clone [--training-seeds 3] [--folder runs/clone]
 
 The peer is robomimic 0.5's BC-GMM on the same task, number of demonstrations and noise: 45 of 50 episodes.
 """

@@ -1,6 +1,6 @@
 """The demo over several training seeds: how good each stage is, on the same fresh evaluation seeds.
 
-python benchmarks/pipeline.py [--training-seeds 3] [--folder runs/pipeline]     resumable: complete stages are kept
+python -m benchmarks.pipeline [--training-seeds 3] [--folder runs/pipeline]     resumable: complete stages are kept
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recording two cameras of 640x480 and state at 50 Hz: rates, what a step blocks the control loop, nothing dropped.
 
-python benchmarks/record.py [--seconds 20]
+python -m benchmarks.record [--seconds 20]
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _report import Row, write
 
+from benchmarks._report import Row, write
 from robolearn.datasets.reader import Dataset
 from robolearn.datasets.validate import validate
 from robolearn.datasets.writer import DatasetWriter

@@ -1,6 +1,6 @@
 """Training windows per second, against a plain PyTorch DataLoader over the same file and against the bare gather.
 
-python benchmarks/sampler.py
+python -m benchmarks.sampler
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from _report import Row, write
 
+from benchmarks._report import Row, write
 from robolearn.datasets.reader import Dataset
 from robolearn.datasets.sampler import WindowSampler
 from robolearn.datasets.writer import DatasetWriter

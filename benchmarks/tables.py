@@ -1,6 +1,6 @@
 """Write the tables of docs/results.md and of the README from benchmarks/results/*.json.
 
-python benchmarks/tables.py [--check]     with --check, only say whether the documents are up to date
+python -m benchmarks.tables [--check]     with --check, only say whether the documents are up to date
 """
 
 from __future__ import annotations

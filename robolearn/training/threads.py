@@ -39,3 +39,13 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
+
+
+def _flush_in_pool() -> None:
+    """Start torch's pool of threads with denormals flushed: threads inherit the mode of the one that starts them, and
+    `flushed_denormals` can only change its own. Where the pool is there already this changes nothing."""
+    with flushed_denormals():
+        torch.ones(1 << 20).mul_(2.0)
+
+
+_flush_in_pool()

@@ -25,7 +25,11 @@ class GaussianMixture(ActionDistribution):
     def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
         per_step = normal_log_prob(actions.unsqueeze(-3), self.mean, self.std).sum(-1)
         components = sum_steps(per_step, None if valid is None else valid.unsqueeze(-2))
-        return torch.logsumexp(self.log_weights + components, dim=-1)
+        terms = self.log_weights + components
+        # A component e^-40 below the best adds nothing in float32, but its gradients would be denormal numbers, and
+        # matrix products of those take several times as long.
+        negligible = terms.detach() < terms.detach().amax(-1, keepdim=True) - 40.0
+        return torch.logsumexp(terms.masked_fill(negligible, -torch.inf), dim=-1)
 
     def sample(self, noise: Noise) -> Tensor:
         """The component by inverting the weights' cumulative sum, then the Gaussian."""
