@@ -95,7 +95,18 @@ def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: p
     for path in sorted(root.glob("*.yaml")):
         load(RLConfig, path)
     arguments = ["--config", root / "dqn_cartpole.yaml", "--output", tmp_path, "--task.worker_kind", "sync"]
-    tiny = ["--env_steps", 40, "--algorithm.random_steps", 20, "--algorithm.batch_size", 8, "--eval_episodes", 1]
+    tiny = [
+        "--env_steps",
+        40,
+        "--algorithm.random_steps",
+        20,
+        "--algorithm.collect_steps",
+        4,
+        "--algorithm.batch_size",
+        8,
+        "--eval_episodes",
+        1,
+    ]
     assert main(["rl", *map(str, arguments + tiny)]) == 0
     assert "mean return" in capsys.readouterr().out
 
@@ -118,7 +129,16 @@ def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: p
             "CartPole-v1",
             {
                 "algorithm": DQNConfig(
-                    random_steps=1000, batch_size=128, learning_rate=1e-3, critic=QConfig(members=1, subset=1)
+                    random_steps=1000,
+                    collect_steps=128,
+                    utd=0.5,
+                    batch_size=64,
+                    capacity=100_000,
+                    learning_rate=2.3e-3,
+                    tau=0.1,
+                    epsilon=(1.0, 0.04),
+                    epsilon_steps=8000,
+                    critic=QConfig(members=1, subset=1),
                 ),
                 "env_steps": 40_000,
             },
