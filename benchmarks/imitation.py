@@ -42,7 +42,17 @@ POLICIES: dict[str, dict[str, Any]] = {
     "l2": {"head": {"name": "deterministic"}},
     "gaussian": {"head": {"name": "gaussian", "squash": False}},
     "mixture": {"head": {"name": "mixture"}},
-    "autoregressive": {"head": {"name": "autoregressive", "width": 64, "num_layers": 2}},
+    "autoregressive": {
+        "head": {
+            "name": "autoregressive",
+            "width": 64,
+            "num_layers": 2,
+            "num_bins": 16,
+            "min_scale": 0.05,
+            "dropout": 0.1,
+            "context_noise": 0.1,
+        },
+    },
     "diffusion": {"head": {"name": "diffusion", "network": MLP}, "action_normalisation": "min_max"},
     "flow": {"head": {"name": "flow", "network": MLP}, "action_normalisation": "min_max"},
     "act": {

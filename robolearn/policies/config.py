@@ -128,6 +128,8 @@ class AutoregressiveHeadConfig:
     """Probability of dropping a unit while training."""
     min_scale: float = 1e-3
     """Smallest scale of the density inside a bin, in action units."""
+    context_noise: float = 0.0
+    """Noise on the earlier numbers while training, in action units, so that later ones look at the observation too."""
 
     def __post_init__(self) -> None:
         if self.num_bins < 2:

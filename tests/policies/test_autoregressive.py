@@ -269,3 +269,18 @@ def test_log_prob_against_scipy_on_one_bin() -> None:
     with torch.no_grad():
         received = head.distribution(torch.ones(1, 3)).log_prob(torch.tensor([[[low + u * width]]]))
     assert float(received) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_context_noise_blurs_what_earlier_numbers_say_and_only_while_training() -> None:
+    """The second number copies the first: a noisy context makes that copy less sharp, and acting keeps none of it."""
+    actions, valid = torch.rand(64, 2, 1) * 0.5, torch.ones(64, 2, dtype=torch.bool)
+    losses = {}
+    for noise in (0.0, 0.5):
+        head = make_head(pred_steps=2, context_noise=noise).train()
+        torch.manual_seed(0)
+        losses[noise] = head.loss(torch.zeros(64, 3), actions, valid)[0]
+        torch.testing.assert_close(
+            head.eval().loss(torch.zeros(64, 3), actions, valid)[0],
+            -head.distribution(torch.zeros(64, 3)).log_prob(actions) / 2,
+        )
+    assert (losses[0.0] - losses[0.5]).abs().max() > 1e-3

@@ -57,7 +57,9 @@ class AutoregressiveHead(Head):
             self.edges.copy_(torch.stack(edges))
 
     def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        log_prob = self.distribution(features).log_prob(actions, valid)
+        noise = self.config.context_noise if self.training else 0.0
+        context = actions + noise * torch.randn_like(actions) if noise else actions
+        log_prob = self.distribution(features).log_prob(actions, valid, context=context)
         losses = -log_prob / valid.sum(-1).clamp_min(1)
         return losses, {"log_prob_per_step": -losses.mean().detach()}
 
@@ -126,12 +128,16 @@ class AutoregressiveDistribution(ActionDistribution):
     def __init__(self, head: AutoregressiveHead, features: Tensor) -> None:
         self.head, self.features = head, features
 
-    def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
+    def log_prob(self, actions: Tensor, valid: Tensor | None = None, *, context: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            context: (B, Tp, A), what each number is conditioned on instead of the actions before it (for training).
+        """
         head = self.head
+        context = actions if context is None else context
         if valid is not None:  # padding may hold anything, and 0 * NaN is NaN in a gradient
-            actions = torch.where(actions.isfinite(), actions, 0.0)
-        bins, offsets = head.encode(actions)
-        terms = self._terms(bins, offsets, *self._parameters(bins, offsets))
+            actions, context = (torch.where(x.isfinite(), x, 0.0) for x in (actions, context))
+        terms = self._terms(*head.encode(actions), *self._parameters(*head.encode(context)))
         if valid is not None:
             terms = terms * valid.repeat_interleave(head.action_size, dim=1)
         return terms.sum(-1)
