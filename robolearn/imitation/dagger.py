@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,11 @@ def dagger(
     config: DaggerConfig,
     run_dir: Path,
     *,
-    on_round: Callable[[int, Path], None] | None = None,
     resume_hint: str = "run DAgger again",
 ) -> Path:
     """Run all rounds that are not yet complete and return the folder of the final policy.
 
     Args:
-        on_round: called with (round, policy folder) after each round, for evaluation.
         resume_hint: what to tell someone who interrupts the run.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -107,8 +105,6 @@ def dagger(
             train_bc(training, folder / "train", resume=True, label=label, resume_hint=resume_hint)
             _write_report(report, {"round": number, "beta": config.beta(number), **statistics})
         policy = folder / "train" / "policy"
-        if on_round is not None:
-            on_round(number, policy)
     final = run_dir / "policy"
     if final.exists():
         shutil.rmtree(final)
