@@ -12,6 +12,7 @@ observation waits in a queue of its own, so nothing is doubled (images!) and no 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,8 +245,25 @@ def _free_bytes(device: torch.device, directory: Path | None) -> int:
         return disk.f_bavail * disk.f_frsize
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_host_bytes(), _container_bytes(Path("/sys/fs/cgroup")))
+
+
+def _host_bytes() -> int:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _container_bytes(group: Path) -> int:
+    """What a container's limit leaves (control groups, version 2), whatever the host has; file caches can be given up.
+
+    Where there is no limit, more than any host has.
+    """
+    try:
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+    except OSError:
+        return sys.maxsize
+    return sys.maxsize if limit == "max" else int(limit) - int(used) + int(stat["inactive_file"])

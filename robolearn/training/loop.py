@@ -191,5 +191,6 @@ def _report(bad: NonFinite, source: Source, run_dir: Path) -> TrainingError:
 
 
 def _note(metrics: Mapping[str, float]) -> str:
-    shown = [name for name in ("loss", "valid_loss", "eval_success") if name in metrics]
+    result = "eval_success" if "eval_success" in metrics else "eval_return"
+    shown = [name for name in ("loss", "valid_loss", result) if name in metrics]
     return ", ".join(f"{name} {metrics[name]:.4g}" for name in shown)

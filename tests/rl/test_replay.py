@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from robolearn.errors import TrainingError
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
-from robolearn.rl.replay import Replay
+from robolearn.rl.replay import Replay, _container_bytes
 from tests.rl.toys import Ledger
 
 GAMMA = 0.9
@@ -110,3 +110,13 @@ def test_more_than_the_memory_is_refused(tmp_path: Path) -> None:
         Replay(10**9, window, torch.zeros(1, 1, 1))
     with pytest.raises(TrainingError, match=r"GiB are free; lower the capacity$"):
         Replay(10**13, window, torch.zeros(1, 1, 1), directory=tmp_path)
+
+
+def test_a_container_may_have_less_than_its_host(tmp_path: Path) -> None:
+    assert _container_bytes(tmp_path) > 2**60, "no control groups here"
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 500\nfile 200\ninactive_file 150\n")
+    assert _container_bytes(tmp_path) > 2**60
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _container_bytes(tmp_path) == 450

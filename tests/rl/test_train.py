@@ -81,6 +81,18 @@ def test_run_folder(algorithm: str, tmp_path: Path) -> None:
         assert load_policy(result.policy).action_spec.size == 2
 
 
+def test_success_is_reported_of_tasks_that_know_it(tmp_path: Path) -> None:
+    """Counter knows no success of its own; a threshold defines it."""
+    lines = {}
+    for name, options in {"none": {}, "told": {"success_threshold": 1e9}, "met": {"success_threshold": 1.0}}.items():
+        task = TaskConfig(id=COUNTER, worker_kind="sync", **options)
+        train_rl(replace(config("ppo", tmp_path / name, 32), task=task))
+        lines[name] = [row for row in read_metrics(tmp_path / name) if "eval_return" in row]
+    assert all("eval_success" not in row for row in lines["none"])
+    assert [row["eval_success"] for row in lines["told"]] == [0.0] * len(lines["told"])
+    assert [row["eval_success"] for row in lines["met"]] == [1.0] * len(lines["met"])
+
+
 def test_wrong_kinds_of_actions_are_refused_with_the_way_out(tmp_path: Path) -> None:
     discrete = replace(config("sac", tmp_path / "a"), task=TaskConfig(id=WALK, worker_kind="sync"))
     with pytest.raises(TaskError, match=r"2 discrete actions, sac needs continuous ones; use algorithm dqn"):
