@@ -1,7 +1,7 @@
 """The command line: `robolearn VERB [--config FILE] [--key value ...]`, one thin module per verb.
 
 A verb module has `CONFIG`, a configuration class, and `run(config) -> exit code`; `dataset`, `tasks` and `plot` have
-`VERBS` instead, a table of sub-verbs. Modules are imported only when their verb is called, and import torch or MuJoCo
+`VERBS` instead, a table of sub-verbs, of which `DEFAULT` may be left out before a path (`plot runs/*`). Modules are imported only when their verb is called, and import torch or MuJoCo
 only when they run.
 """
 
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from robolearn import __version__
@@ -102,6 +103,9 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
         print("\n".join(f"  robolearn {name:<{width}}{command.help}" for name, command in commands.items()))
         return None, ()
     name = f"{verb} {argv[1]}"
+    default = getattr(import_module(VERBS[verb][0]), "DEFAULT", None)
+    if name not in commands and default and (argv[1].startswith("-") or Path(argv[1]).exists()):
+        return commands[f"{verb} {default}"], argv[1:]
     if name not in commands:
         known = [n.split()[1] for n in commands]
         raise ConfigError(str(unknown_key(argv[1], known, f"robolearn {verb}")).replace("key", "verb"))

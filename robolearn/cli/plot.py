@@ -1,4 +1,4 @@
-"""`robolearn plot`: learning curves of runs and action densities of policies."""
+"""`robolearn plot`: learning curves of runs (`robolearn plot runs/*` will do) and action densities of policies."""
 
 from __future__ import annotations
 
@@ -32,3 +32,4 @@ VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {
     "curves": (CurvesConfig, run_curves, "learning curves, runs of several seeds as one mean with its interval"),
     "density": (DensityConfig, run_density, "a policy's action density at recorded states"),
 }
+DEFAULT = "curves"

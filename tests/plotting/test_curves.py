@@ -50,6 +50,23 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output.stat().st_size > 5000
 
 
+def test_run_folders_alone_mean_their_curves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [str(write_run(tmp_path / f"ppo_{seed}", seed)) for seed in range(2)]
+    assert main(["plot", *runs]) == 0
+    plain = capsys.readouterr().out
+    assert main(["plot", "--metric", "eval_return", "--runs", *runs]) == 2, "run folders are no option"
+    capsys.readouterr()
+    assert main(["plot", "curves", *runs]) == 0
+    assert capsys.readouterr().out == plain
+    assert main(["plot", "curvse", *runs]) == 2
+    assert "did you mean 'curves'" in capsys.readouterr().err
+    assert main(["plot", "--help"]) == 0
+    assert "robolearn plot density" in capsys.readouterr().out
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "a", 0)
     assert main(["plot", "curves", str(run), "--metric", "sucess"]) == 2
