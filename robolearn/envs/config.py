@@ -36,9 +36,10 @@ class TaskConfig:
     obs_keys: tuple[str, ...] = ()
     """Observation keys to keep, in this order; none keeps all."""
     workers: int | None = None
-    """How many workers share the environments; none takes one for each processor core."""
-    worker_kind: Literal["process", "thread", "sync"] = "process"
-    """Worker processes, threads (for environments that release the GIL), or no workers at all."""
+    """How many workers (or threads of a native form) share the environments; none takes one for each processor core."""
+    worker_kind: Literal["auto", "native", "process", "thread", "sync"] = "auto"
+    """Gymnasium's code in worker processes, threads (where it releases the GIL) or no workers at all; native: our own
+    batched form with the same results; auto: native where there is one, else worker processes."""
 
     def __post_init__(self) -> None:
         if not self.id or self.id == GYM_PREFIX:

@@ -46,6 +46,11 @@ class SingleEnv:
         self._started = False
         self._elapsed, self._return = 0, 0.0
 
+    @property
+    def unwrapped(self) -> Any:
+        """The environment below all wrappers."""
+        return self._env.unwrapped
+
     def describe(self) -> dict[str, Any]:
         """What the vector environment must know, as JSON-serialisable values."""
         spec = self._action.spec

@@ -1,5 +1,7 @@
 """Where single environments run: in this process, in threads, or in worker processes over one shared block of memory.
 
+Tasks that have a native form need none of these (`robolearn.envs.native_mujoco`).
+
 A step costs one short message per worker and no copies: observations, rewards, flags and actions of all N
 environments lie in one `Rows`, whose memory the workers map as well. Workers end when the socket to their parent
 closes, so none outlives it, however it dies. They are started as fresh interpreters, not forked: forking a process that
@@ -27,6 +29,7 @@ import numpy as np
 
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.host import MAX_PACKET, Command, Host, Rows
+from robolearn.envs.mujoco_rules import why_not_native
 from robolearn.errors import TaskError
 
 _START = """
@@ -235,6 +238,10 @@ def make_workers(task: TaskConfig, num_envs: int) -> Workers:
 
     Outside of Linux, which lacks what worker processes stand on, threads take their place.
     """
+    if task.worker_kind == "native" or (task.worker_kind == "auto" and why_not_native(task) is None):
+        from robolearn.envs.native_mujoco import NativeWorkers
+
+        return NativeWorkers(task, num_envs)
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if task.worker_kind == "sync" or (num_envs == 1 and task.workers is None):
         return LocalWorkers(task, num_envs, 1)

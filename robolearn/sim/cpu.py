@@ -24,12 +24,22 @@ from robolearn.sim.pool import WorkerPool, default_threads
 
 _DERIVED_FIELDS = frozenset({"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "qpos0"})
 """Fields after whose change MuJoCo's own constants (`mj_setConst`) must be computed anew."""
+_POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})
+"""Fields that MuJoCo computes only where somebody wants them (`mj_rnePostConstraint`)."""
 
 
 class CpuSimulation(Simulation):
     """See `Simulation`. Tensors are float64 views of contiguous numpy blocks; no copy is made to read them."""
 
-    def __init__(self, model: mujoco.MjModel, num_envs: int, *, threads: int | None = None):
+    def __init__(
+        self, model: mujoco.MjModel, num_envs: int, *, threads: int | None = None, fields: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            threads: None takes one for each core.
+            fields: fields of MjData to deliver in `self.fields`, (N, ...) each, as the last substep left them: without
+                evaluated sensors, `xpos` is that of the last substep's start.
+        """
         super().__init__(model, num_envs, torch.device("cpu"))
         self._models = [model] * num_envs
         self._datas = [mujoco.MjData(model) for _ in range(num_envs)]
@@ -40,7 +50,8 @@ class CpuSimulation(Simulation):
         self._mocap_pos = np.zeros((num_envs, model.nmocap, 3))
         self._mocap_quat = np.zeros((num_envs, model.nmocap, 4))
         self._sensors = np.zeros((num_envs, model.nsensordata))
-        self._warnings = np.zeros((num_envs, int(mujoco.mjtWarning.mjNWARNING)), np.int64)
+        warnings = self._datas[0].warning.number
+        self._warnings = np.zeros((num_envs, *warnings.shape), warnings.dtype)
         self._seen_warnings = self._warnings.copy()
         self._steps = np.zeros(num_envs, np.int64)
         state = torch.from_numpy(self._state)
@@ -57,6 +68,13 @@ class CpuSimulation(Simulation):
         ]
         if model.nsensordata:
             self._outputs.append((list(self._sensors), [d.sensordata for d in self._datas]))
+        self._post_constraint = not _POST_CONSTRAINT_FIELDS.isdisjoint(fields)
+        self.fields: dict[str, torch.Tensor] = {}
+        for name in fields:
+            own = [getattr(d, name) for d in self._datas]
+            block = np.zeros((num_envs, *own[0].shape), own[0].dtype)
+            self._outputs.append((list(block), own))
+            self.fields[name] = torch.from_numpy(block)
         self._pool = WorkerPool(min(threads or default_threads(), num_envs))
         # Small chunks balance the threads, large ones hold the interpreter lock less often.
         self._chunk = max(1, min(16, num_envs // (2 * self._pool.size)))
@@ -76,6 +94,8 @@ class CpuSimulation(Simulation):
             _each(mujoco.mj_step, worlds.models, worlds.datas, repeat(substeps))
             if sensors:
                 _each(mujoco.mj_forward, worlds.models, worlds.datas)
+            if self._post_constraint:
+                _each(mujoco.mj_rnePostConstraint, worlds.models, worlds.datas)
             worlds.read()
 
         self._pool.run(advance, self._all_worlds if mask is None else self._worlds(indices))
@@ -116,7 +136,9 @@ class CpuSimulation(Simulation):
         values = rows(state, self.num_envs, "state").double().numpy()
         if values.shape[1] != self._state.shape[1]:
             raise TaskError(f"a state of this model has {self._state.shape[1]} numbers, received {values.shape[1]}")
-        self._pool.run(lambda worlds: self._restore(worlds, values), self._worlds(self._indices(mask)))
+        indices = self._indices(mask)
+        self._pool.run(lambda worlds: self._restore(worlds, values), self._worlds(indices))
+        self._seen_warnings[indices] = self._warnings[indices]
 
     def set_model(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None) -> None:
         arrays = {name: rows(v, self.num_envs, name).cpu().numpy() for name, v in values.items()}
@@ -139,6 +161,7 @@ class CpuSimulation(Simulation):
         warm = self.layout["warmstart"]
         for i, model, data in zip(worlds.indices, worlds.models, worlds.datas):
             row = np.ascontiguousarray(states[i])
+            mujoco.mj_resetData(model, data)  # what is no part of a state does not survive it
             mujoco.mj_setState(model, data, row, STATE_SPEC)
             mujoco.mj_forward(model, data)
             # mj_forward overwrites the warm start in some versions of MuJoCo; replay needs the stored one.

@@ -180,6 +180,25 @@ def test_mocap_bodies_can_be_moved_between_steps(model, sim):
     assert sim.sensor("mark")[0].tolist() == [1.0, 2.0, 3.0]
 
 
+def test_further_fields_are_read_as_mujoco_leaves_them(model):
+    """Contact forces are computed where they are asked for; they and frames are those of the last substep's start."""
+    start, mask = starts(model), torch.tensor([True, False, True, True, True])
+    sim = CpuSimulation(model, N, threads=2, fields=("xpos", "cfrc_ext"))
+    sim.reset(start)
+    sim.step(200, sensors=False)
+    sim.step(3, mask, sensors=False)
+    for i in range(N):
+        data = by_hand(model, start, i, [], 1)
+        mujoco.mj_step(model, data, nstep=203 if mask[i] else 200)
+        mujoco.mj_rnePostConstraint(model, data)
+        assert np.array_equal(sim.fields["xpos"][i], data.xpos)
+        assert np.array_equal(sim.fields["cfrc_ext"][i], data.cfrc_ext)
+        assert data.cfrc_ext.any(), "a test of contact forces without contact"
+    sim.set_state(sim.get_state())
+    assert not sim.fields["cfrc_ext"].any(), "what is no part of a state does not survive its restoration"
+    sim.close()
+
+
 def test_models_of_their_own(model, sim):
     """Twice the damping in two worlds only, against a model compiled with it."""
     mask = torch.tensor([True, False, False, True, False])
