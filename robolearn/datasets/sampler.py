@@ -48,6 +48,7 @@ class WindowSampler:
         image_memory: bytes that inflated images may take in memory, on the device; the first keys that fit are loaded
             once, others are streamed from the file by background threads.
         step_weights: loss weights per step; they are scaled to mean one over the windows.
+        share: (i, n) yields every n-th window of each batch, from the i-th on: n samplers share out the same batches.
 
     Raises DatasetError where the dataset lacks a key or has fewer windows than one batch.
     """
@@ -66,6 +67,7 @@ class WindowSampler:
         device: torch.device | str = "cpu",
         image_memory: int = 1 << 30,
         step_weights: StepWeights | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if min(obs_steps, pred_steps, batch_size) < 1:
             raise DatasetError(
@@ -73,7 +75,7 @@ class WindowSampler:
                 f"received {obs_steps}, {pred_steps} and {batch_size}"
             )
         spec = dataset.observation_spec.select(tuple(dataset.observation_spec) if obs_keys is None else tuple(obs_keys))
-        self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
+        self.batch_size, self.seed, self.drop_last, self.share = batch_size, seed, drop_last, share
         self.device = torch.device(device)
         self._dataset, self._spec, self._obs_steps = dataset, spec, obs_steps
         self._frame_keys = self._streamed_keys(image_memory)
@@ -174,6 +176,8 @@ class WindowSampler:
             raise DatasetError(f"no step of {self._dataset.paths[0]} has a target {target!r}; nothing to learn from")
         # A first recording may be smaller than a batch; it then is one batch.
         self.batch_size = min(self.batch_size, self.num_windows)
+        if self.batch_size < self.share[1]:
+            raise DatasetError(f"a batch of {self.batch_size} windows cannot be shared by {self.share[1]} processes")
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype.kind == "f":
@@ -201,17 +205,22 @@ class WindowSampler:
         size, end = self.batch_size, min(len(rows), len(self) * self.batch_size)
         row_bytes = sum(c[:1].nbytes for name, c in self._columns.items() if name != "actions") * self._obs_steps
         block = max(1, min(BLOCK_WINDOWS, BLOCK_BYTES // max(1, row_bytes)) // size) * size
+        number, count = self.share
         for start in range(first * size, end, block):
-            whole = self._gather(rows[start : min(start + block, end)])
-            for i in range(0, len(whole), size):
+            parts = [part[number::count] for part in rows[start : min(start + block, end)].split(size)]
+            whole = self._gather(torch.cat(parts))
+            i = 0
+            for part in parts:
+                j = i + len(part)
                 yield Batch(
-                    obs={key: value[i : i + size] for key, value in whole.obs.items()},
-                    actions=whole.actions[i : i + size],
-                    valid=whole.valid[i : i + size],
-                    weights=whole.weights[i : i + size],
-                    episodes=whole.episodes[i : i + size],
-                    steps=whole.steps[i : i + size],
+                    obs={key: value[i:j] for key, value in whole.obs.items()},
+                    actions=whole.actions[i:j],
+                    valid=whole.valid[i:j],
+                    weights=whole.weights[i:j],
+                    episodes=whole.episodes[i:j],
+                    steps=whole.steps[i:j],
                 )
+                i = j
 
     def _gather(self, rows: torch.Tensor) -> Batch:
         """The windows of (M,) rows, without frames."""

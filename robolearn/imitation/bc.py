@@ -24,6 +24,7 @@ from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
 from robolearn.policies.config import PolicyConfig
 from robolearn.policies.policy import Policy
 from robolearn.specs import Batch
+from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.config import OptimiserConfig
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
@@ -52,7 +53,9 @@ class BehaviourCloning:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         with flushed_denormals():
             with self.autocast:
-                loss, metrics = self.policy.loss(batch)
+                loss, metrics = self.policy.loss(batch, total=distributed.sum_)
+            if (processes := distributed.world_size()) > 1:
+                metrics["loss"] = metrics["loss"] * processes  # the mean over processes is then the whole batch's loss
             metrics |= self.optimiser.step(loss)
             if self.average is not None:
                 self.average.update()
@@ -119,6 +122,8 @@ def train_bc(
 ) -> BCResult:
     """Train a policy on recorded windows and export it to `run_dir/policy`.
 
+    Under torchrun the processes share out each batch, and the first one evaluates and writes.
+
     Args:
         resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
         evaluate: called every `loop.evaluate_every` steps, beside the validation loss.
@@ -127,21 +132,28 @@ def train_bc(
     """
     run_dir = Path(run_dir)
     check_run_dir(run_dir, resume)
-    device = resolve_device(config.device)
     with ExitStack() as stack:
+        stack.enter_context(distributed.process_group())
+        device = distributed.own_device(resolve_device(config.device))
         dataset = stack.enter_context(Dataset(config.dataset))
         train, valid = train_and_valid(dataset, config)
         seed_everything(config.seed)
         policy = make_policy(config, train).to(device)
         stack.enter_context(fitting_threads(policy))
-        source = DatasetSource(train, make_sampler(train, policy.config, config, device, config.batch_size))
+        share = (distributed.rank(), distributed.world_size())
+        sampler = make_sampler(train, policy.config, config, device, config.batch_size, share=share)
+        source = DatasetSource(train, sampler)
         validate = None
         if valid is not None:
             windows = make_sampler(valid, policy.config, config, device, config.batch_size, drop_last=False)
             validate = Validation(windows, config.seed)
+        distributed.broadcast_(policy)
         algorithm = BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision)
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_yaml(config, run_dir / "config.yaml")
+        if distributed.is_main():
+            write_yaml(config, run_dir / "config.yaml")
+        else:
+            seed_everything(distributed.own_seed(config.seed))  # each row has noise of its own
 
         def evaluation(step: int) -> dict[str, float]:
             result = algorithm.result().eval()
@@ -163,8 +175,9 @@ def train_bc(
         )
         if config.export == "best" and (run_dir / BEST).is_dir():
             algorithm.load_state_dict(load_checkpoint(run_dir / BEST)["algorithm"])
-        card = _card(config, train, state)
-        save_policy(algorithm.result(), run_dir / "policy", card, env_args=dataset.env_args)
+        if distributed.is_main():
+            card = _card(config, train, state)
+            save_policy(algorithm.result(), run_dir / "policy", card, env_args=dataset.env_args)
     return BCResult(policy=run_dir / "policy", steps=state.step, metrics=dict(state.evaluation))
 
 
@@ -264,8 +277,9 @@ def make_sampler(
     batch_size: int,
     *,
     drop_last: bool = True,
+    share: tuple[int, int] = (0, 1),
 ) -> WindowSampler:
-    """Windows of the size that the policy needs."""
+    """Windows of the size that the policy needs; `share` as for `WindowSampler`."""
     return WindowSampler(
         dataset,
         obs_steps=policy.obs_steps,
@@ -276,6 +290,7 @@ def make_sampler(
         target=config.target,
         drop_last=drop_last,
         device=device,
+        share=share,
     )
 
 

@@ -6,6 +6,8 @@ belongs to `PolicyRunner`, so that training, PPO's ratio and a robot see the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from robolearn.errors import PolicyError
@@ -53,10 +55,16 @@ class Policy(nn.Module):
     def exact_likelihood(self) -> bool:
         return self.head.exact_likelihood
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, batch: Batch, *, total: Callable[[Tensor], Tensor] = lambda weight: weight
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Behaviour-cloning loss: scalar, weighted by `batch.weights`, and scalar metrics (detached).
 
         A causal backbone is trained on every observation step of the window, each with its own chunk.
+
+        Args:
+            total: the weight that the mean is taken over, given that of this batch: the sum over all processes where
+                the batch is a share of a larger one, and the loss then is its share of that one's.
         """
         features = self.features(batch.obs, every_step=True)
         actions = self.action_normaliser.normalise(batch.actions)
@@ -72,7 +80,7 @@ class Policy(nn.Module):
             actions, valid = actions[:, batch.obs_steps - 1 :], batch.target_valid
             weights = weights * valid.any(-1)
         losses, metrics = self.head.loss(features, actions, valid)
-        loss = (losses * weights).sum() / weights.sum().clamp_min(1e-8)
+        loss = (losses * weights).sum() / total(weights.sum()).clamp_min(1e-8)
         return loss, {"loss": loss.detach(), **metrics}
 
     def features(self, obs: dict[str, Tensor], *, every_step: bool = False) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,42 @@ from robolearn.policies.files import atomic_folder
 STATE_FILE, SUMMARY_FILE = "state.pt", "checkpoint.json"
 
 
-def save_checkpoint(folder: str | Path, state: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: str | Path, state: Mapping[str, Any], summary: Mapping[str, Any], parts: Sequence[Path] = ()
+) -> None:
     """Write (or replace) a checkpoint; after a crash at any instant the old one or the new one is whole.
 
     Args:
         state: nested dicts, lists and tuples of tensors and plain values, nothing else: what can be read back with
             `weights_only`.
         summary: a few plain values for people, written as JSON.
+        parts: of `save_part`, by the other processes of the run; they move into the folder.
     """
     _check_plain(state, "state")
     with atomic_folder(folder) as fresh:
+        for path in parts:
+            os.replace(path, fresh / path.name)
         torch.save(dict(state), fresh / STATE_FILE)
         (fresh / SUMMARY_FILE).write_text(json.dumps(dict(summary), indent=2) + "\n", encoding="utf-8")
 
 
-def load_checkpoint(folder: str | Path) -> dict[str, Any]:
+def part_file(rank: int) -> str:
+    """What a further process of a run adds to a checkpoint."""
+    return f"rank_{rank}.pt"
+
+
+def save_part(folder: str | Path, rank: int, state: Mapping[str, Any]) -> Path:
+    """Write one process's part beside the checkpoint `folder`, for `save_checkpoint` to take in."""
+    _check_plain(state, "state")
+    path = Path(folder).parent / part_file(rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state), path)
+    return path
+
+
+def load_checkpoint(folder: str | Path, name: str = STATE_FILE) -> dict[str, Any]:
     """The state that `save_checkpoint` wrote, on the CPU. Raises TrainingError where it is missing or damaged."""
-    path = Path(folder) / STATE_FILE
+    path = Path(folder) / name
     if not path.is_file():
         raise TrainingError(f"there is no checkpoint in {folder}")
     try:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import save_file
 
 from robolearn.errors import TrainingError
-from robolearn.training.checkpoint import load_checkpoint, save_checkpoint
+from robolearn.training import distributed
+from robolearn.training.checkpoint import load_checkpoint, part_file, save_checkpoint, save_part
 from robolearn.training.config import LoopConfig
 from robolearn.training.guard import FiniteGuard, NonFinite, named_tensors
 from robolearn.training.interrupt import Interrupt
@@ -44,6 +45,15 @@ class Algorithm(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Ranked(Protocol):
+    """An algorithm with state that differs between the processes of a run, besides that of `state_dict`."""
+
+    def rank_state_dict(self) -> dict[str, Any]: ...
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Source(Protocol):
@@ -85,6 +95,9 @@ def run_loop(
 ) -> RunState:
     """Train until `config.total_steps`; log, evaluate and save on the way.
 
+    Where several processes train together (`robolearn.training.distributed`), all of them call this with the same
+    arguments; the first one evaluates and writes, and each restores what is its own.
+
     Args:
         evaluate: called with the step; its metrics are logged, and its `score` picks the best checkpoint. Whatever
             it draws leaves the run's random numbers alone.
@@ -96,17 +109,17 @@ def run_loop(
     """
     run_dir = Path(run_dir)
     state = _restore(algorithm, source, run_dir, resume)
-    guard, began = FiniteGuard(), time.monotonic() - state.time_s
+    guard, began, stop = FiniteGuard(), time.monotonic() - state.time_s, False
     with (
         MetricsLog(run_dir, start_step=state.step, tensorboard=config.tensorboard, wandb=config.wandb) as log,
-        Progress(label, config.total_steps, start=state.step) as progress,
+        Progress(label, config.total_steps, start=state.step, quiet=not distributed.is_main()) as progress,
         Interrupt() as interrupt,
     ):
         try:
             for step in range(state.step + 1, config.total_steps + 1):
                 batch = source.next()
                 metrics = algorithm.update(batch)
-                guard.watch(step, batch, metrics)
+                stop = _watch(guard, interrupt, step, batch, metrics)
                 log.add(metrics)
                 progress.update(step)
                 state.step, state.time_s = step, time.monotonic() - began
@@ -116,16 +129,18 @@ def run_loop(
                 if evaluate is not None and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
                     guard.flush()
                     _evaluate(algorithm, source, evaluate, state, log, run_dir)
-                if last or interrupt.requested or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                if last or stop or (config.checkpoint_every and step % config.checkpoint_every == 0):
                     guard.flush()
                     log.flush(step, state.time_s)
                     _save(algorithm, source, state, run_dir / LATEST)
-                if interrupt.requested:
+                if stop:
                     break
         except NonFinite as bad:
             raise _report(bad, source, run_dir) from None
-    if interrupt.requested:
-        print(f"saved {run_dir} at step {state.step} of {config.total_steps}; to go on: {resume_hint}", file=sys.stderr)
+    if stop:
+        if distributed.is_main():
+            where = f"saved {run_dir} at step {state.step} of {config.total_steps}"
+            print(f"{where}; to go on: {resume_hint}", file=sys.stderr)
         raise KeyboardInterrupt
     return state
 
@@ -147,26 +162,43 @@ def _restore(algorithm: Algorithm, source: Source, run_dir: Path, resume: bool) 
         run_dir.mkdir(parents=True, exist_ok=True)
         return RunState()
     saved = load_checkpoint(run_dir / LATEST)
+    if (processes := saved.get("processes", 1)) != distributed.world_size():
+        raise TrainingError(
+            f"{run_dir / LATEST} is of a run of {processes} processes, this one has {distributed.world_size()}; "
+            f"resume it with torchrun --nproc_per_node {processes}"
+        )
+    own = saved if distributed.is_main() else load_checkpoint(run_dir / LATEST, part_file(distributed.rank()))
     try:
         algorithm.load_state_dict(saved["algorithm"])
-        source.load_state_dict(saved["source"])
+        if isinstance(algorithm, Ranked):
+            algorithm.load_rank_state_dict(own["ranked"])
+        source.load_state_dict(own["source"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise TrainingError(f"{run_dir / LATEST} does not fit this configuration: {error}") from None
-    set_rng_state(saved["rng"])
+    set_rng_state(own["rng"])
     return RunState(**saved["loop"])
 
 
 def _save(algorithm: Algorithm, source: Source, state: RunState, folder: Path) -> None:
-    parts = {"algorithm": algorithm.state_dict(), "source": source.state_dict(), "rng": rng_state()}
-    summary = {"step": state.step, "time_s": round(state.time_s, 1), **state.evaluation}
-    save_checkpoint(folder, {**parts, "loop": {**vars(state)}}, summary)
+    own: dict[str, Any] = {"source": source.state_dict(), "rng": rng_state()}
+    if isinstance(algorithm, Ranked):
+        own["ranked"] = algorithm.rank_state_dict()
+    ranks = range(1, distributed.world_size())
+    if not distributed.is_main():
+        save_part(folder, distributed.rank(), own)
+    distributed.barrier()
+    if distributed.is_main():
+        shared = {"algorithm": algorithm.state_dict(), "loop": {**vars(state)}, "processes": len(ranks) + 1}
+        summary = {"step": state.step, "time_s": round(state.time_s, 1), **state.evaluation}
+        save_checkpoint(folder, own | shared, summary, [folder.parent / part_file(rank) for rank in ranks])
+    distributed.barrier()
 
 
 def _evaluate(
     algorithm: Algorithm, source: Source, evaluate: Evaluate, state: RunState, log: MetricsLog, run_dir: Path
 ) -> None:
     with untouched_rng():
-        found = {name: float(value) for name, value in evaluate(state.step).items()}
+        found = distributed.from_main(lambda: {name: float(value) for name, value in evaluate(state.step).items()})
     state.evaluation = found
     if found:
         log.write(state.step, state.time_s, found)
@@ -176,11 +208,28 @@ def _evaluate(
         _save(algorithm, source, state, run_dir / BEST)
 
 
+def _watch(guard: FiniteGuard, interrupt: Interrupt, step: int, batch: Any, metrics: Metrics) -> bool:
+    """Whether to stop after this step, because anyone was asked to; raises NonFinite, or TrainingError where another
+    process does."""
+    bad: NonFinite | None = None
+    try:
+        guard.watch(step, batch, metrics)
+    except NonFinite as found:
+        bad = found
+    stop, failed = distributed.any_of(interrupt.requested, bad is not None)
+    if bad is not None:
+        raise bad
+    if failed:
+        raise TrainingError(f"training stopped at step {step} because of another process, whose message says why")
+    return stop
+
+
 def _report(bad: NonFinite, source: Source, run_dir: Path) -> TrainingError:
     """Save what did it and say where it comes from."""
     folder = run_dir / "nonfinite"
     folder.mkdir(exist_ok=True)
-    path = folder / f"step_{bad.step}.safetensors"
+    name = f"step_{bad.step}" if distributed.is_main() else f"step_{bad.step}_rank_{distributed.rank()}"
+    path = folder / f"{name}.safetensors"
     save_file(named_tensors(bad.batch), path)
     figures = ", ".join(f"{name} {value:g}" for name, value in bad.metrics.items())
     kept = f"the last checkpoint, {run_dir / LATEST}, is finite" if has_checkpoint(run_dir) else "nothing was saved yet"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robolearn.errors import TrainingError
+from robolearn.training import distributed
 
 METRICS_FILE = "metrics.jsonl"
 Metrics = Mapping[str, Tensor | float]
@@ -22,7 +23,8 @@ Metrics = Mapping[str, Tensor | float]
 class MetricsLog:
     """Collects each step's metrics as they are and makes numbers of them only when a line is due.
 
-    Every line of metrics.jsonl is an object with `step`, `time_s` and the metrics by name.
+    Every line of metrics.jsonl is an object with `step`, `time_s` and the metrics by name. Where several processes
+    train together a line holds the mean over them, and the first one writes it.
     """
 
     def __init__(self, run_dir: Path, *, start_step: int = 0, tensorboard: bool = True, wandb: str = "") -> None:
@@ -31,12 +33,14 @@ class MetricsLog:
             start_step: the step a resumed run goes on from; later lines of the file are dropped.
         """
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.path = run_dir / METRICS_FILE
-        _keep_lines(self.path, start_step)
+        main = distributed.is_main()
+        self.path = run_dir / METRICS_FILE if main else Path(os.devnull)
+        if main:
+            _keep_lines(self.path, start_step)
         self._pending: list[Metrics] = []
         self._file = self.path.open("a", encoding="utf-8")
-        self._writer = _summary_writer(run_dir, start_step) if tensorboard else None
-        self._wandb = _wandb_run(wandb, run_dir) if wandb else None
+        self._writer = _summary_writer(run_dir, start_step) if main and tensorboard else None
+        self._wandb = _wandb_run(wandb, run_dir) if main and wandb else None
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +61,10 @@ class MetricsLog:
         names = dict.fromkeys(name for metrics in self._pending for name in metrics)
         values = {name: _mean([m[name] for m in self._pending if name in m]) for name in names}
         self._pending.clear()
+        shares = distributed.gather(values)
+        if len(shares) > 1:
+            names = dict.fromkeys(name for share in shares for name in share)
+            values = {name: _mean([share[name] for share in shares if name in share]) for name in names}
         if values:
             self.write(step, time_s, values)
         return values

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from robolearn.training import distributed
 from robolearn.training.config import OptimiserConfig
 
 M = TypeVar("M", bound=nn.Module)
@@ -34,11 +35,13 @@ class Optimiser:
     def step(self, loss: Tensor) -> dict[str, Tensor]:
         """One update from a scalar loss; returns `grad_norm`, that before clipping, at steps that compute it.
 
-        Where nothing is clipped the norm is only a metric, and one in `NORM_EVERY` steps is enough of it.
+        Where several processes train together, the loss is this one's share of a sum over all of them. Where nothing
+        is clipped the norm is only a metric, and one in `NORM_EVERY` steps is enough of it.
         """
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
+        distributed.sum_gradients(self.parameters)
         metrics: dict[str, Tensor] = {}
         if self.config.max_grad_norm or self.steps % NORM_EVERY == 0:
             metrics["grad_norm"] = clip_gradients(self.parameters, self.config.max_grad_norm)

@@ -20,11 +20,13 @@ class Progress:
     Everything goes to standard error, so that a verb's output can be piped.
     """
 
-    def __init__(self, label: str, total: int, *, unit: str = "step", start: int = 0) -> None:
+    def __init__(self, label: str, total: int, *, unit: str = "step", start: int = 0, quiet: bool = False) -> None:
         """
         Args:
             start: units done before this run (a resumed one), left out of the rate.
+            quiet: show nothing (another process does).
         """
+        self.quiet = quiet
         self.label, self.total, self.unit, self.start = label, total, unit, start
         self.done, self.note = start, ""
         self._began = self._printed = time.monotonic()
@@ -32,7 +34,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._began = self._printed = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.quiet:
             columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}")
             self._bar = Bar(*columns, console=Console(stderr=True), transient=False, refresh_per_second=8)
             self._bar.start()
@@ -43,7 +45,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.done, status=self.status())
             self._bar.stop()
-        else:
+        elif not self.quiet:
             print(f"{self.label}: {self.status()}", file=sys.stderr, flush=True)
 
     def update(self, done: int, note: str = "") -> None:
@@ -55,7 +57,7 @@ class Progress:
         self._printed = now
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, status=self.status())
-        else:
+        elif not self.quiet:
             print(f"{self.label}: {self.status()}", file=sys.stderr, flush=True)
 
     def status(self) -> str:
