@@ -9,6 +9,8 @@ executed while the interpreter lock is held; that is what threads pay for (measu
 from __future__ import annotations
 
 import copy
+import operator
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
@@ -24,6 +26,8 @@ from robolearn.sim.pool import WorkerPool, default_threads
 
 _DERIVED_FIELDS = frozenset({"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "qpos0"})
 """Fields after whose change MuJoCo's own constants (`mj_setConst`) must be computed anew."""
+_WORTH_A_THREAD = 250e-6
+"""Seconds of physics for which another thread is woken: less is done before that thread is there."""
 _POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})
 """Fields that MuJoCo computes only where somebody wants them (`mj_rnePostConstraint`)."""
 
@@ -63,25 +67,23 @@ class CpuSimulation(Simulation):
         self._inputs = [
             (list(block), [getattr(d, name) for d in self._datas]) for name, block in inputs.items() if block.size
         ]
-        self._outputs: list[tuple[list[Any], list[Any]]] = [
-            (list(self._warnings), [d.warning.number for d in self._datas])
-        ]
-        if model.nsensordata:
-            self._outputs.append((list(self._sensors), [d.sensordata for d in self._datas]))
+        outputs = {"sensordata": self._sensors}
         self._post_constraint = not _POST_CONSTRAINT_FIELDS.isdisjoint(fields)
-        self.fields: dict[str, torch.Tensor] = {}
-        for name in fields:
-            own = [getattr(d, name) for d in self._datas]
-            block = np.zeros((num_envs, *own[0].shape), own[0].dtype)
-            self._outputs.append((list(block), own))
-            self.fields[name] = torch.from_numpy(block)
+        outputs |= {name: np.zeros((num_envs, *np.shape(getattr(self._datas[0], name)))) for name in fields}
+        self.fields = {name: torch.from_numpy(outputs[name]) for name in fields}
+        self._outputs = [
+            (block, [getattr(d, name)[None] for d in self._datas]) for name, block in outputs.items() if block.size
+        ]
+        self._outputs.append((self._warnings, [d.warning.number[None] for d in self._datas]))
+        self._rows = list(self._state)
         self._pool = WorkerPool(min(threads or default_threads(), num_envs))
         # Small chunks balance the threads, large ones hold the interpreter lock less often.
         self._chunk = max(1, min(16, num_envs // (2 * self._pool.size)))
+        self._seconds = 0.0  # of processor time for a world's substep, lately
         self._everything = list(range(num_envs))
         self._all_worlds = self._worlds(self._everything)
+        self._read(self._everything)
         for worlds in self._all_worlds:
-            worlds.read()
             worlds.publish_inputs()
 
     def step(self, substeps: int, mask: torch.Tensor | None = None, *, sensors: bool = True) -> None:
@@ -90,15 +92,20 @@ class CpuSimulation(Simulation):
         np.copyto(self._before, self._state)
 
         def advance(worlds: _Worlds) -> None:
+            start = time.thread_time()
             worlds.write_inputs()
             _each(mujoco.mj_step, worlds.models, worlds.datas, repeat(substeps))
             if sensors:
                 _each(mujoco.mj_forward, worlds.models, worlds.datas)
             if self._post_constraint:
                 _each(mujoco.mj_rnePostConstraint, worlds.models, worlds.datas)
-            worlds.read()
+            seconds = (time.thread_time() - start) / (len(worlds.indices) * substeps)
+            self._seconds += 0.1 * (seconds - self._seconds)
 
-        self._pool.run(advance, self._all_worlds if mask is None else self._worlds(indices))
+        work = self._seconds * len(indices) * substeps
+        all_or_some = self._all_worlds if mask is None else self._worlds(indices)
+        self._pool.run(advance, all_or_some, threads=max(1, int(work / _WORTH_A_THREAD)))
+        self._read(indices)
         self._steps[indices] += 1
         self._check_stability(indices, substeps)
 
@@ -120,10 +127,10 @@ class CpuSimulation(Simulation):
                     getattr(data, name)[:] = block[i]
                 mujoco.mj_forward(model, data)
                 data.qacc_warmstart[:] = 0.0
-            worlds.read()
             worlds.publish_inputs()
 
         self._pool.run(restart, self._worlds(indices))
+        self._read(indices)
         self._seen_warnings[indices] = 0
         self._steps[indices] = 0
 
@@ -137,8 +144,7 @@ class CpuSimulation(Simulation):
         if values.shape[1] != self._state.shape[1]:
             raise TaskError(f"a state of this model has {self._state.shape[1]} numbers, received {values.shape[1]}")
         indices = self._indices(mask)
-        self._pool.run(lambda worlds: self._restore(worlds, values), self._worlds(indices))
-        self._seen_warnings[indices] = self._warnings[indices]
+        self._restore(indices, values)
 
     def set_model(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None) -> None:
         arrays = {name: rows(v, self.num_envs, name).cpu().numpy() for name, v in values.items()}
@@ -157,38 +163,52 @@ class CpuSimulation(Simulation):
     def close(self) -> None:
         self._pool.close()
 
-    def _restore(self, worlds: _Worlds, states: np.ndarray) -> None:
+    def _restore(self, indices: Sequence[int], states: np.ndarray) -> None:
         warm = self.layout["warmstart"]
-        for i, model, data in zip(worlds.indices, worlds.models, worlds.datas):
-            row = np.ascontiguousarray(states[i])
-            mujoco.mj_resetData(model, data)  # what is no part of a state does not survive it
-            mujoco.mj_setState(model, data, row, STATE_SPEC)
-            mujoco.mj_forward(model, data)
-            # mj_forward overwrites the warm start in some versions of MuJoCo; replay needs the stored one.
-            data.qacc_warmstart[:] = row[warm]
-        worlds.read()
-        worlds.publish_inputs()
+
+        def restore(worlds: _Worlds) -> None:
+            for i, model, data in zip(worlds.indices, worlds.models, worlds.datas):
+                row = np.ascontiguousarray(states[i])
+                mujoco.mj_resetData(model, data)  # what is no part of a state does not survive it
+                mujoco.mj_setState(model, data, row, STATE_SPEC)
+                mujoco.mj_forward(model, data)
+                # mj_forward overwrites the warm start in some versions of MuJoCo; replay needs the stored one.
+                data.qacc_warmstart[:] = row[warm]
+            worlds.publish_inputs()
+
+        self._pool.run(restore, self._worlds(indices))
+        self._read(indices)
+        self._seen_warnings[indices] = self._warnings[indices]
+
+    def _read(self, indices: Sequence[int]) -> None:
+        """Bring state rows and outputs of these worlds up to date. By the calling thread alone, since copies this
+        small cost less than the interpreter lock's way from one thread to another."""
+        everything = len(indices) == self.num_envs
+
+        def column(values: list[Any]) -> list[Any]:
+            return values if everything else [values[i] for i in indices]
+
+        _each(mujoco.mj_getState, column(self._models), column(self._datas), column(self._rows), repeat(STATE_SPEC))
+        for block, own in self._outputs:
+            if everything:
+                np.concatenate(own, out=block)
+            elif indices:
+                block[indices] = np.concatenate(column(own))
 
     def _check_stability(self, indices: Sequence[int], substeps: int) -> None:
         """A world that diverges is reset by MuJoCo itself, so its clock and its warning counters tell."""
-        late = self._before[:, 0] + (substeps - 0.5) * self.model.opt.timestep > self._state[:, 0]
-        warned = (self._warnings > self._seen_warnings).any(axis=1)
-        infinite = ~np.isfinite(self._state[:, : self.layout["ctrl"].stop]).all(axis=1)
+        bad = self._before[:, 0] + (substeps - 0.5) * self.model.opt.timestep > self._state[:, 0]
+        bad |= (self._warnings > self._seen_warnings).any(axis=1)
+        bad |= ~np.isfinite(self._state[:, : self.layout["ctrl"].stop]).all(axis=1)
         np.copyto(self._seen_warnings, self._warnings)
-        selected = np.zeros(self.num_envs, bool)
-        selected[indices] = True
-        bad = np.flatnonzero((late | warned | infinite) & selected)
+        bad = np.flatnonzero(bad) if len(indices) == self.num_envs else np.array([i for i in indices if bad[i]], int)
         if not len(bad):
             return
         counts = self._warnings[bad[0]]
         names = [name for name, k in mujoco.mjtWarning.__members__.items() if int(k) < len(counts) and counts[int(k)]]
         why = f"MuJoCo warns {', '.join(names)}" if names else "a state that is not finite"
         error = self._unstable([int(i) for i in bad], self._steps[bad].tolist(), why, self._before[bad])
-        for i in bad:
-            self._datas[i].warning.number[:] = 0
-        for worlds in self._worlds(bad.tolist()):
-            self._restore(worlds, self._before)
-        np.copyto(self._seen_warnings, self._warnings)
+        self._restore(bad.tolist(), self._before)
         raise error
 
     def _indices(self, mask: torch.Tensor | None) -> list[int]:
@@ -209,23 +229,16 @@ class _Worlds:
         self.indices = indices
         self.models = [sim._models[i] for i in indices]
         self.datas = [sim._datas[i] for i in indices]
-        self._states = [sim._state[i] for i in indices]
         self._inputs = [([block[i] for i in indices], [own[i] for i in indices]) for block, own in sim._inputs]
-        self._outputs = [([block[i] for i in indices], [own[i] for i in indices]) for block, own in sim._outputs]
 
     def write_inputs(self) -> None:
         for blocks, own in self._inputs:
-            _each(np.copyto, own, blocks)
+            _each(operator.setitem, own, repeat(...), blocks)
 
     def publish_inputs(self) -> None:
         """After a reset, what MjData holds is what the caller sees as current inputs."""
         for blocks, own in self._inputs:
-            _each(np.copyto, blocks, own)
-
-    def read(self) -> None:
-        _each(mujoco.mj_getState, self.models, self.datas, self._states, repeat(STATE_SPEC))
-        for blocks, own in self._outputs:
-            _each(np.copyto, blocks, own)
+            _each(operator.setitem, blocks, repeat(...), own)
 
 
 def _each(function: Callable[..., Any], *columns: Iterable[Any]) -> None:
