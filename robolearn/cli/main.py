@@ -1,13 +1,14 @@
 """The command line: `robolearn VERB [--config FILE] [--key value ...]`, one thin module per verb.
 
 A verb module has `CONFIG`, a configuration class, and `run(config) -> exit code`; `dataset`, `tasks` and `plot` have
-`VERBS` instead, a table of sub-verbs, of which `DEFAULT` may be left out before a path (`plot runs/*`). Modules are imported only when their verb is called, and import torch or MuJoCo
-only when they run.
+`VERBS` instead, a table of sub-verbs, of which `DEFAULT` may be left out before a path (`plot runs/*`). Modules are
+imported only when their verb is called, and import torch or MuJoCo only when they run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +51,8 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0 fine, 2 bad input, 130 interrupted)."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if int(os.environ.get("RANK", "0")):
+        sys.stdout = None  # one of several processes of torchrun, of which the first one speaks
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -57,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"robolearn {__version__}")
         return 0
     try:
+        _check_processes(argv[0])
         command, rest = find_command(argv)
         if command is None:
             return 0
@@ -110,6 +114,13 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
         known = [n.split()[1] for n in commands]
         raise ConfigError(str(unknown_key(argv[1], known, f"robolearn {verb}")).replace("key", "verb"))
     return commands[name], argv[2:]
+
+
+def _check_processes(verb: str) -> None:
+    """Several processes of torchrun doing anything but training would only write over each other."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and verb not in ("train", "finetune", "rl"):
+        raise ConfigError(f"{verb} runs in one process, torchrun started {processes}; call robolearn {verb} by itself")
 
 
 def verb_commands(verb: str) -> dict[str, Command]:

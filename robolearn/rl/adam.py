@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+from robolearn.training import distributed
 
 
 class FlatAdam:
     """Adam (Kingma and Ba 2015) with clipping by the global norm.
 
     The parameters keep their identity but from now on are views of `vector`; `load_state_dict` of their module copies
-    into it. Do not move the module to another device afterwards.
+    into it. Do not move the module to another device afterwards. Where several processes train together, every step is
+    from the mean of their gradients.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class FlatAdam:
         Args:
             max_grad_norm: gradients of a larger norm are scaled down to it; 0 leaves them alone.
         """
+        self.processes = distributed.world_size()
         self.parameters = list(parameters)
         self.vector = flatten_(self.parameters)
         self.mean, self.square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
@@ -45,6 +50,9 @@ class FlatAdam:
     def step(self, gradients: Sequence[Tensor]) -> Tensor:
         """One update from gradients in the order of the parameters; returns their norm before clipping."""
         gradient = torch.cat([g.reshape(-1) for g in gradients])
+        if self.processes > 1:
+            dist.all_reduce(gradient)
+            gradient = gradient / self.processes
         norm = torch.linalg.vector_norm(gradient)
         if self.max_grad_norm:
             gradient = gradient * (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)

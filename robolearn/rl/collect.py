@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from robolearn.envs.base import Observation
 from robolearn.rl.config import OffPolicyConfig
 from robolearn.rl.episodes import EpisodeDriver, FinishedEpisode
 from robolearn.rl.replay import Replay, ReplayBatch
+from robolearn.training import distributed
 
 
 class Explorer(Protocol):
@@ -22,38 +24,46 @@ class Explorer(Protocol):
 class ReplayCollector:
     """A source of the training loop: each `next` collects `collect_steps` macro-steps and draws their share of batches.
 
-    The share is exact in the long run: `utd` 0.25 gives a batch at every fourth transition.
+    The share is exact in the long run: `utd` 0.25 gives a batch at every fourth transition. Where several processes
+    train together, each has environments and a replay of its own; the configuration counts those of all.
     """
 
     def __init__(
         self, driver: EpisodeDriver, explorer: Explorer, config: OffPolicyConfig, *, exec_steps: int = 1, seed: int = 0
     ) -> None:
         self.driver, self.explorer, self.config, self.exec_steps = driver, explorer, config, exec_steps
-        self.generator = torch.Generator(driver.device).manual_seed(seed)
+        self.processes = distributed.world_size()
+        self.batch_size = distributed.share_of(config.batch_size, "batch_size")
+        self.generator = torch.Generator(driver.device).manual_seed(distributed.own_seed(seed))
         sample = explorer.act(driver.window, torch.Generator(driver.device).manual_seed(0))
         self.replay = Replay(
-            config.capacity,
+            -(-config.capacity // self.processes),
             driver.window,
             sample,
             n_step=config.n_step,
             device=driver.device,
-            directory=config.replay_directory or None,
+            directory=self._directory(),
         )
         self.owed = 0.0
         self.episodes: list[FinishedEpisode] = []
 
     def next(self) -> list[ReplayBatch]:
-        while self.driver.control_steps < self.config.random_steps:
+        while self.env_steps < self.config.random_steps:
             self._collect(self._random_actions())
         for _ in range(self.config.collect_steps):
             self._collect(self.explorer.act(self.driver.window, self.generator))
-        self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs
+        self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs * self.processes
         due, self.owed = int(self.owed), self.owed - int(self.owed)
-        return [self.replay.sample(self.config.batch_size, self.generator) for _ in range(due)]
+        return [self.replay.sample(self.batch_size, self.generator) for _ in range(due)]
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps of all processes, which collect in step."""
+        return self.driver.control_steps * self.processes
 
     def take_metrics(self) -> dict[str, float]:
         """Of the episodes that ended since the last call, and the steps so far."""
-        metrics: dict[str, float] = {"env_steps": self.driver.control_steps}
+        metrics: dict[str, float] = {"env_steps": self.env_steps}
         episodes = self.driver.take_finished()
         if episodes:
             metrics["return"] = sum(e.ret for e in episodes) / len(episodes)
@@ -80,6 +90,13 @@ class ReplayCollector:
         self.replay.load_state_dict(state["replay"])
         self.generator.set_state(state["generator"])
         self.owed = float(state["owed"])
+
+    def _directory(self) -> Path | None:
+        """Where the replay's files lie, those of each process apart."""
+        if not self.config.replay_directory:
+            return None
+        folder = Path(self.config.replay_directory)
+        return folder if self.processes == 1 else folder / f"rank_{distributed.rank()}"
 
     def _collect(self, actions: Tensor) -> None:
         window = {k: v.clone() for k, v in self.driver.window.items()}

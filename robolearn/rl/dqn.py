@@ -22,6 +22,7 @@ from robolearn.rl.config import DQNConfig
 from robolearn.rl.critic import mlp
 from robolearn.rl.replay import ReplayBatch
 from robolearn.specs import ObservationSpec
+from robolearn.training import distributed
 
 
 class ActionValues(nn.Module):
@@ -60,6 +61,7 @@ class DQN:
 
     def __init__(self, values: ActionValues, config: DQNConfig, *, seed: int = 0) -> None:
         self.values, self.config = values.train(), config
+        distributed.broadcast_(values)
         self.target = copy.deepcopy(values).requires_grad_(False)
         parameters = list(values.parameters())
         self.device = parameters[0].device
@@ -87,7 +89,7 @@ class DQN:
         greedy = self.values(window).argmax(-1)
         start, end = self.config.epsilon
         epsilon = start + (end - start) * min(1.0, self.decisions / self.config.epsilon_steps)
-        self.decisions += len(greedy)
+        self.decisions += len(greedy) * distributed.world_size()
         random = torch.randint(self.values.num_actions, greedy.shape, generator=generator, device=self.device)
         explore = torch.rand(greedy.shape, generator=generator, device=self.device) < epsilon
         return torch.where(explore, random, greedy)[:, None]

@@ -1,6 +1,8 @@
 """Fine-tuning: the very policy that was cloned and corrected goes on learning, by PPO, from success.
 
 policy folder -> rollouts in the task -> PPO (critic first, then both, held near the start) -> policy folder
+
+Under torchrun the processes share out the environments, and the first one evaluates and writes.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
 from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig
 from robolearn.policies.policy import Policy
 from robolearn.rl.critic import ValueNetwork
-from robolearn.rl.episodes import EpisodeDriver, SeedStream
+from robolearn.rl.episodes import EpisodeDriver
 from robolearn.rl.finetune_config import FinetuneConfig
 from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout import RolloutCollector
+from robolearn.rl.seeds import SharedSeeds
+from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything, untouched_rng
@@ -70,17 +74,21 @@ def finetune(
     """
     run_dir = Path(run_dir)
     check_run_dir(run_dir, resume)
-    device, task = resolve_device(config.device), task_of(config.policy, config.task)
-    policy = with_min_std(load_policy(config.policy, device), config.min_std)
+    task = task_of(config.policy, config.task)
     with ExitStack() as stack:
+        stack.enter_context(distributed.process_group())
+        device = distributed.own_device(resolve_device(config.device))
+        policy = with_min_std(load_policy(config.policy, device), config.min_std)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
-        env = stack.enter_context(make(practice, config.num_envs, device=str(device)))
+        num_envs = distributed.share_of(config.num_envs, "num_envs")
+        env = stack.enter_context(make(practice, num_envs, device=str(device)))
         check_fit(policy, env, config.policy)
         judge = _Judge(config, task, device, on_evaluation)
         stack.callback(judge.close)
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_yaml(config, run_dir / "config.yaml")
-        start = judge.start(policy, run_dir)
+        if distributed.is_main():
+            write_yaml(config, run_dir / "config.yaml")
+        start = distributed.from_main(lambda: judge.start(policy, run_dir))
         seed_everything(config.seed)
         stack.enter_context(fitting_threads(policy))
         algorithm = PPO(
@@ -91,6 +99,8 @@ def finetune(
             seed=config.seed,
         )
         source = make_collector(env, policy, config)
+        if not distributed.is_main():
+            seed_everything(distributed.own_seed(config.seed))
         state = run_loop(
             algorithm,
             source,
@@ -101,11 +111,12 @@ def finetune(
             label="finetune",
             resume_hint=resume_hint,
         )
-        best = _export(config, task, policy, start, state, run_dir)
+        best = distributed.from_main(lambda: _export(config, task, policy, start, state, run_dir))
+        env_steps = source.driver.control_steps * distributed.world_size()
     return FinetuneResult(
         policy=run_dir / "policy",
         updates=state.step,
-        env_steps=source.driver.control_steps,
+        env_steps=env_steps,
         start=start,
         best=best,
     )
@@ -115,14 +126,14 @@ def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> Ro
     """The source of rollouts: training seeds only, the policy's own windows and chunks."""
     driver = EpisodeDriver(
         env,
-        seeds=SeedStream(config.first_seed, config.num_seeds - config.eval_episodes),
+        seeds=SharedSeeds(config.first_seed, config.num_seeds - config.eval_episodes),
         gamma=config.ppo.gamma,
         obs_keys=tuple(policy.observation_spec),
         obs_steps=policy.config.obs_steps,
         reward=config.reward,
         device=next(policy.parameters()).device,
     )
-    generator = torch.Generator(driver.device).manual_seed(config.seed)
+    generator = torch.Generator(driver.device).manual_seed(distributed.own_seed(config.seed))
     return RolloutCollector(driver, policy, config.ppo.num_steps, generator=generator, compile=config.ppo.compile)
 
 

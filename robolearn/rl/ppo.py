@@ -26,6 +26,7 @@ from robolearn.rl.config import PPOConfig
 from robolearn.rl.gae import gae
 from robolearn.rl.rollout import Rollout
 from robolearn.rl.statistics import ObservationStatistics, ReturnScale
+from robolearn.training import distributed
 
 EVAL_ROWS = 4096
 """Rows evaluated at once outside the gradient steps, a bound on memory."""
@@ -112,7 +113,11 @@ class PPOLoss(nn.Module):
 
 
 class PPO:
-    """Updates a policy and its critic from rollouts; an algorithm of the common training loop."""
+    """Updates a policy and its critic from rollouts; an algorithm of the common training loop.
+
+    Where several processes train together, each has environments of its own, and `batch_size` counts the rows of all:
+    gradients, advantages and statistics are those of one process with all the environments.
+    """
 
     def __init__(
         self,
@@ -134,9 +139,11 @@ class PPO:
                 "train the policy with a gaussian, mixture or autoregressive head"
             )
         self.policy, self.critic, self.config = policy.eval(), critic.eval(), config
+        self.batch_size = distributed.share_of(config.batch_size, "batch_size")
+        distributed.broadcast_(policy, critic)
         self.prior = copy.deepcopy(policy).requires_grad_(False) if config.prior_coef else None
         self.device = next(policy.parameters()).device
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
         self.loss = PPOLoss(policy, critic, config)
         self.loss.generator = None if config.compile else self.generator
         critic_rate = config.critic_learning_rate or config.learning_rate
@@ -178,7 +185,7 @@ class PPO:
                 train_actor
                 and config.surrogate == "clip"
                 and config.target_kl
-                and _mean(epoch, "kl") > config.target_kl
+                and distributed.mean(_mean(epoch, "kl")) > config.target_kl
             ):
                 break
         metrics = {name: _mean(records, name) for name in records[0]}
@@ -194,7 +201,6 @@ class PPO:
             "prior": self.prior.state_dict() if self.prior is not None else {},
             "actor_adam": self.actor_adam.state_dict(),
             "critic_adam": self.critic_adam.state_dict(),
-            "generator": self.generator.get_state(),
             "return_scale": self.return_scale.state_dict() if self.return_scale is not None else {},
             "statistics": self.statistics.state_dict() if self.statistics is not None else {},
             "updates": self.updates,
@@ -209,13 +215,21 @@ class PPO:
             self.prior.load_state_dict(state["prior"])
         self.actor_adam.load_state_dict(state["actor_adam"])
         self.critic_adam.load_state_dict(state["critic_adam"])
-        self.generator.set_state(state["generator"])
         if self.return_scale is not None:
             self.return_scale.load_state_dict(state["return_scale"])
         if self.statistics is not None:
             self.statistics.load_state_dict(state["statistics"])
         self.updates, self.env_steps = int(state["updates"]), int(state["env_steps"])
         self.loss.kl_coef.copy_(state["kl_coef"])
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        scale = {} if self.return_scale is None else self.return_scale.rank_state_dict()
+        return {"generator": self.generator.get_state(), "return_scale": scale}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+        if self.return_scale is not None:
+            self.return_scale.load_rank_state_dict(state["return_scale"])
 
     def _eager_step(self, batch: Minibatch, train_actor: bool) -> dict[str, Tensor]:
         """One gradient step from one minibatch."""
@@ -246,10 +260,9 @@ class PPO:
         flags = (rollout.terminated, rollout.truncated)
         advantages = gae(rewards, values, next_values, rollout.discounts, *flags, self.config.gae_lambda)
         returns = advantages + values
-        if self.config.baseline == "mean":
-            advantages = advantages - advantages.mean()
-        if self.config.normalise_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if self.config.baseline == "mean" or self.config.normalise_advantages:
+            mean, std = distributed.mean_and_std(advantages)
+            advantages = (advantages - mean) / (std + 1e-8 if self.config.normalise_advantages else 1.0)
         return fixed._replace(
             advantages=advantages.flatten(),
             returns=returns.flatten(),
@@ -272,7 +285,7 @@ class PPO:
         """All rows once, in random order. They are gathered for the whole epoch, so that a minibatch is a view."""
         count = len(rows.log_probs)
         order = torch.randperm(count, generator=self.generator, device=self.device)
-        size = self.config.batch_size or count
+        size = self.batch_size or count
         parts = rows.map(lambda field: field[order].split(size))
         keys = parts.obs.keys()
         for obs, rest in zip(zip(*parts.obs.values()), zip(*parts[1:])):
@@ -288,15 +301,16 @@ class PPO:
 
     def _end_update(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
         if self.config.surrogate == "kl" and self.config.target_kl and "kl" in metrics:
-            if metrics["kl"] > 1.5 * self.config.target_kl:
+            kl = distributed.mean(metrics["kl"])
+            if kl > 1.5 * self.config.target_kl:
                 self.loss.kl_coef *= 2.0
-            elif metrics["kl"] < self.config.target_kl / 1.5:
+            elif kl < self.config.target_kl / 1.5:
                 self.loss.kl_coef *= 0.5
             metrics["kl_coef"] = self.loss.kl_coef.item()
         if self.statistics is not None:
             self.statistics.observe(rollout.flat_obs())
         self.updates += 1
-        self.env_steps += int(rollout.executed.sum())
+        self.env_steps += int(distributed.sum_(rollout.executed.sum()))
         metrics["env_steps"] = self.env_steps
         if rollout.episodes:
             count = len(rollout.episodes)

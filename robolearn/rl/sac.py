@@ -23,6 +23,7 @@ from robolearn.rl.compiled import Gradients, compiled
 from robolearn.rl.config import OffPolicyConfig, SACConfig
 from robolearn.rl.critic import QEnsemble
 from robolearn.rl.replay import ReplayBatch
+from robolearn.training import distributed
 
 
 class CriticLoss(nn.Module):
@@ -61,10 +62,13 @@ class SAC:
     def __init__(self, policy: Policy, critic: QEnsemble, config: SACConfig, *, seed: int = 0) -> None:
         check_reparameterised(policy, "SAC")
         self.policy, self.critic, self.config = policy.eval(), critic.train(), config
+        distributed.broadcast_(policy, critic)
         self.target = copy.deepcopy(critic).requires_grad_(False)
         self.device = next(policy.parameters()).device
         # A compiled update draws from torch's global generator: graphs do not take others.
-        self.generator = None if config.compile else torch.Generator(self.device).manual_seed(seed)
+        self.generator = (
+            None if config.compile else torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
+        )
         self.log_alpha = nn.Parameter(torch.tensor([config.temperature], device=self.device).log())
         rate, limit = config.learning_rate, config.max_grad_norm
         critic_rate = config.critic_learning_rate or rate
@@ -97,16 +101,20 @@ class SAC:
     def state_dict(self) -> dict[str, Any]:
         modules = {name: getattr(self, name).state_dict() for name in ("policy", "critic", "target")}
         adams = {name: getattr(self, name).state_dict() for name in ("actor_adam", "critic_adam", "alpha_adam")}
-        generator = {} if self.generator is None else {"generator": self.generator.get_state()}
-        return {**modules, **adams, **generator, "log_alpha": self.log_alpha.detach().clone(), "updates": self.updates}
+        return {**modules, **adams, "log_alpha": self.log_alpha.detach().clone(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("policy", "critic", "target", "actor_adam", "critic_adam", "alpha_adam"):
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
+        self.updates = int(state["updates"])
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return {} if self.generator is None else {"generator": self.generator.get_state()}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
         if self.generator is not None:
             self.generator.set_state(state["generator"])
-        self.updates = int(state["updates"])
 
     def _eager_step(self, batch: ReplayBatch, update_actor: bool) -> dict[str, Tensor]:
         noise = BatchNoise(len(batch.rewards), self.device, self.generator)

@@ -12,10 +12,14 @@ from robolearn.envs.base import Observation
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
 from robolearn.rl.gae import discounted_sum
 from robolearn.rl.rollout import Rollout
+from robolearn.training import distributed
 
 
 class RunningMoments:
-    """Mean and variance of all rows seen, merged batch by batch in float64 (Chan, Golub and LeVeque 1979)."""
+    """Mean and variance of all rows seen, merged batch by batch in float64 (Chan, Golub and LeVeque 1979).
+
+    Where several processes train together, the rows of all of them count, and all must add theirs.
+    """
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.count = 0.0
@@ -25,9 +29,13 @@ class RunningMoments:
     def add(self, rows: Tensor) -> None:
         """rows: (B, *shape)."""
         rows = rows.to(device="cpu", dtype=torch.float64)
-        count, mean = float(len(rows)), rows.mean(0)
+        mean = rows.mean(0)
+        for part in distributed.gather((float(len(rows)), mean, (rows - mean).square().sum(0))):
+            self._merge(*part)
+
+    def _merge(self, count: float, mean: Tensor, m2: Tensor) -> None:
         total, delta = self.count + count, mean - self.mean
-        self.m2 = self.m2 + (rows - mean).square().sum(0) + delta.square() * (self.count * count / total)
+        self.m2 = self.m2 + m2 + delta.square() * (self.count * count / total)
         self.mean = self.mean + delta * (count / total)
         self.count = total
 
@@ -46,7 +54,8 @@ class RunningMoments:
 class ReturnScale:
     """Divides rewards by the standard deviation of the discounted return so far, so that values stay of order one.
 
-    The return of a step looks backwards, G_t = r_t + gamma G_{t-1}, and starts anew with each episode.
+    The return of a step looks backwards, G_t = r_t + gamma G_{t-1}, and starts anew with each episode. Where several
+    processes train together, the statistics are of all environments, and `carry` of this process's own.
     """
 
     def __init__(self, gamma: float) -> None:
@@ -70,11 +79,16 @@ class ReturnScale:
         return returns
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"moments": self.moments.state_dict()}
-        return state if self.carry is None else state | {"carry": self.carry.clone()}
+        """Of the statistics; the carry of the running episodes is `rank_state_dict`."""
+        return {"moments": self.moments.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.moments.load_state_dict(state["moments"])
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return {} if self.carry is None else {"carry": self.carry.clone()}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
         self.carry = state.get("carry")
 
 

@@ -21,6 +21,7 @@ from robolearn.rl.config import TD3Config
 from robolearn.rl.critic import QEnsemble
 from robolearn.rl.replay import ReplayBatch
 from robolearn.rl.sac import CriticLoss, autocast, check_reparameterised, least_of_subset
+from robolearn.training import distributed
 
 
 class ModeLoss(nn.Module):
@@ -43,10 +44,13 @@ class TD3:
     def __init__(self, policy: Policy, critic: QEnsemble, config: TD3Config, *, seed: int = 0) -> None:
         check_reparameterised(policy, "TD3")
         self.policy, self.critic, self.config = policy.eval(), critic.train(), config
+        distributed.broadcast_(policy, critic)
         self.target_policy = copy.deepcopy(policy).requires_grad_(False)
         self.target = copy.deepcopy(critic).requires_grad_(False)
         self.device = next(policy.parameters()).device
-        self.generator = None if config.compile else torch.Generator(self.device).manual_seed(seed)
+        self.generator = (
+            None if config.compile else torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
+        )
         # The deviation has no part in the mode and no gradient.
         actor = [p for name, p in policy.named_parameters() if "raw_std" not in name and p.requires_grad]
         critics = [p for p in critic.parameters() if p.requires_grad]
@@ -78,15 +82,19 @@ class TD3:
 
     def state_dict(self) -> dict[str, Any]:
         names = ("policy", "target_policy", "critic", "target", "actor_adam", "critic_adam")
-        generator = {} if self.generator is None else {"generator": self.generator.get_state()}
-        return {**{name: getattr(self, name).state_dict() for name in names}, **generator, "updates": self.updates}
+        return {**{name: getattr(self, name).state_dict() for name in names}, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("policy", "target_policy", "critic", "target", "actor_adam", "critic_adam"):
             getattr(self, name).load_state_dict(state[name])
+        self.updates = int(state["updates"])
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return {} if self.generator is None else {"generator": self.generator.get_state()}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
         if self.generator is not None:
             self.generator.set_state(state["generator"])
-        self.updates = int(state["updates"])
 
     def _eager_step(self, batch: ReplayBatch, update_actor: bool) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -1,6 +1,9 @@
 """Training from scratch: an environment, an algorithm, and the common loop around them.
 
 run/config.yaml  metrics.jsonl  tensorboard/  checkpoints/{latest,best}/  policy/
+
+Under torchrun the processes share out the environments, the replay and each batch, and the first one evaluates and
+writes: `torchrun --nproc_per_node 2 -m robolearn rl --config ...`.
 """
 
 from __future__ import annotations
@@ -27,13 +30,15 @@ from robolearn.rl.collect import ReplayCollector
 from robolearn.rl.config import DQNConfig, PPOConfig, SACConfig
 from robolearn.rl.critic import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.dqn import DQN, ActionValues
-from robolearn.rl.episodes import EpisodeDriver, SeedStream
+from robolearn.rl.episodes import EpisodeDriver
 from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout import RolloutCollector
 from robolearn.rl.sac import SAC
+from robolearn.rl.seeds import SharedSeeds
 from robolearn.rl.td3 import TD3
 from robolearn.rl.train_config import SEEDS_PER_RUN, RLConfig
-from robolearn.training.loop import RunState, check_run_dir, run_loop
+from robolearn.training import distributed
+from robolearn.training.loop import Ranked, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything
 from robolearn.training.threads import fitting_threads
 
@@ -70,6 +75,13 @@ class Reporting:
     def update(self, batch: Any) -> dict[str, Any]:
         return self.algorithm.update(batch) | self.source.take_metrics()
 
+    def rank_state_dict(self) -> dict[str, Any]:
+        return self.algorithm.rank_state_dict() if isinstance(self.algorithm, Ranked) else {}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        if isinstance(self.algorithm, Ranked):
+            self.algorithm.load_rank_state_dict(state)
+
 
 class Greedy:
     """Acts by the largest value."""
@@ -92,34 +104,42 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
     """Train as `config` says, in `config.run_dir`; resumes bit for bit where the environment is deterministic."""
     run_dir = Path(config.run_dir)
     check_run_dir(run_dir, resume)
-    device = resolve_device(config.device)
     with ExitStack() as stack:
-        env = stack.enter_context(make(config.task, config.num_envs, device=str(device)))
+        stack.enter_context(distributed.process_group())
+        main = distributed.is_main()
+        device = distributed.own_device(resolve_device(config.device))
+        num_envs = distributed.share_of(config.num_envs, "num_envs")
+        env = stack.enter_context(make(config.task, num_envs, device=str(device)))
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_yaml(config, run_dir / "config.yaml")
+        if main:
+            write_yaml(config, run_dir / "config.yaml")
         seed_everything(config.seed)
         learner = make_learner(config, env, device)
+        if not main:
+            seed_everything(distributed.own_seed(config.seed))
         if isinstance(config.algorithm, PPOConfig) and isinstance(learner.actor, Policy):
             stack.enter_context(fitting_threads(learner.actor))
-        judge = None
-        if config.eval_episodes:
+        judge: VectorEnv | None = None
+        if config.eval_episodes and main:
             judge = stack.enter_context(make(config.task, min(config.eval_episodes, 8), device=str(device)))
         state = run_loop(
             learner.algorithm,
             learner.source,
             config=config.loop,
             run_dir=run_dir,
-            evaluate=None if judge is None else lambda step: evaluation(config, learner, judge),
+            evaluate=(lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None,
             resume=resume,
             label=f"rl {config.algorithm.name}",
             resume_hint=resume_hint,
         )
-        policy = _export(config, learner, state, run_dir)
+        env_steps = _env_steps(learner)
+        if main:
+            _export(config, learner, state, run_dir)
     return RLResult(
         run_dir=run_dir,
-        policy=policy,
+        policy=run_dir / "policy" if isinstance(learner.actor, Policy) else None,
         updates=state.step,
-        env_steps=learner.source.driver.control_steps,
+        env_steps=env_steps,
         metrics=dict(state.evaluation),
     )
 
@@ -142,7 +162,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         critic = ValueNetwork.beside(policy, config.critic).to(device)
         total = config.loop.total_steps
         ppo = PPO(policy, critic, algorithm, total_updates=total, seed=config.seed)
-        generator = torch.Generator(device).manual_seed(config.seed)
+        generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
         source = RolloutCollector(driver, policy, algorithm.num_steps, generator=generator, compile=algorithm.compile)
         return Learner(ppo, source, policy)
     critic = QEnsemble.beside(policy, algorithm.critic).to(device)
@@ -159,16 +179,17 @@ def make_driver(
     config: RLConfig, env: VectorEnv, obs_steps: int, obs_keys: tuple[str, ...], device: torch.device
 ) -> EpisodeDriver:
     """Episodes on seeds of this run's own."""
-    seeds = SeedStream((config.seed + 1) * SEEDS_PER_RUN, SEEDS_PER_RUN)
+    seeds = SharedSeeds((config.seed + 1) * SEEDS_PER_RUN, SEEDS_PER_RUN)
     gamma = config.algorithm.gamma
     return EpisodeDriver(env, seeds=seeds, gamma=gamma, obs_keys=obs_keys, obs_steps=obs_steps, device=device)
 
 
-def evaluation(config: RLConfig, learner: Learner, env: VectorEnv) -> dict[str, float]:
+def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dict[str, float]:
     """The policy's mode on the fixed evaluation seeds; the score is the mean return.
 
     Most Gymnasium tasks know no success: a rate of 0 is reported of those only that were told what success is.
     """
+    assert env is not None, "only the first process evaluates"
     result = evaluate(learner.actor, env, list(range(config.eval_episodes)))
     task = config.task
     told = task.gym_id is None or task.success_key is not None or task.success_threshold is not None
@@ -176,7 +197,7 @@ def evaluation(config: RLConfig, learner: Learner, env: VectorEnv) -> dict[str, 
         "eval_return": result.mean_return,
         **({"eval_success": result.success_rate} if told or result.success_rate else {}),
         "eval_length": result.mean_steps,
-        "env_steps": learner.source.driver.control_steps,
+        "env_steps": _env_steps(learner),
         "score": result.mean_return,
     }
 
@@ -192,10 +213,15 @@ def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: to
     return Learner(Reporting(dqn, source), source, Greedy(values, config.actor.obs_steps))
 
 
-def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) -> Path | None:
+def _env_steps(learner: Learner) -> int:
+    """Control steps of all processes, which collect in step."""
+    return learner.source.driver.control_steps * distributed.world_size()
+
+
+def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) -> None:
     if not isinstance(learner.actor, Policy):
-        return None
-    steps = learner.source.driver.control_steps
+        return
+    steps = _env_steps(learner)
     card = PolicyCard(
         task={"task": config.task.id, **config.task.kwargs},
         data={"episodes": "its own", "steps": steps},
@@ -203,4 +229,3 @@ def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) 
         evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
     )
     save_policy(learner.actor, run_dir / "policy", card)
-    return run_dir / "policy"

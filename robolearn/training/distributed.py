@@ -54,12 +54,6 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def refuse(verb: str) -> None:
-    """Raises ConfigError under torchrun, for what several copies of would only write over each other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(f"{verb} runs in one process, torchrun started {os.environ['WORLD_SIZE']}; start it without")
-
-
 def own_device(device: torch.device) -> torch.device:
     """The GPU of this process where `device` means any GPU."""
     if device.type != "cuda" or world_size() == 1:

@@ -139,8 +139,10 @@ def run_loop(
             raise _report(bad, source, run_dir) from None
     if stop:
         if distributed.is_main():
+            processes = distributed.world_size()
+            how = f"{resume_hint} (with torchrun --nproc_per_node {processes})" if processes > 1 else resume_hint
             where = f"saved {run_dir} at step {state.step} of {config.total_steps}"
-            print(f"{where}; to go on: {resume_hint}", file=sys.stderr)
+            print(f"{where}; to go on: {how}", file=sys.stderr)
         raise KeyboardInterrupt
     return state
 

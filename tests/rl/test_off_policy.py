@@ -173,12 +173,13 @@ def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
         if states is not None:
             collector.load_state_dict(states[0])
             sac.load_state_dict(states[1])
+            sac.load_rank_state_dict(states[2])
         for _ in range(updates):
             sac.update(collector.next())
         return collector, sac
 
     whole, again, half = run(60), run(60), run(35)
-    resumed = run(25, (half[0].state_dict(), half[1].state_dict()))
+    resumed = run(25, (half[0].state_dict(), half[1].state_dict(), half[1].rank_state_dict()))
     for other in (again, resumed):
         assert torch.equal(whole[1].actor_adam.vector, other[1].actor_adam.vector)
         assert torch.equal(whole[1].critic_adam.vector, other[1].critic_adam.vector)

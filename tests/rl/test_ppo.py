@@ -203,13 +203,14 @@ def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
         if states is not None:
             collector.load_state_dict(states[0])
             ppo.load_state_dict(states[1])
+            ppo.load_rank_state_dict(states[2])
         for _ in range(updates):
             ppo.update(collector.next())
         return collector, ppo
 
     whole, again = run(5), run(5)
     half = run(2)
-    resumed = run(3, (half[0].state_dict(), half[1].state_dict()))
+    resumed = run(3, (half[0].state_dict(), half[1].state_dict(), half[1].rank_state_dict()))
     for name, value in whole[1].policy.state_dict().items():
         assert torch.equal(value, again[1].policy.state_dict()[name]), name
         assert torch.equal(value, resumed[1].policy.state_dict()[name]), name

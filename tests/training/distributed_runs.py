@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +9,24 @@ from pathlib import Path
 import torch
 
 from robolearn.config import from_dict
+from robolearn.envs.config import TaskConfig
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.config import BCConfig
+from robolearn.rl.config import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig
+from robolearn.rl.critic import ValueNetwork
+from robolearn.rl.dqn import DQN, ActionValues
+from robolearn.rl.episodes import EpisodeDriver
+from robolearn.rl.ppo import PPO
+from robolearn.rl.replay import ReplayBatch
+from robolearn.rl.rollout import Rollout, RolloutCollector
+from robolearn.rl.seeds import SharedSeeds
+from robolearn.rl.train import train_rl
+from robolearn.rl.train_config import RLConfig
+from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed
+from tests.envs.toy import POINT_REACH
+from tests.rl import test_ppo as ppo_tests
+from tests.rl.toys import Ledger, Steer
 
 
 def bc_config(data: Path, steps: int = 24) -> BCConfig:
@@ -37,12 +51,113 @@ def run_bc(folder: Path, data: Path) -> None:
     train_bc(config, folder / "parts", resume=True)
 
 
+def own_columns(rollout: Rollout) -> Rollout:
+    """This process's environments of a rollout: an uneven cut would be no share of a batch, an even one is."""
+    per = distributed.share_of(rollout.num_envs, "num_envs")
+    first = per * distributed.rank()
+    mine = slice(first, first + per)
+    column, row = rollout.final_index % rollout.num_envs, rollout.final_index // rollout.num_envs
+    kept = (column >= first) & (column < first + per)
+    fields = {
+        name: getattr(rollout, name)[:, mine]
+        for name in ("actions", "executed", "log_probs", "rewards", "discounts", "terminated", "truncated")
+    }
+    return Rollout(
+        obs={key: value[:, mine] for key, value in rollout.obs.items()},
+        last_obs={key: value[mine] for key, value in rollout.last_obs.items()},
+        final_obs={key: value[kept] for key, value in rollout.final_obs.items()},
+        final_index=row[kept] * per + column[kept] - first,
+        **fields,
+    )
+
+
+def ppo_steps() -> dict[str, torch.Tensor]:
+    """Four updates from rollouts that are the same in every process, of which each learns from its own columns."""
+    config = PPOConfig(num_steps=16, epochs=3, batch_size=0, normalise_obs=True, normalise_returns=True, target_kl=10.0)
+    collector, learner = ppo_tests.make(Ledger(4, max_steps=5), config)
+    for rollout in [collector.next() for _ in range(4)]:
+        metrics = learner.update(own_columns(rollout))
+    assert learner.statistics is not None
+    assert learner.return_scale is not None
+    return {
+        "actor": learner.actor_adam.vector,
+        "critic": learner.critic_adam.vector,
+        "observation": learner.statistics.moments["state"].std,
+        "return": learner.return_scale.moments.std,
+        "env_steps": torch.tensor(metrics["env_steps"]),
+    }
+
+
+def dqn_steps() -> dict[str, torch.Tensor]:
+    """Likewise from batches, whose halves are the shares."""
+    config = DQNConfig(critic=QConfig(hidden_sizes=(16,), members=1, subset=1), max_grad_norm=0.1)
+    torch.manual_seed(0)
+    dqn = DQN(ActionValues(ObservationSpec({"state": ArraySpec(shape=(3,))}), 1, 4, config), config)
+    g = torch.Generator().manual_seed(3)
+    for _ in range(5):
+        actions = torch.randint(4, (32, 1), generator=g)
+        rewards, discounts = torch.randn(32, generator=g), torch.rand(32, generator=g)
+        obs, following = ({"state": torch.randn(32, 1, 3, generator=g)} for _ in range(2))
+        whole = ReplayBatch(obs, actions, rewards, discounts, following)
+        dqn.update([whole.map(lambda x: x.chunk(distributed.world_size())[distributed.rank()])])
+    return {"values": dqn.adam.vector, "target": dqn.target_vector}
+
+
+def ppo_learns() -> dict[str, torch.Tensor]:
+    """Steering to zero with four environments in each process and minibatches in random order; rewards per update."""
+    config = PPOConfig(num_steps=32, epochs=10, batch_size=64, normalise_obs=True, normalise_returns=True, gamma=0.9)
+    config = replace(config, learning_rate=3e-3)
+    env = Steer(distributed.share_of(8, "num_envs"), max_steps=20)
+    policy = ppo_tests.make_policy(env, seed=distributed.rank())  # broadcast makes the ranks equal all the same
+    driver = EpisodeDriver(env, seeds=SharedSeeds(0, 1000), gamma=config.gamma)
+    generator = torch.Generator().manual_seed(distributed.own_seed(0))
+    collector = RolloutCollector(driver, policy, config.num_steps, generator=generator)
+    learner = PPO(policy, ValueNetwork.beside(policy, CriticConfig(hidden_sizes=(16,))), config)
+    rewards = []
+    for _ in range(25):
+        rollout = collector.next()
+        learner.update(rollout)
+        rewards.append(rollout.rewards.mean())
+    seeds = torch.tensor(driver.episode_seeds)
+    vectors = {"actor": learner.actor_adam.vector, "critic": learner.critic_adam.vector}
+    return {**vectors, "rewards": torch.stack(rewards), "seeds": seeds}
+
+
+def rl_config(algorithm: str, folder: Path, env_steps: int = 160) -> RLConfig:
+    settings = {
+        "ppo": PPOConfig(num_steps=16, epochs=2, batch_size=32, normalise_obs=True, normalise_returns=True),
+        "sac": SACConfig(random_steps=24, batch_size=16, critic=QConfig(hidden_sizes=(16,)), n_step=2),
+    }
+    return RLConfig(
+        task=TaskConfig(id=POINT_REACH, worker_kind="sync"),
+        algorithm=settings[algorithm],
+        output=str(folder),
+        env_steps=env_steps,
+        num_envs=4,
+        eval_episodes=2,
+        evaluate_every=64,
+        log_every=32,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
+
+
+def run_rl(folder: Path) -> None:
+    for algorithm in ("ppo", "sac"):
+        train_rl(rl_config(algorithm, folder / algorithm / "whole"))
+        train_rl(rl_config(algorithm, folder / algorithm / "parts", 96))
+        torch.manual_seed(99)
+        train_rl(rl_config(algorithm, folder / algorithm / "parts"), resume=True)
+
+
 def main(folder: Path, data: Path) -> None:
     with distributed.process_group():
         run_bc(folder / "bc", data)
-        facts = {"rank": distributed.rank(), "world": distributed.world_size()}
-        (folder / f"facts_{distributed.rank()}.json").write_text(json.dumps(facts))
+        run_rl(folder)
+        found = {"ppo_steps": ppo_steps(), "dqn_steps": dqn_steps(), "ppo_learns": ppo_learns()}
+        torch.save(found, folder / f"found_{distributed.rank()}.pt")
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main(Path(sys.argv[1]), Path(sys.argv[2]))
