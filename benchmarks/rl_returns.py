@@ -62,7 +62,7 @@ def main() -> None:
 
 def our_config(algorithm: str, task: str, seed: int, env_steps: int, runs: Path) -> RLConfig:
     common: dict[str, Any] = {
-        "task": TaskConfig(id=f"gym:{task}", worker_kind="sync"),
+        "task": TaskConfig(id=f"gym:{task}"),
         "seed": seed,
         "env_steps": env_steps,
         "evaluate_every": env_steps // 20,

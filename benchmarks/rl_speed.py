@@ -2,13 +2,15 @@
 
     python -m benchmarks.rl_speed [--rounds 5] [--ppo-rollouts 4] [--sac-steps 600] [--case NAME ...]
 
-Both sides have the same networks, batches and environments in the way each of them makes them by default: ours in one
-worker process per core, Stable-Baselines3's one after the other in the learner's process. They take turns in blocks, so
+Both sides have the same networks, batches and environments in the way each of them makes them by default: ours in their
+native batched form, Stable-Baselines3's one after the other in the learner's process. They take turns in blocks, so
 that what else the machine does meets both; medians over the blocks are compared.
 
-SAC's floor is its arithmetic: every matrix product of one update (targets, critics forward and backward, actor forward
-and backward, the critics' backward to their input), back to back on fixed tensors with preallocated results, in
-float32, once per environment step. The shares say how much of an update goes into sampling, advantages and statistics.
+The floors are arithmetic alone, in turns with the rest. PPO's: a rollout's physics by `mujoco.rollout` on all cores,
+step by step, and every matrix product of its epochs (actor and critic, forward and backward), back to back on fixed
+tensors with preallocated results, in float32. SAC's: likewise every matrix product of one update (targets, critics
+forward and backward, actor forward and backward, the critics' backward to their input), once per environment step. The
+shares say how much of an update goes into sampling, advantages and statistics.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks._report import Row, write
+from benchmarks.vector_env import Bench
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
 from robolearn.rl.config import PPOConfig, SACConfig
@@ -32,9 +35,11 @@ from robolearn.rl.gae import gae
 from robolearn.rl.statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner
 from robolearn.rl.train_config import RLConfig
+from robolearn.sim.pool import default_threads
 from robolearn.training.threads import fitting_threads
 
 ID = "HalfCheetah-v5"
+Shape = tuple[int, int, int]
 Contender = Callable[[], float]
 """Runs one block and returns env-steps/s."""
 
@@ -61,7 +66,7 @@ def main() -> None:
 def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Namespace) -> Row:
     blocks = args.ppo_rollouts if num_envs == 8 else 1
     algorithm = PPOConfig(num_steps=256, batch_size=batch, compile=True)
-    learner, close = our_learner(RLConfig(task=task("process"), algorithm=algorithm, num_envs=num_envs))
+    learner, close = our_learner(RLConfig(task=task(), algorithm=algorithm, num_envs=num_envs))
     steps = 256 * num_envs
 
     def ours() -> float:
@@ -72,8 +77,16 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
     def theirs() -> float:
         return rate(steps * blocks, lambda: model.learn(steps * blocks, reset_num_timesteps=False))
 
+    physics, products = Bench(num_envs, default_threads(), 256), ppo_products(batch, 17, 6, 64)
+
+    def floor() -> float:
+        with fitting_threads(torch.nn.Linear(1, 1)):
+            start = time.perf_counter()
+            repeat(10 * steps // batch, products)
+            return steps / (time.perf_counter() - start + physics.rollout())
+
     model = sb3_ppo(num_envs, batch)
-    speeds = take_turns({"ours": ours, "sb3": theirs}, args.rounds)
+    speeds = take_turns({"ours": ours, "sb3": theirs, "floor": floor}, args.rounds)
     close()
     return Row(
         case=case,
@@ -81,8 +94,10 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
         ours=speeds["ours"] / speeds["sb3"],
         peer=1.0,
         peer_name="Stable-Baselines3",
+        floor=speeds["floor"] / speeds["sb3"],
+        floor_name="physics and matrix products alone",
         goal=goal,
-        note=f"{speeds['ours']:.0f} against {speeds['sb3']:.0f} env-steps/s",
+        note=f"{speeds['ours']:.0f} against {speeds['sb3']:.0f}, floor {speeds['floor']:.0f} env-steps/s",
     )
 
 
@@ -152,8 +167,8 @@ def share_rows() -> list[Row]:
     ]
 
 
-def task(worker_kind: Literal["process", "sync"] = "sync") -> TaskConfig:
-    return TaskConfig(id=f"gym:{ID}", worker_kind=worker_kind)
+def task() -> TaskConfig:
+    return TaskConfig(id=f"gym:{ID}")
 
 
 def our_learner(config: RLConfig) -> tuple[Learner, Callable[[], None]]:
@@ -176,25 +191,39 @@ def sb3_sac() -> Any:
     return SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
 
 
+def ppo_products(batch: int, observation: int, action: int, hidden: int) -> Callable[[], None]:
+    """All matrix products of one minibatch of PPO."""
+    shapes: list[Shape] = []
+    for sizes in ([observation, hidden, hidden, action], [observation, hidden, hidden, 1]):
+        shapes += forward(batch, sizes) + to_weights(batch, sizes) + to_inputs(batch, sizes)
+    return multiply(shapes)
+
+
 def sac_products(batch: int, observation: int, action: int, hidden: int) -> Callable[[], None]:
     """All matrix products of one SAC update with two critics."""
     actor, critic = [observation, hidden, hidden, 2 * action], [observation + action, hidden, hidden, 1]
-    shapes: list[tuple[int, int, int]] = []
+    shapes = forward(batch, actor) + 2 * forward(batch, critic)  # the targets
+    shapes += 2 * (forward(batch, critic) + to_weights(batch, critic) + to_inputs(batch, critic))
+    shapes += forward(batch, actor) + 2 * (forward(batch, critic) + to_inputs(batch, critic, down_to_the_input=True))
+    shapes += to_weights(batch, actor) + to_inputs(batch, actor)
+    return multiply(shapes)
 
-    def forward(sizes: list[int]) -> list[tuple[int, int, int]]:
-        return [(batch, i, o) for i, o in itertools.pairwise(sizes)]
 
-    def to_weights(sizes: list[int]) -> list[tuple[int, int, int]]:
-        return [(i, batch, o) for i, o in itertools.pairwise(sizes)]
+def forward(batch: int, sizes: list[int]) -> list[Shape]:
+    return [(batch, i, o) for i, o in itertools.pairwise(sizes)]
 
-    def to_inputs(sizes: list[int], *, down_to_the_input: bool) -> list[tuple[int, int, int]]:
-        layers = list(itertools.pairwise(sizes))
-        return [(batch, o, i) for i, o in (layers if down_to_the_input else layers[1:])]
 
-    shapes += forward(actor) + 2 * forward(critic)  # the targets
-    shapes += 2 * (forward(critic) + to_weights(critic) + to_inputs(critic, down_to_the_input=False))
-    shapes += forward(actor) + 2 * (forward(critic) + to_inputs(critic, down_to_the_input=True))
-    shapes += to_weights(actor) + to_inputs(actor, down_to_the_input=False)
+def to_weights(batch: int, sizes: list[int]) -> list[Shape]:
+    return [(i, batch, o) for i, o in itertools.pairwise(sizes)]
+
+
+def to_inputs(batch: int, sizes: list[int], *, down_to_the_input: bool = False) -> list[Shape]:
+    layers = list(itertools.pairwise(sizes))
+    return [(batch, o, i) for i, o in (layers if down_to_the_input else layers[1:])]
+
+
+def multiply(shapes: list[Shape]) -> Callable[[], None]:
+    """(m, k, n): products of (m, k) and (k, n)."""
     operands = [(torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)) for m, k, n in shapes]
 
     def run() -> None:
