@@ -12,6 +12,7 @@ from robolearn.envs.base import Observation
 from robolearn.rl.config import OffPolicyConfig
 from robolearn.rl.episodes import EpisodeDriver, FinishedEpisode
 from robolearn.rl.replay import Replay, ReplayBatch
+from robolearn.rl.statistics import ObservationStatistics
 from robolearn.training import distributed
 
 
@@ -29,8 +30,20 @@ class ReplayCollector:
     """
 
     def __init__(
-        self, driver: EpisodeDriver, explorer: Explorer, config: OffPolicyConfig, *, exec_steps: int = 1, seed: int = 0
+        self,
+        driver: EpisodeDriver,
+        explorer: Explorer,
+        config: OffPolicyConfig,
+        *,
+        exec_steps: int = 1,
+        seed: int = 0,
+        statistics: ObservationStatistics | None = None,
     ) -> None:
+        """
+        Args:
+            statistics: those that the random steps set, where `config.normalise_obs` asks for it.
+        """
+        self.statistics = statistics
         self.driver, self.explorer, self.config, self.exec_steps = driver, explorer, config, exec_steps
         self.processes = distributed.world_size()
         self.batch_size = distributed.share_of(config.batch_size, "batch_size")
@@ -44,12 +57,16 @@ class ReplayCollector:
             device=driver.device,
             directory=self._directory(),
         )
-        self.owed = 0.0
+        self.owed, self.scaled = 0.0, False
         self.episodes: list[FinishedEpisode] = []
 
     def next(self) -> list[ReplayBatch]:
         while self.env_steps < self.config.random_steps:
             self._collect(self._random_actions())
+        if self.statistics is not None and not self.scaled:
+            every = torch.arange(len(self.replay), device=self.driver.device)
+            self.statistics.observe(self.replay.gather(every).obs, once=True)
+            self.scaled = True
         for _ in range(self.config.collect_steps):
             self._collect(self.explorer.act(self.driver.window, self.generator))
         self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs * self.processes
@@ -83,13 +100,14 @@ class ReplayCollector:
             "replay": self.replay.state_dict(),
             "generator": self.generator.get_state(),
             "owed": self.owed,
+            "scaled": self.scaled,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.driver.load_state_dict(state["driver"])
         self.replay.load_state_dict(state["replay"])
         self.generator.set_state(state["generator"])
-        self.owed = float(state["owed"])
+        self.owed, self.scaled = float(state["owed"]), bool(state["scaled"])
 
     def _directory(self) -> Path | None:
         """Where the replay's files lie, those of each process apart."""

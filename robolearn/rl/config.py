@@ -72,6 +72,8 @@ class OffPolicyConfig:
     """Critic updates for each update of the actor."""
     max_grad_norm: float = 0.0
     """Clip the gradient norms of the actor and of the critics, each by itself; 0 leaves them alone."""
+    normalise_obs: bool = False
+    """Scale observations by their mean and deviation over the random steps, which stay as they are from then on."""
     bf16: bool = False
     """Matrix products in bfloat16 where the processor is faster that way; weights and losses stay in float32."""
     compile: bool = False
@@ -86,6 +88,11 @@ class OffPolicyConfig:
         for name in ("utd", "tau", "learning_rate"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"{name} must be positive, received {getattr(self, name)}")
+        if self.normalise_obs and self.random_steps < 100:
+            raise ConfigError(
+                f"normalise_obs takes its statistics from the random steps and needs at least 100, "
+                f"received random_steps {self.random_steps}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from robolearn.envs.base import Observation
 from robolearn.errors import PolicyError, TrainingError
-from robolearn.policies.encoders import ObservationEncoder
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.adam import FlatAdam
@@ -159,8 +158,7 @@ class PPO:
         self._gradients = Gradients(self.loss, [*self.actor_adam.parameters, *self.critic_adam.parameters])
         self._step = compiled(self._eager_step) if config.compile else self._eager_step
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
-        encoders = [m for network in (policy, critic) for m in network.modules() if isinstance(m, ObservationEncoder)]
-        self.statistics = ObservationStatistics(encoders) if config.normalise_obs else None
+        self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
 
     def update(self, batch: Rollout) -> dict[str, float]:

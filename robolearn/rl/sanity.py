@@ -66,6 +66,6 @@ def _message(key: str, env: int, value: Tensor, seed: int, step: int, largest: f
     where = int(flat.abs().argmax())
     return (
         f"{place} has entry {where} {flat[where].item():g}, beyond {largest:g}: too large to learn from as it is. "
-        "Normalise observations (PPO: algorithm.normalise_obs true), scale it in the task, or leave the key out "
+        "Normalise observations (algorithm.normalise_obs true), scale it in the task, or leave the key out "
         "(task.obs_keys)"
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.envs.base import Observation
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
@@ -98,14 +97,23 @@ class ObservationStatistics:
     A policy must be one function from acting to the end of its update, so call `observe` between updates only.
     """
 
-    def __init__(self, encoders: Sequence[ObservationEncoder]) -> None:
-        self.encoders = encoders
+    def __init__(self, *networks: nn.Module) -> None:
+        """
+        Args:
+            networks: whose encoders are kept; they see the same keys.
+        """
+        self.encoders = [m for network in networks for m in network.modules() if isinstance(m, ObservationEncoder)]
+        encoders = self.encoders
         first = encoders[0]
         sizes = {k: e.output_size for k, e in zip(first.keys, first.encoders.values()) if isinstance(e, LowDimEncoder)}
         self.moments = {key: RunningMoments((size,)) for key, size in sizes.items()}
 
-    def observe(self, obs: Observation) -> None:
-        """Learn of windows (B, To, ...); their newest observation counts, so that none counts twice."""
+    def observe(self, obs: Observation, *, once: bool = False) -> None:
+        """Learn of windows (B, To, ...); their newest observation counts, so that none counts twice.
+
+        Args:
+            once: there will be no other windows, so a dimension that did not vary must keep its scale.
+        """
         for key, moments in self.moments.items():
             moments.add(obs[key][:, -1].flatten(1))
         for encoder in self.encoders:
@@ -113,7 +121,8 @@ class ObservationStatistics:
                 if isinstance(module, LowDimEncoder):
                     moments = self.moments[key]
                     module.normaliser.offset.copy_(moments.mean)
-                    module.normaliser.scale.copy_(moments.std.clamp_min(1e-4))
+                    std = moments.std
+                    module.normaliser.scale.copy_(torch.where(std < 1e-4, 1.0, std) if once else std.clamp_min(1e-4))
                     module.normaliser.is_identity = False
 
     def state_dict(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout import RolloutCollector
 from robolearn.rl.sac import SAC
 from robolearn.rl.seeds import SharedSeeds
+from robolearn.rl.statistics import ObservationStatistics
 from robolearn.rl.td3 import TD3
 from robolearn.rl.train_config import SEEDS_PER_RUN, RLConfig
 from robolearn.training import distributed
@@ -171,7 +172,14 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         learner = SAC(policy, critic, algorithm, seed=config.seed)
     else:
         learner = TD3(policy, critic, algorithm, seed=config.seed)
-    replay = ReplayCollector(driver, learner, algorithm, exec_steps=policy.config.exec_steps, seed=config.seed)
+    replay = ReplayCollector(
+        driver,
+        learner,
+        algorithm,
+        exec_steps=policy.config.exec_steps,
+        seed=config.seed,
+        statistics=_statistics(config, learner),
+    )
     return Learner(Reporting(learner, replay), replay, policy)
 
 
@@ -209,8 +217,18 @@ def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: to
     spec = env.observation_spec
     values = ActionValues(spec, 1, discrete, config.algorithm).to(device)
     dqn = DQN(values, config.algorithm, seed=config.seed)
-    source = ReplayCollector(make_driver(config, env, 1, tuple(spec), device), dqn, config.algorithm, seed=config.seed)
+    driver = make_driver(config, env, 1, tuple(spec), device)
+    statistics = _statistics(config, dqn)
+    source = ReplayCollector(driver, dqn, config.algorithm, seed=config.seed, statistics=statistics)
     return Learner(Reporting(dqn, source), source, Greedy(values, config.actor.obs_steps))
+
+
+def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatistics | None:
+    """Of all networks of an off-policy learner, targets included."""
+    if not config.algorithm.normalise_obs:
+        return None
+    names = ("policy", "critic", "values", "target", "target_policy")
+    return ObservationStatistics(*(getattr(learner, name) for name in names if hasattr(learner, name)))
 
 
 def _env_steps(learner: Learner) -> int:

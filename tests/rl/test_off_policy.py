@@ -10,6 +10,7 @@ import torch
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.policies.encoders import LowDimEncoder
 from robolearn.policies.policy import Policy
 from robolearn.rl.collect import ReplayCollector
 from robolearn.rl.config import DQNConfig, QConfig, SACConfig, TD3Config
@@ -18,6 +19,7 @@ from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
 from robolearn.rl.replay import ReplayBatch
 from robolearn.rl.sac import SAC, least_of_subset
+from robolearn.rl.statistics import ObservationStatistics
 from robolearn.rl.td3 import TD3
 from robolearn.specs import ArraySpec, ObservationSpec
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
@@ -212,6 +214,29 @@ def test_sac_learns_to_steer() -> None:
         actions = sac.policy.distribution({"state": state}).mode()[:, 0, 0]
     far = x.abs() > 0.3
     assert (torch.sign(actions[far]) == -torch.sign(x[far])).all()
+
+
+@pytest.mark.parametrize("algorithm", [SACConfig, TD3Config])
+def test_observations_are_scaled_by_the_random_steps_alone(algorithm: Any) -> None:
+    """Every network alike, targets included; later steps leave the scales alone; what did not vary keeps its scale."""
+    config = algorithm(critic=SMALL, random_steps=200, batch_size=16, normalise_obs=True)
+    collector, learner = make(Steer(4, max_steps=20), config)
+    names = [name for name in ("policy", "critic", "target", "target_policy") if hasattr(learner, name)]
+    collector.statistics = ObservationStatistics(*(getattr(learner, name) for name in names))
+    learner.update(collector.next())
+    seen = collector.replay.gather(torch.arange(200)).obs["state"][:, 0]
+    expected = seen.std(0, unbiased=False)
+    for _ in range(2):
+        for name in names:
+            encoders = [m for m in getattr(learner, name).modules() if isinstance(m, LowDimEncoder)]
+            assert len(encoders) == 1
+            scale = encoders[0].normaliser.scale
+            torch.testing.assert_close(scale[:2], expected[:2], rtol=2e-2, atol=1e-6, msg=name)
+            assert scale[2] == 1.0, "the third entry is constant"
+        for _ in range(20):
+            learner.update(collector.next())
+    with pytest.raises(ConfigError, match=r"needs at least 100, received random_steps 10"):
+        algorithm(normalise_obs=True, random_steps=10)
 
 
 def test_refusals() -> None:
