@@ -18,6 +18,7 @@ from robolearn.plotting.config import CurvesConfig
 from robolearn.training.metrics import read_metrics
 
 CANDIDATES = ("eval_success", "eval_return", "success", "return", "valid_loss", "loss")
+RATES = ("eval_success", "success")
 GRID_POINTS = 200
 NOT_COMPARED = frozenset({"seed", "output", "device", "wandb", "tensorboard", "resume"})
 """Settings in which the runs of one group may differ."""
@@ -40,6 +41,8 @@ class Group:
 
     name: str
     curves: tuple[Curve, ...]
+    method: str = ""
+    """What the runs have in common besides their task; empty where they name no task."""
 
     def on_grid(self) -> tuple[np.ndarray, np.ndarray]:
         """(G,) places that every run reached and (R, G) values, linear between the points measured."""
@@ -71,17 +74,25 @@ def plot_curves(config: CurvesConfig) -> tuple[Path, list[dict[str, Any]]]:
     groups = group_runs({run: _curve(run, lines, metric) for run, lines in rows.items()})
     output.parent.mkdir(parents=True, exist_ok=True)
     draw(groups, metric, config.bootstraps).savefig(output, dpi=150, bbox_inches="tight")
-    return output, [summary(group, config.bootstraps) for group in groups]
+    table = [summary(group, config.bootstraps) for group in groups]
+    # Only rates have the same scale in every task; returns would need a human's or an expert's to be divided by.
+    return output, table + (across_tasks(groups, config.bootstraps) if metric in RATES else [])
 
 
 def group_runs(curves: Mapping[Path, Curve]) -> list[Group]:
     """Runs with equal settings, seeds apart, in the order of their first run."""
-    found: dict[str, list[Curve]] = {}
+    found: dict[tuple[str, str], list[Curve]] = {}
     for run, curve in curves.items():
         path = run / "config.yaml"
         settings = {k: v for k, v in read_yaml(path).items() if k not in NOT_COMPARED} if path.exists() else str(run)
-        found.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(curve)
-    return [Group(_common_name([c.run.name for c in members]), tuple(members)) for members in found.values()]
+        method = ""
+        if isinstance(settings, dict) and "task" in settings:
+            method = _text({k: v for k, v in settings.items() if k != "task"})
+        found.setdefault((_text(settings), method), []).append(curve)
+    return [
+        Group(_common_name([c.run.name for c in members]), tuple(members), method)
+        for (_, method), members in found.items()
+    ]
 
 
 def summary(group: Group, bootstraps: int) -> dict[str, Any]:
@@ -95,6 +106,33 @@ def summary(group: Group, bootstraps: int) -> dict[str, Any]:
         "low": float(low),
         "high": float(high),
     }
+
+
+def across_tasks(groups: Sequence[Group], bootstraps: int) -> list[dict[str, Any]]:
+    """A row for each method that was run in several tasks: as `summary`, over all its runs.
+
+    The interval is of the stratified bootstrap: runs are drawn anew within each task.
+    """
+    methods: dict[str, list[Group]] = {}
+    for group in groups:
+        methods.setdefault(group.method, []).append(group)
+    rows = []
+    for members in (members for method, members in methods.items() if method and len(members) > 1):
+        strata = [group.finals for group in members]
+        low, high = stratified_bootstrap(strata, bootstraps)
+        pooled = np.concatenate(strata)
+        name = f"{_common_name([group.name for group in members])}, {len(members)} tasks"
+        figures = {"mean": float(pooled.mean()), "iqm": float(interquartile_mean(pooled)), "low": low, "high": high}
+        rows.append({"name": name, "runs": len(pooled), **figures})
+    return rows
+
+
+def stratified_bootstrap(strata: Sequence[np.ndarray], count: int, seed: int = 0) -> tuple[float, float]:
+    """(R_t,) values of each task -> the 2.5% and 97.5% quantiles of the interquartile mean of all of them together."""
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([values[rng.integers(len(values), size=(count, len(values)))] for values in strata], axis=1)
+    low, high = np.quantile(interquartile_mean(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -129,6 +167,10 @@ def draw(groups: Sequence[Group], metric: str, bootstraps: int) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def _text(settings: Any) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _has(metric: str, lines: Sequence[Mapping[str, Any]]) -> bool:

@@ -11,7 +11,7 @@ import scipy.stats
 import yaml
 
 from robolearn.cli.main import main
-from robolearn.plotting.curves import bootstrap, interquartile_mean
+from robolearn.plotting.curves import bootstrap, interquartile_mean, stratified_bootstrap
 
 
 def write_run(folder: Path, seed: int, offset: float = 0.0, lr: float = 0.1, points: int = 10) -> Path:
@@ -37,6 +37,39 @@ def test_bootstrap_covers_as_often_as_it_says() -> None:
         low, high = bootstrap(rng.normal(size=(30, 1)), 200, seed=i)[:, 0]
         hits.append(low < 0 < high)
     assert 0.86 < np.mean(hits) <= 1.0
+
+
+def test_a_stratified_bootstrap_draws_within_each_task() -> None:
+    """Tasks that differ but whose runs agree leave nothing to chance; drawing from all runs alike would."""
+    strata = [np.full(5, 0.1), np.full(5, 0.9), np.full(3, 0.5)]
+    low, high = stratified_bootstrap(strata, 300)
+    assert low == pytest.approx(high) == pytest.approx(float(interquartile_mean(np.concatenate(strata))))
+    loose = bootstrap(np.concatenate(strata)[:, None], 300)
+    assert loose[1, 0] - loose[0, 0] > 0.2
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=12)
+    np.testing.assert_allclose(stratified_bootstrap([one], 500), bootstrap(one[:, None], 500)[:, 0])
+
+
+def test_methods_are_summed_up_over_their_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = {"Reach": [0.8, 0.9, 1.0], "Lift": [0.2, 0.4, 0.6]}
+    runs = []
+    for task, values in rates.items():
+        for seed, value in enumerate(values):
+            folder = tmp_path / f"ppo_{task}_{seed}"
+            folder.mkdir()
+            (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "task": {"id": task}, "lr": 0.1}))
+            (folder / "metrics.jsonl").write_text(
+                "".join(json.dumps({"step": i, "eval_success": value * i, "eval_return": 0.0}) + "\n" for i in (0, 1))
+            )
+            runs.append(str(folder))
+    assert main(["plot", *runs, "--output", str(tmp_path / "c.png")]) == 0
+    last = capsys.readouterr().out.splitlines()[-2]
+    everything = interquartile_mean(np.concatenate(list(rates.values())))
+    assert last.startswith("ppo, 2 tasks")
+    assert last.split()[3:6] == ["6", f"{0.65:.4g}", f"{everything:.4g}"]
+    assert main(["plot", *runs, "--metric", "eval_return", "--output", str(tmp_path / "c.png")]) == 0
+    assert "2 tasks" not in capsys.readouterr().out, "returns of different tasks have no common scale"
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
