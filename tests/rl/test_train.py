@@ -174,6 +174,16 @@ def test_learns(task: str, settings: dict[str, Any], goal: float, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_reach_is_learned_from_scratch(algorithm: str, tmp_path: Path) -> None:
+    """With the shipped settings, the last policy solves 95 of 100 episodes that it never saw."""
+    root = Path(__file__).parents[2] / "configs" / "rl"
+    shipped = load(RLConfig, root / f"{algorithm}_reach.yaml")
+    result = train_rl(replace(shipped, output=str(tmp_path), eval_episodes=100, evaluate_every=0, tensorboard=False))
+    assert result.metrics["eval_success"] >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
     """Same weights and the same draws (`fallback_random`): the same parameters after several updates."""
     import torch._inductor.config as inductor
