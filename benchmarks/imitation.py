@@ -87,10 +87,12 @@ STATE_CHUNKS = {
 }
 METAWORLD = ("pick-place-v3", "peg-insert-side-v3", "assembly-v3", "door-open-v3")
 STUDIES: dict[str, Study] = {
-    "Fork": Study(task={"id": "Fork"}, demonstrations=(100,), policy=STATE_CHUNKS),
+    "Fork": Study(
+        task={"id": "Fork"}, demonstrations=(100,), policy={**STATE_CHUNKS, "pred_steps": 16, "exec_steps": 8}
+    ),
     **{
         name: Study(task={"id": name}, demonstrations=(20, 50, 200), policy=STATE_CHUNKS)
-        for name in ("Lift", "PickPlace", "Stack", "PegInsert", "PushT")
+        for name in ("Reach", "Lift", "PickPlace", "Stack", "PegInsert", "PushT")
     },
     **{
         name: Study(

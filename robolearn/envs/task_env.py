@@ -29,7 +29,7 @@ class TaskOptions:
 
     reward: Literal["sparse", "dense"] = "sparse"
     """sparse: 1 on success, else 0. dense: progress - 1, plus 1 on success (never positive before it, so that
-    finishing early is never worse)."""
+    finishing early is never worse); a failure that ends the episode costs 1 for every step that was left."""
     control: Literal["ee", "joint"] = "ee"
     """ee: end-effector deltas; joint: joint deltas."""
     cameras: tuple[str, ...] = ()
@@ -166,10 +166,11 @@ class TaskEnv:
         held = torch.where(self.task.solved(sensors), self._held + 1, 0)
         self._held = torch.where(chosen, held, self._held)
         success = self._held >= self.task.hold_steps
-        terminated = success if self.options.terminate_on_success else torch.zeros_like(success)
+        failed = self.task.failed(sensors) & ~success
+        terminated = failed | success if self.options.terminate_on_success else failed
         return Step(
             obs=self._observe(sensors),
-            reward=self._reward(sensors, success),
+            reward=self._reward(sensors, success, failed),
             terminated=terminated,
             truncated=(self._elapsed >= self.max_steps) & ~terminated,
             success=success,
@@ -243,10 +244,11 @@ class TaskEnv:
             obs[camera] = torch.from_numpy(np.stack(frames)).to(self.device)
         return {key: obs[key] for key in self.options.obs_keys} if self.options.obs_keys else obs
 
-    def _reward(self, sensors: Sensors, success: torch.Tensor) -> torch.Tensor:
+    def _reward(self, sensors: Sensors, success: torch.Tensor, failed: torch.Tensor) -> torch.Tensor:
         if self.options.reward == "sparse":
             return success.float()
-        return torch.clamp(self.task.progress(sensors), 0.0, 1.0) - 1.0 + success.float()
+        reward = torch.clamp(self.task.progress(sensors), 0.0, 1.0) - 1.0 + success.float()
+        return torch.where(failed, reward - (self.max_steps - self._elapsed), reward)
 
     def _observation_specs(self) -> ObservationSpec:
         obs = self.task.observe(Sensors.read(self._sim))

@@ -113,9 +113,11 @@ def _panel(policy: Policy, obs: dict[str, Tensor], demonstrated: Tensor, step: i
     dims = list(config.dims)
     many = {key: value.expand(config.samples, *value.shape[1:]) for key, value in obs.items()}
     noise = BatchNoise(config.samples, "cpu", torch.Generator().manual_seed(step))
-    samples = policy.act(many, deterministic=False, noise=noise)[:, 0]
     density, log_prob = None, None
-    if policy.exact_likelihood:
+    if not policy.exact_likelihood:
+        samples = policy.act(many, deterministic=False, noise=noise)[:, 0]
+    else:
+        samples = policy.distribution(many).sample(noise).clamp(-1.0, 1.0)[:, 0]
         log_prob = float(first_step_log_prob(policy, obs, demonstrated[None]))
         density = slice_density(policy, obs, dims)
     return Panel(

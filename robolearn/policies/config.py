@@ -104,6 +104,9 @@ class MixtureHeadConfig:
     """K, the number of components."""
     min_std: float = 1e-3
     """Added to softplus to keep components from collapsing."""
+    low_noise: bool = True
+    """A sampled action is the mean of a component drawn by its weight, as in robomimic's evaluations: the several ways
+    of doing a thing without the unsteadiness of each. RL always explores with the whole density."""
 
     def __post_init__(self) -> None:
         _require_positive(("num_modes", self.num_modes), ("min_std", self.min_std))
@@ -130,6 +133,9 @@ class AutoregressiveHeadConfig:
     """Smallest scale of the density inside a bin, in action units."""
     context_noise: float = 0.0
     """Noise on the earlier numbers while training, in action units, so that later ones look at the observation too."""
+    min_p: float = 0.1
+    """Sampled actions leave out bins less likely than this share of the likeliest one, and sit at the peak inside
+    their bin: an error of one number is read by all that follow. RL always explores with the whole density."""
 
     def __post_init__(self) -> None:
         if self.num_bins < 2:

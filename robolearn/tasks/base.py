@@ -44,6 +44,9 @@ class Sensors:
     def read(cls, sim: Simulation) -> Sensors:
         return cls(sim.sensordata, sim.sensor_slices)
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._values[:, self._slices[name]]
 
@@ -120,6 +123,10 @@ class Task(ABC):
     @abstractmethod
     def solved(self, sensors: Sensors) -> torch.Tensor:
         """(N,) bool: the goal condition holds at this moment."""
+
+    def failed(self, sensors: Sensors) -> torch.Tensor:
+        """(N,) bool: what has happened cannot be made good, and the episode ends without success."""
+        return torch.zeros(len(sensors), dtype=torch.bool, device=self.device)
 
     @abstractmethod
     def progress(self, sensors: Sensors) -> torch.Tensor:

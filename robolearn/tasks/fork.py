@@ -1,6 +1,6 @@
 """Fork: reach a goal behind a wall, by the left or by the right. Mode averaging made visible.
 
-Demonstrators take either side at random. A policy that averages them drives into the wall and stays there.
+Demonstrators take either side at random, and late. A policy that averages them drives straight into the wall.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from robolearn.tasks.draw import Draw
 from robolearn.tasks.expert import ScriptedExpert, limit
 from robolearn.tasks.planar import PlanarTask
 
-_HALF_WIDTH_M = 0.10
+_WALL_M, _PUCK_M = (0.02, 0.04), 0.018
+"""Half sizes of the wall, and the puck's radius."""
 _TOLERANCE_M = 0.02
 
 
 class Fork(PlanarTask):
-    """Success: the puck within 20 mm of the goal. Progress: 1 - tanh(3 distance)."""
+    """Success: the puck within 20 mm of the goal. Touching the wall ends the episode. Progress: 1 - tanh(3 distance).
+
+    Wall and goal stand still, so that a hundred demonstrations crowd before the wall: were every scene another, a
+    regressor could learn by heart which side went with which.
+    """
 
     name = "Fork"
     summary = "reach a goal behind a wall, by the left or by the right: mode averaging made visible"
@@ -26,9 +31,9 @@ class Fork(PlanarTask):
     max_steps = 120
 
     def start(self, draw: Draw) -> Start:
-        puck = torch.cat((draw.uniform(0.10, 0.20), draw.uniform(-0.12, 0.12)), dim=-1)
-        wall = torch.cat((draw.uniform(0.34, 0.42), draw.uniform(-0.08, 0.08)), dim=-1)
-        goal = torch.cat((draw.uniform(0.54, 0.62), wall[:, 1:] + draw.uniform(-0.05, 0.05)), dim=-1)
+        puck = torch.cat((draw.uniform(0.05, 0.12), draw.uniform(-0.18, 0.18)), dim=-1)
+        wall = torch.tensor([0.43, 0.0], dtype=puck.dtype, device=puck.device).expand_as(puck)
+        goal = torch.tensor([0.60, 0.0], dtype=puck.dtype, device=puck.device).expand_as(puck)
         heights = torch.tensor([0.025, 0.001], dtype=puck.dtype, device=puck.device)
         planar = torch.stack((wall, goal), dim=1)
         mocap = torch.cat((planar, heights.expand(len(puck), 2)[..., None]), dim=-1)
@@ -46,6 +51,11 @@ class Fork(PlanarTask):
     def solved(self, sensors: Sensors) -> torch.Tensor:
         return self._distance(sensors) < _TOLERANCE_M
 
+    def failed(self, sensors: Sensors) -> torch.Tensor:
+        puck = sensors.all(("pusher_x", "pusher_y"))
+        offset = (puck - sensors["wall_pos"][:, :2]).abs() - torch.tensor(_WALL_M, device=self.device)
+        return torch.linalg.vector_norm(offset.clamp_min(0.0), dim=-1) < _PUCK_M + 0.001
+
     def progress(self, sensors: Sensors) -> torch.Tensor:
         return 1.0 - torch.tanh(3.0 * self._distance(sensors))
 
@@ -58,22 +68,22 @@ class Fork(PlanarTask):
 
 
 class ForkExpert(ScriptedExpert):
-    """Past a corner of the wall on the side drawn for the episode (or the side the puck is on already), then on."""
+    """Up to the wall in a lane of its own, then round the wall on the side drawn for the episode (or already taken)."""
 
     def style(self, draw: Draw) -> None:
         self.side = torch.where(draw.unit(1)[:, 0] < 0.5, -1.0, 1.0)
-        self._margin = draw.uniform(0.045, 0.08)[:, 0].float()
+        self._clear = _WALL_M[1] + _PUCK_M + draw.uniform(0.025, 0.04)[:, 0].float()
+        self._turn = draw.uniform(0.12, 0.125)[:, 0].float()
+        self._lane = draw.uniform(-0.035, 0.035)[:, 0].float()
         self._pace = draw.uniform(0.5, 1.0).float()
 
     def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        puck, wall, goal = obs["proprio"][:, :2], obs["object"][:, :2], obs["goal"][:, :2]
-        beyond = puck[:, 0] - wall[:, 0]
-        sideways = puck[:, 1] - wall[:, 1]
-        committed = (beyond > -0.05) & (sideways.abs() > 0.08)
-        side = torch.where(committed, torch.sign(sideways), self.side.float())
-        corner = torch.stack((wall[:, 0], wall[:, 1] + side * (_HALF_WIDTH_M + self._margin)), dim=-1)
-        # Ahead of the wall aim at its near corner first, so that the straight line clears it.
-        corner[:, 0] += torch.where(beyond < -0.06, -0.045, 0.05)
-        past = beyond > 0.04
-        target = torch.where(past[:, None], goal, corner)
-        return limit(20.0 * (target - puck), self._pace)
+        x, y = (-obs["object"][:, 2:]).unbind(-1)  # of the puck, from the middle of the wall
+        side = torch.where((y.abs() > 0.06) & (x > -0.1), torch.sign(y), self.side.float())
+        turned = x > -self._turn
+        lane = torch.where(turned, side * self._clear, self._lane)
+        # A puck that has turned must be in its lane before it is beside the wall.
+        onwards = torch.where(turned, (-0.05 - x).clamp_min(0.0), 0.04)
+        onwards = torch.where((lane - y).abs() < 0.01, 0.06, onwards)
+        past = (x > 0.045)[:, None]
+        return limit(20.0 * torch.where(past, obs["goal"][:, 2:], torch.stack((onwards, lane - y), -1)), self._pace)

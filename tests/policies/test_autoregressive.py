@@ -107,6 +107,21 @@ def test_cached_generation_equals_the_parallel_pass(deterministic: bool) -> None
     torch.testing.assert_close(cached, head.decode(bins, offsets), rtol=1e-5, atol=1e-5)
 
 
+def test_likely_samples_are_peaks_in_the_proportions_of_the_likely_bins() -> None:
+    head, count, min_p = make_head(21, sharp=1.0, min_scale=0.02), 20_000, 0.5
+    logits, location, _ = head.distribution(torch.ones(1, 3))._parameters(*head.encode(torch.zeros(1, 1, 1)))
+    shares = logits.detach()[0, 0].softmax(-1)
+    kept = torch.where(shares < min_p * shares.max(), 0.0, shares)
+    assert 2 <= int((kept > 0).sum()) < head.config.num_bins, "the test needs bins that are kept and bins that are not"
+    noise = BatchNoise(count, "cpu", torch.Generator().manual_seed(0))
+    bins, offsets = head.encode(head.distribution(torch.ones(count, 3)).sample_likely(noise, min_p))
+    observed = bins.flatten().bincount(minlength=head.config.num_bins)
+    assert (observed[kept == 0] == 0).all()
+    expected = kept[kept > 0] / kept.sum() * count
+    assert stats.chisquare(observed[kept > 0].numpy(), expected.numpy()).pvalue > 1e-3
+    torch.testing.assert_close(offsets.flatten(), location.detach()[0, 0][bins.flatten()], rtol=1e-4, atol=1e-4)
+
+
 def test_each_number_depends_on_all_before_it_and_on_none_after() -> None:
     head = make_head(pred_steps=2, action_size=3)
     bins, offsets = head.encode(torch.rand(1, 2, 3) * 2 - 1)

@@ -101,6 +101,14 @@ def test_samples_and_their_log_probabilities_agree() -> None:
     assert torch.isfinite(far.sample_with_log_prob(BatchNoise(4, "cpu"))[1]).all()
 
 
+def test_sampled_means_come_in_the_proportions_of_their_weights() -> None:
+    count = 20_000
+    mixture = GaussianMixture(*(x.expand(count, *x.shape[1:]) for x in (LOGITS, MEANS, STDS)))
+    draws = mixture.sample_mean(BatchNoise(count, "cpu", torch.Generator().manual_seed(0))).flatten()
+    counts = [(draws == mean).sum().item() for mean in MEANS.flatten()]
+    assert stats.chisquare(counts, LOGITS.softmax(-1)[0].numpy() * count).pvalue > 1e-3
+
+
 def test_mixture_agrees_with_torch() -> None:
     torch.manual_seed(0)
     logits, mean, std = torch.randn(6, 4), torch.randn(6, 4, 3, 2), torch.rand(6, 4, 3, 2) + 0.1

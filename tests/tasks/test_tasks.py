@@ -231,13 +231,26 @@ def test_fork_is_taken_on_either_side():
     assert (sides != 0).all()
 
 
-def test_the_wall_of_fork_stops_who_goes_straight():
-    env = make("Fork", 8)
+def test_whoever_goes_straight_fails_at_the_wall_of_fork_where_it_is_touched():
+    env = make("Fork", 8, reward="dense")
     obs = env.reset(range(8))
-    for _ in range(env.max_steps - 1):
-        towards = obs["goal"][:, 2:4]
-        obs = env.step(towards / towards.norm(dim=-1, keepdim=True)).obs
-    assert (obs["proprio"][:, 0] < obs["object"][:, 0]).sum() >= 6
+    running, touching = torch.ones(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool)
+    elapsed = 0
+    while running.any():
+        elapsed += 1
+        towards = torch.where(obs["object"][:, 2:] > 0.1, obs["object"][:, 2:], obs["goal"][:, 2:])
+        step = env.step(towards / towards.norm(dim=-1, keepdim=True), running)
+        obs = step.obs
+        assert not (step.success | step.truncated).any()
+        for i in (step.terminated & running).nonzero().flatten().tolist():
+            _, data = env.simulation.world(i)
+            model = env.task.model
+            nearest = mujoco.mj_geomDistance(model, data, model.geom("pusher").id, model.geom("wall").id, 1.0, None)
+            touching[i] = nearest < 0.0015
+            left = env.max_steps - elapsed
+            assert -1 - left < step.reward[i] <= -left, "failing must not pay, however little progress there is"
+        running &= ~step.done
+    assert touching.all()
 
 
 def test_the_peg_has_less_than_a_millimetre_of_clearance():

@@ -65,7 +65,7 @@ class AutoregressiveHead(Head):
 
     def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
         distribution = self.distribution(features)
-        return distribution.mode() if deterministic else distribution.sample(noise)
+        return distribution.mode() if deterministic else distribution.sample_likely(noise, self.config.min_p)
 
     def distribution(self, features: Tensor) -> AutoregressiveDistribution:
         return AutoregressiveDistribution(self, features)
@@ -143,8 +143,11 @@ class AutoregressiveDistribution(ActionDistribution):
         return terms.sum(-1)
 
     def sample(self, noise: Noise) -> Tensor:
-        uniform = noise.uniform(self.head.length, 2)
-        return self._generate(uniform)
+        return self._generate(noise.uniform(self.head.length, 2))
+
+    def sample_likely(self, noise: Noise, min_p: float) -> Tensor:
+        """Min-p sampling (Nguyen et al. 2024): bins with at least `min_p` of the likeliest one's share; their peaks."""
+        return self._generate(noise.uniform(self.head.length, 1), min_p)
 
     def mode(self) -> Tensor:
         """Greedy: at each position the bin of highest average density, and in it the density's peak."""
@@ -191,7 +194,9 @@ class AutoregressiveDistribution(ActionDistribution):
         return lower, upper
 
     @torch.no_grad()
-    def _generate(self, uniform: Tensor | None) -> Tensor:
+    def _generate(self, uniform: Tensor | None, min_p: float = 0.0) -> Tensor:
+        """Bins and offsets by inverting their cumulative shares at `uniform` (B, L, 2); with (B, L, 1) the bins alone,
+        and without it nothing, is drawn: the rest is what is likeliest."""
         head, previous = self.head, None
         context = head.context(self.features)
         caches = [KeyValueCache() for _ in head.blocks]
@@ -203,10 +208,12 @@ class AutoregressiveDistribution(ActionDistribution):
             if uniform is None:
                 chosen = (logits - widths[i].log()).argmax(-1)
             else:
-                chosen = (logits.softmax(-1).cumsum(-1) <= uniform[:, i, :1]).sum(-1).clamp_max(logits.shape[-1] - 1)
+                shares = logits.softmax(-1)
+                shares = torch.where(shares < min_p * shares.amax(-1, keepdim=True), 0.0, shares).cumsum(-1)
+                chosen = (shares <= uniform[:, i, :1] * shares[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
             location, scale = (x.gather(-1, chosen.unsqueeze(-1)).squeeze(-1) for x in (location, scale))
             offset = location
-            if uniform is not None:
+            if uniform is not None and uniform.shape[-1] == 2:
                 lower, upper = self._ends(chosen, location, scale)
                 offset = location + scale * _truncated_quantile(uniform[:, i, 1], lower, upper)
             bins.append(chosen)

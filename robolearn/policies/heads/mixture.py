@@ -32,11 +32,13 @@ class GaussianMixture(ActionDistribution):
         return torch.logsumexp(terms.masked_fill(negligible, -torch.inf), dim=-1)
 
     def sample(self, noise: Noise) -> Tensor:
-        """The component by inverting the weights' cumulative sum, then the Gaussian."""
-        cumulative = self.log_weights.detach().exp().cumsum(-1)
-        component = (noise.uniform(1) >= cumulative[:, :-1]).sum(-1)
+        component = self._component(noise)
         mean, std = _pick(self.mean, component), _pick(self.std, component)
         return (mean + std * noise.normal(*mean.shape[1:])).detach()
+
+    def sample_mean(self, noise: Noise) -> Tensor:
+        """The mean of a component drawn by its weight."""
+        return _pick(self.mean, self._component(noise)).detach()
 
     def mode(self) -> Tensor:
         return _pick(self.mean, self.log_weights.argmax(-1))
@@ -51,6 +53,11 @@ class GaussianMixture(ActionDistribution):
             total = total + self.log_prob(draws.transpose(0, 1)).transpose(0, 1)
         return -(self.log_weights.exp() * total).sum(-1) / samples
 
+    def _component(self, noise: Noise) -> Tensor:
+        """(B,), by inverting the weights' cumulative sum."""
+        cumulative = self.log_weights.detach().exp().cumsum(-1)
+        return (noise.uniform(1) >= cumulative[:, :-1]).sum(-1)
+
 
 class MixtureHead(Head):
     """One linear layer for weights, means (bounded) and standard deviations (softplus + floor) of K components."""
@@ -59,7 +66,7 @@ class MixtureHead(Head):
 
     def __init__(self, config: MixtureHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
         super().__init__()
-        self.min_std = config.min_std
+        self.min_std, self.low_noise = config.min_std, config.low_noise
         self.shape = (config.num_modes, pred_steps, action_size)
         size = config.num_modes * pred_steps * action_size
         self.sizes = [config.num_modes, size, size]
@@ -78,7 +85,9 @@ class MixtureHead(Head):
 
     def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
         distribution = self.distribution(features)
-        return distribution.mode() if deterministic else distribution.sample(noise)
+        if deterministic:
+            return distribution.mode()
+        return distribution.sample_mean(noise) if self.low_noise else distribution.sample(noise)
 
 
 def _pick(parameters: Tensor, component: Tensor) -> Tensor:
