@@ -117,7 +117,7 @@ def test_likely_samples_are_peaks_in_the_proportions_of_the_likely_bins() -> Non
     bins, offsets = head.encode(head.distribution(torch.ones(count, 3)).sample_likely(noise, min_p))
     observed = bins.flatten().bincount(minlength=head.config.num_bins)
     assert (observed[kept == 0] == 0).all()
-    expected = kept[kept > 0] / kept.sum() * count
+    expected = kept[kept > 0].double() / kept.double().sum() * count
     assert stats.chisquare(observed[kept > 0].numpy(), expected.numpy()).pvalue > 1e-3
     torch.testing.assert_close(offsets.flatten(), location.detach()[0, 0][bins.flatten()], rtol=1e-4, atol=1e-4)
 
