@@ -98,11 +98,12 @@ class GymVectorEnv:
         active = self._active(mask)
         if not self._started[active].all():
             raise TaskError(f"environment {int((active & ~self._started).argmax())} was stepped before its first reset")
-        self._rows.actions[active] = self._physical(actions, active)[active]
-        self._run("step", active)
         rows = self._rows
-        if not np.isfinite(rows.reward[active]).all():
-            index = int((active & ~np.isfinite(rows.reward)).argmax())
+        np.copyto(rows.actions, self._physical(actions, active), where=active[:, None])
+        self._run("step", active)
+        finite = np.isfinite(rows.reward)
+        if not finite.all() and not finite[active].all():
+            index = int((active & ~finite).argmax())
             raise TaskError(f"environment {index} of {self.task.id} returned the reward {rows.reward[index]}")
         return Step(
             self._observation(active),
@@ -176,11 +177,13 @@ class GymVectorEnv:
         wanted = (self.num_envs, self._action_spec.size)
         if given.shape != wanted:
             raise TaskError(f"actions must have shape {wanted} (one row per environment), received {given.shape}")
-        finite = np.asarray(np.isfinite(given).all(axis=1))
-        if not finite[active].all():
-            index = int((active & ~finite).argmax())
-            raise TaskError(f"environment {index} received the action {given[index].tolist()}, which is not finite")
-        return self._action_spec.to_physical(np.where(finite[:, None], given, 0.0).astype(np.float32))
+        if not np.isfinite(given).all():
+            finite = np.asarray(np.isfinite(given).all(axis=1))
+            if not finite[active].all():
+                index = int((active & ~finite).argmax())
+                raise TaskError(f"environment {index} received the action {given[index].tolist()}, which is not finite")
+            given = np.where(finite[:, None], given, 0.0)
+        return self._action_spec.to_physical(given.astype(np.float32, copy=False))
 
     def _run(self, command: Command, active: np.ndarray) -> None:
         self._rows.mask[:] = active
@@ -191,11 +194,13 @@ class GymVectorEnv:
 
     def _observation(self, active: np.ndarray) -> Observation:
         for key, value in self._rows.obs.items():
-            if value.dtype == np.float32 and not np.isfinite(value[active]).all():
-                finite = np.isfinite(value).reshape(self.num_envs, -1).all(axis=1)
-                index = int((active & ~finite).argmax())
-                raise TaskError(f"environment {index} of {self.task.id} returned a {key!r} that is not finite")
+            if value.dtype == np.float32 and not np.isfinite(value).all():
+                finite = np.asarray(np.isfinite(value).reshape(self.num_envs, -1).all(axis=1))
+                if not finite[active].all():
+                    index = int((active & ~finite).argmax())
+                    raise TaskError(f"environment {index} of {self.task.id} returned a {key!r} that is not finite")
         return {key: self._tensor(value) for key, value in self._rows.obs.items()}
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array.copy()).to(self._device)
+        tensor = torch.from_numpy(array.copy())
+        return tensor if self._device.type == "cpu" else tensor.to(self._device)

@@ -59,8 +59,8 @@ class Rule:
     """(N, n) float64."""
     reward: Callable[[Outcome], np.ndarray]
     """(N,)."""
-    healthy: Callable[[Worlds], np.ndarray] | None = None
-    """(N,) bool: the episode goes on; None where nothing ends it."""
+    healthy: Callable[[Worlds], np.ndarray] = lambda worlds: np.ones(len(worlds.qpos), bool)
+    """(N,) bool: the episode goes on."""
     position: Callable[[Worlds], np.ndarray] = lambda worlds: worlds.qpos[:, 0]
     """(N,) metres: whose velocity is rewarded."""
     fields: tuple[str, ...] = ()

@@ -109,13 +109,13 @@ class NativeWorkers:
 
     def _step(self, mask: np.ndarray) -> list[dict[str, Any]]:
         active = mask & ~self._done
-        self.rows.reward[mask & self._done] = 0.0  # ended and not reset: the rest of the row stays as it was
+        np.copyto(self.rows.reward, 0.0, where=mask & self._done)  # ended and not reset: else the row stays as it was
         actions = np.clip(self.rows.actions, self._low, self._high)
         before = self._rule.position(self._worlds).copy()
         np.copyto(self._ctrl, actions, where=active[:, None])
         faults = self._advance(active)
         velocity = (self._rule.position(self._worlds) - before) / self._dt
-        healthy = np.ones_like(active) if self._rule.healthy is None else self._rule.healthy(self._worlds)
+        healthy = self._rule.healthy(self._worlds)
         reward = self._rule.reward(Outcome(self._worlds, actions, velocity, healthy))
         np.copyto(self._obs, self._rule.observe(self._worlds), where=active[:, None], casting="same_kind")
         np.copyto(self.rows.reward, reward, where=active, casting="same_kind")
@@ -136,15 +136,16 @@ class NativeWorkers:
     def _end(self, active: np.ndarray, healthy: np.ndarray, reward: np.ndarray) -> None:
         """Flags of the active worlds, as `SingleEnv` sets them."""
         rows, task = self.rows, self._task
-        success = np.zeros_like(active)
+        terminated = ~healthy
         if task.success_threshold is not None:
             measure = self._returns if task.success_measure == "return" else reward
             success = measure >= task.success_threshold
-        terminated = ~healthy | success if task.terminate_on_success else ~healthy
-        truncated = (self._elapsed >= self.facts["max_steps"]) & ~terminated
-        for name, flags in {"terminated": terminated, "truncated": truncated, "success": success}.items():
-            np.copyto(getattr(rows, name), flags, where=active)
-        self._done |= active & (terminated | truncated)
+            np.copyto(rows.success, success, where=active)
+            terminated |= success & task.terminate_on_success
+        ended = terminated | (self._elapsed >= self.facts["max_steps"])
+        np.copyto(rows.terminated, terminated, where=active)
+        np.copyto(rows.truncated, ended & ~terminated, where=active)
+        self._done |= ended & active
 
     def _states(self) -> np.ndarray:
         """(N, S), laid out as `SingleEnv.get_state`."""

@@ -108,6 +108,8 @@ class EpisodeDriver:
         self.returns = torch.zeros(n, device=self.device)
         self.lengths = torch.zeros(n, dtype=torch.int64, device=self.device)
         self.solved = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self._executed_once = torch.ones(n, 1, dtype=torch.bool, device=self.device)
+        self._discount_once = torch.full((n,), gamma, device=self.device)
         self.window = self._begin(env.reset(seeds=self.episode_seeds))
 
     @property
@@ -191,9 +193,7 @@ class EpisodeDriver:
     def _advance_once(self, actions: Tensor) -> Transition:
         """`advance` for Ta = 1, without the masks."""
         reward, ended, cut = self._step(actions[:, 0], None)
-        executed = torch.ones(len(actions), 1, dtype=torch.bool, device=self.device)
-        discount = torch.full_like(reward, self.gamma)
-        return Transition(reward, discount, executed, ended, cut, self.window)
+        return Transition(reward, self._discount_once, self._executed_once, ended, cut, self.window)
 
     def _step(self, actions: Tensor, running: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """One control step of the running environments: (N,) reward, terminated, truncated; moves the window."""

@@ -179,8 +179,8 @@ class _Store:
             self.fields[name][t] = value
 
     def keep_final(self, t: int, truncated: Tensor, successors: Observation) -> None:
-        rows = truncated.nonzero()[:, 0]
-        if len(rows):
+        if truncated.any():
+            rows = truncated.nonzero()[:, 0]
             self.final.append({k: v[rows] for k, v in successors.items()})
             self.index.append(t * self.num_envs + rows)
 

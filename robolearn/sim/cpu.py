@@ -59,6 +59,7 @@ class CpuSimulation(Simulation):
         self._seen_warnings = self._warnings.copy()
         self._steps = np.zeros(num_envs, np.int64)
         state = torch.from_numpy(self._state)
+        self._evolving = self._state[:, : self.layout["ctrl"].start]
         self.time = state[:, 0]
         self.qpos, self.qvel, self.act = (state[:, self.layout[k]] for k in ("qpos", "qvel", "act"))
         self.ctrl, self.sensordata = torch.from_numpy(self._ctrl), torch.from_numpy(self._sensors)
@@ -197,11 +198,15 @@ class CpuSimulation(Simulation):
 
     def _check_stability(self, indices: Sequence[int], substeps: int) -> None:
         """A world that diverges is reset by MuJoCo itself, so its clock and its warning counters tell."""
-        bad = self._before[:, 0] + (substeps - 0.5) * self.model.opt.timestep > self._state[:, 0]
-        bad |= (self._warnings > self._seen_warnings).any(axis=1)
-        bad |= ~np.isfinite(self._state[:, : self.layout["ctrl"].stop]).all(axis=1)
-        np.copyto(self._seen_warnings, self._warnings)
-        bad = np.flatnonzero(bad) if len(indices) == self.num_envs else np.array([i for i in indices if bad[i]], int)
+        bad = self._state[:, 0] - self._before[:, 0] < (substeps - 0.5) * self.model.opt.timestep
+        if np.count_nonzero(self._warnings):
+            bad |= (self._warnings > self._seen_warnings).any(axis=1)
+            np.copyto(self._seen_warnings, self._warnings)
+        if not np.isfinite(self._evolving).all():
+            bad |= ~np.isfinite(self._evolving).all(axis=1)
+        if not bad.any():
+            return
+        bad = np.array([i for i in indices if bad[i]], int)
         if not len(bad):
             return
         counts = self._warnings[bad[0]]
