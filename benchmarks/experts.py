@@ -2,14 +2,13 @@
 
     python -m benchmarks.experts [--tasks Lift,Stack] [--episodes 500]
 
-Writes benchmarks/results/experts.json and the table of docs/tasks.md.
+Writes benchmarks/results/experts.json; benchmarks/tables.py makes the table of docs/tasks.md from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
 
@@ -20,8 +19,6 @@ FIRST_SEED = 10_000
 GOALS = {"PushT": 0.90}
 GOAL = 0.98
 CONTROL_HZ = 20.0
-DOCS = Path(__file__).parent.parent / "docs" / "tasks.md"
-BEGIN, END = "<!-- experts: written by benchmarks/experts.py -->", "<!-- end -->"
 
 
 def main() -> None:
@@ -32,8 +29,6 @@ def main() -> None:
     start = time.perf_counter()
     rows = [measure(name, args.episodes) for name in args.tasks.split(",")]
     write("experts", rows, seconds=time.perf_counter() - start)
-    if args.episodes >= 500 and {row.case for row in rows} == set(registry.own_names()):
-        write_table(rows)
 
 
 def measure(name: str, episodes: int) -> SuccessRow:
@@ -68,18 +63,6 @@ def rollout(name: str, seeds: range, num_envs: int = 125) -> tuple[torch.Tensor,
         solved.append(success)
         steps.append(length)
     return torch.cat(solved), torch.cat(steps)
-
-
-def write_table(rows: list[SuccessRow]) -> None:
-    """Put the measured figures into docs/tasks.md, between its markers."""
-    lines = ["| task | expert solves | 95% interval | mean time to success |", "|---|---|---|---|"]
-    for row in rows:
-        rate = f"{row.successes}/{row.episodes} ({100 * row.ours:.1f}%)"
-        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}%"
-        lines.append(f"| `{row.case}` | {rate} | {interval} | {row.note.split()[0]} s |")
-    text = DOCS.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    DOCS.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

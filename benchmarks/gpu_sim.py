@@ -3,8 +3,9 @@
     python -m benchmarks.gpu_sim                                   # 1k to 16k worlds on the GPU
     python -m benchmarks.gpu_sim --device cpu --worlds 4 --steps 5 --tasks Lift     # small, where there is none
 
-Raw: the same number of physics steps, and one forward pass for the sensors, on the same model and states. The whole
-environment adds the action mapping, observation, reward, success, and the reset of the environments that ended.
+Raw: `mujoco_warp.step` as often as a control step has physics steps, and one `mujoco_warp.forward` for the sensors, on
+the same model, states and controls; on a GPU captured as one CUDA graph. Nothing of ours runs in it. The whole
+environment adds the watch over divergence, the action mapping, observation, reward, success, and the resets.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import argparse
 import time
 from collections.abc import Callable
 
+import mujoco
+import mujoco_warp
 import torch
+import warp
 
 from benchmarks._report import Row, write
 from robolearn.envs.task_env import TaskEnv
@@ -53,10 +57,8 @@ def measure(name: str, worlds: int, device: str, steps: int) -> Row:
         step = env.step(actions)
         obs = env.reset(mask=step.done) if step.done.any() else step.obs
 
-    def raw() -> None:
-        env.simulation.step(env.task.substeps)
-
     actions = expert.act(obs)
+    raw = bare_physics(env)
     for warm_up in (whole, raw):
         warm_up()
     floor = worlds / _seconds_per_call(raw, steps, device)
@@ -72,6 +74,31 @@ def measure(name: str, worlds: int, device: str, steps: int) -> Row:
         goal=GOAL * floor,
         note=f"{ours * env.task.substeps:.0f} physics steps/s",
     )
+
+
+def bare_physics(env: TaskEnv) -> Callable[[], None]:
+    """A control step's physics by MuJoCo Warp alone, from the present states of `env`."""
+    device, substeps = warp.get_device(str(env.device)), env.task.substeps
+    with warp.ScopedDevice(device):
+        model, start = mujoco_warp.put_model(env.task.model), mujoco.MjData(env.task.model)
+        mujoco.mj_forward(env.task.model, start)
+        room = {"nconmax": env.task.warp_contacts, "njmax": env.task.warp_constraints}
+        data = mujoco_warp.put_data(env.task.model, start, nworld=env.num_envs, **room)
+        for name in ("qpos", "qvel", "ctrl", "mocap_pos", "mocap_quat"):
+            warp.to_torch(getattr(data, name)).copy_(getattr(env.simulation, name))
+
+    def physics() -> None:
+        with warp.ScopedDevice(device):
+            for _ in range(substeps):
+                mujoco_warp.step(model, data)
+            mujoco_warp.forward(model, data)
+
+    if not device.is_cuda:
+        return physics
+    physics()  # kernels are compiled outside of the capture
+    with warp.ScopedDevice(device), warp.ScopedCapture() as capture:
+        physics()
+    return lambda: warp.capture_launch(capture.graph)
 
 
 def _seconds_per_call(function: Callable[[], None], calls: int, device: str) -> float:

@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md and of the README from benchmarks/results/*.json.
+"""Write the tables of docs/results.md, docs/tasks.md and of the README from benchmarks/results/*.json.
 
 python -m benchmarks.tables [--check]     with --check, only say whether the documents are up to date
 """
@@ -13,10 +13,21 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+TASKS = ("Reach", "Lift", "PickPlace", "Stack", "PegInsert", "PushT", "Fork")
+COUNTS = (20, 50, 200)
+"""Demonstrations of the table in docs/tasks.md."""
 
 
 def main(check: bool) -> int:
-    documents = {ROOT / "docs" / "results.md": results_page(), ROOT / "README.md": readme()}
+    documents = {
+        ROOT / "docs" / "results.md": results_page(),
+        ROOT / "docs" / "tasks.md": renewed(
+            ROOT / "docs" / "tasks.md",
+            experts=expert_table(rows_of("experts")),
+            demonstrations=demonstrations_table(rows_of("imitation")),
+        ),
+        ROOT / "README.md": renewed(ROOT / "README.md", results=table(rows_of("pipeline"))),
+    }
     stale = [path for path, text in documents.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if check:
         for path in stale:
@@ -80,15 +91,48 @@ def success_table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def readme() -> str:
-    """The README with its results table renewed."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    path = RESULTS / "pipeline.json"
-    if not path.exists():
-        return text
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    shown = "\n".join(table(rows))
-    return re.sub(r"(<!-- results:.*? -->\n).*?(<!-- /results -->)", rf"\1\n{shown}\n\n\2", text, flags=re.DOTALL)
+def expert_table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| task | expert solves | 95% interval | mean time to success |", "|---|---|---|---|"]
+    for row in rows:
+        rate = f"{row['successes']}/{row['episodes']} ({100 * row['ours']:.1f}%)"
+        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}%"
+        lines.append(f"| `{row['case']}` | {rate} | {interval} | {row['note'].split()[0]} s |")
+    return lines
+
+
+def demonstrations_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Success of the best policy of each of our tasks by the number of demonstrations."""
+    best: dict[str, dict[int, tuple[float, str]]] = {}
+    for row in rows:
+        task, demonstrations, policy = row["case"].split(", ")
+        if task not in TASKS:
+            continue
+        cell = f"{row['successes']}/{row['episodes']} {policy} ({100 * row['low']:.0f} to {100 * row['high']:.0f}%)"
+        counts = best.setdefault(task, {})
+        count = int(demonstrations.split()[0])
+        counts[count] = max(counts.get(count, (-1.0, "")), (row["ours"], cell))
+    lines = ["| task | " + " | ".join(f"{n} demonstrations" for n in COUNTS) + " |", "|---" * (1 + len(COUNTS)) + "|"]
+    for task in TASKS:
+        cells = [best.get(task, {}).get(n, (0.0, "not run"))[1] for n in COUNTS]
+        lines.append(f"| `{task}` | {' | '.join(cells)} |")
+    return lines
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The rows of a result; none where it was not measured yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def renewed(document: Path, **tables: list[str]) -> str:
+    """The document with what stands between `<!-- NAME: ... -->` and `<!-- /NAME -->` replaced."""
+    text = document.read_text(encoding="utf-8")
+    for name, lines in tables.items():
+        shown = "\n".join(lines)
+        pattern = rf"(<!-- {name}:.*? -->\n).*?(<!-- /{name} -->)"
+        text, found = re.subn(pattern, rf"\1\n{shown}\n\n\2", text, flags=re.DOTALL)
+        assert found == 1, f"{document.name} has no place for the table {name}"
+    return text
 
 
 def _against(row: dict[str, Any], kind: str) -> str:
