@@ -37,9 +37,10 @@ class TaskConfig:
     """Observation keys to keep, in this order; none keeps all."""
     workers: int | None = None
     """How many workers (or threads of a native form) share the environments; none takes one for each processor core."""
-    worker_kind: Literal["auto", "native", "process", "thread", "sync"] = "auto"
-    """Gymnasium's code in worker processes, threads (where it releases the GIL) or no workers at all; native: our own
-    batched form with the same results; auto: native where there is one, else worker processes."""
+    worker_kind: Literal["auto", "native", "process", "thread", "sync", "ray"] = "auto"
+    """Gymnasium's code in worker processes, threads (where it releases the GIL), no workers at all, or Ray actors on
+    the machines of a cluster; native: our own batched form with the same results; auto: native where there is one,
+    else worker processes."""
 
     def __post_init__(self) -> None:
         if not self.id or self.id == GYM_PREFIX:

@@ -242,6 +242,10 @@ def make_workers(task: TaskConfig, num_envs: int) -> Workers:
         from robolearn.envs.native_mujoco import NativeWorkers
 
         return NativeWorkers(task, num_envs)
+    if task.worker_kind == "ray":
+        from robolearn.envs.ray_workers import RayWorkers
+
+        return RayWorkers(task, num_envs, min(num_envs, task.workers or num_envs))
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if task.worker_kind == "sync" or (num_envs == 1 and task.workers is None):
         return LocalWorkers(task, num_envs, 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robolearn.envs.base import Observation, VectorEnv
 from robolearn.errors import TrainingError
+from robolearn.rl.sanity import LARGEST, check_observation
 
 RewardSource = Literal["env", "success"]
 
@@ -88,6 +89,7 @@ class EpisodeDriver:
         obs_keys: tuple[str, ...] = (),
         obs_steps: int = 1,
         reward: RewardSource = "env",
+        largest_obs: float = LARGEST,
         device: torch.device | str = "cpu",
     ) -> None:
         """
@@ -95,11 +97,12 @@ class EpisodeDriver:
             obs_keys: keys to keep (what the learner reads); empty means all.
             obs_steps: To; windows repeat the first observation at an episode's begin.
             reward: the environment's own, or one where the task is solved (which then ends the episode) and else zero.
+            largest_obs: magnitude beyond which an observation is refused; infinity where they are normalised.
             device: where windows and transitions live.
         """
         self.env, self.seeds, self.gamma, self.reward_source = env, seeds, gamma, reward
         self.obs_keys = obs_keys or tuple(env.observation_spec)
-        self.obs_steps, self.device = obs_steps, torch.device(device)
+        self.obs_steps, self.largest_obs, self.device = obs_steps, largest_obs, torch.device(device)
         self.finished: list[FinishedEpisode] = []
         self.control_steps = 0
         self.trace: deque[Tensor] = deque(maxlen=env.max_steps)
@@ -110,7 +113,7 @@ class EpisodeDriver:
         self.solved = torch.zeros(n, dtype=torch.bool, device=self.device)
         self._executed_once = torch.ones(n, 1, dtype=torch.bool, device=self.device)
         self._discount_once = torch.full((n,), gamma, device=self.device)
-        self.window = self._begin(env.reset(seeds=self.episode_seeds))
+        self.window = self._begin(env.reset(seeds=self.episode_seeds), None)
 
     @property
     def num_envs(self) -> int:
@@ -154,7 +157,7 @@ class EpisodeDriver:
             )
             self.episode_seeds[i] = seed
         self.returns[done], self.lengths[done], self.solved[done] = 0.0, 0, False
-        first = self._begin(self.env.reset(seeds=fresh, mask=done.to(self.env.device)))
+        first = self._begin(self.env.reset(seeds=fresh, mask=done.to(self.env.device)), done)
         self.window = self._where(done, first, self.window)
 
     def take_finished(self) -> list[FinishedEpisode]:
@@ -183,7 +186,7 @@ class EpisodeDriver:
         self.returns.zero_()
         self.solved.zero_()
         self.lengths.zero_()
-        self.window = self._begin(self.env.reset(seeds=self.episode_seeds))
+        self.window = self._begin(self.env.reset(seeds=self.episode_seeds), None)
         control_steps = self.control_steps
         for i, row in enumerate(actions):
             # Episodes are aligned at their present: the youngest joins the replay last.
@@ -207,7 +210,7 @@ class EpisodeDriver:
             reward, terminated = success.float(), terminated | success
         else:
             reward = step.reward.to(self.device)
-        self._check(reward, mask)
+        self._check_reward(reward, mask)
         pushed = self._push(step.obs)
         if mask is None:
             self.window = pushed
@@ -221,9 +224,14 @@ class EpisodeDriver:
             self.lengths += mask
             self.solved |= success & mask
             self.control_steps += int(mask.sum())
+        self._check_observation(step.obs, mask)
         return reward, terminated, step.truncated.to(self.device) & ~terminated
 
-    def _check(self, reward: Tensor, mask: Tensor | None) -> None:
+    def _check_observation(self, obs: Observation, mask: Tensor | None) -> None:
+        rows = {"seeds": self.episode_seeds, "steps": self.lengths, "mask": mask}
+        check_observation(obs, self.obs_keys, **rows, largest=self.largest_obs)
+
+    def _check_reward(self, reward: Tensor, mask: Tensor | None) -> None:
         if reward.device.type != "cpu" or math.isfinite(reward.sum().item()):
             return  # on a GPU this would stall the stream at every step; the update's own check finds it there
         bad = ~reward.isfinite() if mask is None else mask & ~reward.isfinite()
@@ -234,8 +242,9 @@ class EpisodeDriver:
                 f"with seed {self.episode_seeds[i]}; rewards must be finite, mend the task's reward"
             )
 
-    def _begin(self, obs: Observation) -> Observation:
-        """(N, ...) first observations -> (N, To, ...) windows that repeat them."""
+    def _begin(self, obs: Observation, mask: Tensor | None) -> Observation:
+        """(N, ...) first observations, new in the masked rows -> (N, To, ...) windows that repeat them."""
+        self._check_observation(obs, mask)
         to = self.obs_steps
         return {k: obs[k].to(self.device)[:, None].repeat_interleave(to, 1) for k in self.obs_keys}
 

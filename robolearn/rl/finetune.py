@@ -8,6 +8,7 @@ Under torchrun the processes share out the environments, and the first one evalu
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -131,6 +132,7 @@ def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> Ro
         obs_keys=tuple(policy.observation_spec),
         obs_steps=policy.config.obs_steps,
         reward=config.reward,
+        largest_obs=math.inf,  # the policy's normalisers know the magnitudes
         device=next(policy.parameters()).device,
     )
     generator = torch.Generator(driver.device).manual_seed(distributed.own_seed(config.seed))

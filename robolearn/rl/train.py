@@ -8,6 +8,7 @@ writes: `torchrun --nproc_per_node 2 -m robolearn rl --config ...`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from robolearn.rl.episodes import EpisodeDriver
 from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout import RolloutCollector
 from robolearn.rl.sac import SAC
+from robolearn.rl.sanity import LARGEST
 from robolearn.rl.seeds import SharedSeeds
 from robolearn.rl.statistics import ObservationStatistics
 from robolearn.rl.td3 import TD3
@@ -188,8 +190,15 @@ def make_driver(
 ) -> EpisodeDriver:
     """Episodes on seeds of this run's own."""
     seeds = SharedSeeds((config.seed + 1) * SEEDS_PER_RUN, SEEDS_PER_RUN)
-    gamma = config.algorithm.gamma
-    return EpisodeDriver(env, seeds=seeds, gamma=gamma, obs_keys=obs_keys, obs_steps=obs_steps, device=device)
+    return EpisodeDriver(
+        env,
+        seeds=seeds,
+        gamma=config.algorithm.gamma,
+        obs_keys=obs_keys,
+        obs_steps=obs_steps,
+        largest_obs=math.inf if config.algorithm.normalise_obs else LARGEST,
+        device=device,
+    )
 
 
 def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dict[str, float]:

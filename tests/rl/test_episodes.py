@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robolearn.envs.base import Observation
 from robolearn.errors import TrainingError
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
 from tests.rl.toys import Ledger, Steer
@@ -103,4 +104,16 @@ def test_a_reward_that_is_not_finite_names_its_episode() -> None:
         torch.zeros(2, dtype=torch.bool),
     )
     with pytest.raises(TrainingError, match=r"environment 1 is nan at step 0 of the episode with seed 41"):
+        driver.advance(torch.zeros(2, 1, 1))
+
+
+def test_an_observation_that_is_not_finite_stops_collection_with_its_place() -> None:
+    class Broken(Ledger):
+        def observe(self) -> Observation:
+            obs = super().observe()
+            return {"state": torch.where((self.age == 2)[:, None] & (obs["state"] >= 0), torch.nan, obs["state"])}
+
+    driver = EpisodeDriver(Broken(2, max_steps=10), seeds=SeedStream(6, 2), gamma=0.9)
+    driver.advance(torch.zeros(2, 1, 1))
+    with pytest.raises(TrainingError, match=r"'state' of environment 0 at step 2 of the episode with seed 6"):
         driver.advance(torch.zeros(2, 1, 1))
