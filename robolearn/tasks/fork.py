@@ -13,7 +13,7 @@ from robolearn.tasks.draw import Draw
 from robolearn.tasks.expert import ScriptedExpert, limit
 from robolearn.tasks.planar import PlanarTask
 
-_WALL_M, _PUCK_M = (0.02, 0.04), 0.018
+_WALL_M, _PUCK_M = (0.02, 0.03), 0.018
 """Half sizes of the wall, and the puck's radius."""
 _TOLERANCE_M = 0.02
 
@@ -72,7 +72,7 @@ class ForkExpert(ScriptedExpert):
 
     def style(self, draw: Draw) -> None:
         self.side = torch.where(draw.unit(1)[:, 0] < 0.5, -1.0, 1.0)
-        self._clear = _WALL_M[1] + _PUCK_M + draw.uniform(0.025, 0.04)[:, 0].float()
+        self._clear = _WALL_M[1] + _PUCK_M + draw.uniform(0.035, 0.05)[:, 0].float()
         self._turn = draw.uniform(0.12, 0.125)[:, 0].float()
         self._lane = draw.uniform(-0.035, 0.035)[:, 0].float()
         self._pace = draw.uniform(0.5, 1.0).float()
