@@ -33,7 +33,7 @@ from robolearn.teleop.config import RecordConfig
 from robolearn.teleop.record import record
 
 RUNS = Path("runs/imitation")
-FIRST_SEED = 10_000
+FIRST_SEED = 20_000
 """Of the evaluation; demonstrations have the seeds from 0 on."""
 
 MLP = {"name": "mlp", "width": 256, "num_blocks": 3}
