@@ -2,7 +2,7 @@
 
     python -m benchmarks.experts [--tasks Lift,Stack] [--episodes 500]
 
-Writes benchmarks/results/experts.json; benchmarks/tables.py makes the table of docs/tasks.md from it.
+Writes benchmarks/results/experts.json; benchmarks.tables makes the table of docs/tasks.md from it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def main(check: bool) -> int:
     stale = [path for path, text in documents.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if check:
         for path in stale:
-            print(f"{path.relative_to(ROOT)} is not what the results say; run python benchmarks/tables.py")
+            print(f"{path.relative_to(ROOT)} is not what the results say; run python -m benchmarks.tables")
         return int(bool(stale))
     for path in stale:
         path.write_text(documents[path], encoding="utf-8")
@@ -44,7 +44,7 @@ def results_page() -> str:
     parts = [
         "# Results",
         "",
-        "Made by `python benchmarks/tables.py` from `benchmarks/results/*.json`; do not edit by hand. Each section",
+        "Made by `python -m benchmarks.tables` from `benchmarks/results/*.json`; do not edit by hand. Each section",
         "names the command that measured it. Ratios within one run travel better than absolute figures.",
         "",
     ]

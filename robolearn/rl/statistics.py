@@ -103,8 +103,7 @@ class ObservationStatistics:
             networks: whose encoders are kept; they see the same keys.
         """
         self.encoders = [m for network in networks for m in network.modules() if isinstance(m, ObservationEncoder)]
-        encoders = self.encoders
-        first = encoders[0]
+        first = self.encoders[0]
         sizes = {k: e.output_size for k, e in zip(first.keys, first.encoders.values()) if isinstance(e, LowDimEncoder)}
         self.moments = {key: RunningMoments((size,)) for key, size in sizes.items()}
 

@@ -32,12 +32,7 @@ class Fork(PlanarTask):
 
     def start(self, draw: Draw) -> Start:
         puck = torch.cat((draw.uniform(0.05, 0.12), draw.uniform(-0.18, 0.18)), dim=-1)
-        wall = torch.tensor([0.43, 0.0], dtype=puck.dtype, device=puck.device).expand_as(puck)
-        goal = torch.tensor([0.60, 0.0], dtype=puck.dtype, device=puck.device).expand_as(puck)
-        heights = torch.tensor([0.025, 0.001], dtype=puck.dtype, device=puck.device)
-        planar = torch.stack((wall, goal), dim=1)
-        mocap = torch.cat((planar, heights.expand(len(puck), 2)[..., None]), dim=-1)
-        return Start(qpos=puck, ctrl=puck, mocap_pos=mocap)
+        return Start(qpos=puck, ctrl=puck)
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
         puck = sensors.all(("pusher_x", "pusher_y"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,13 +58,8 @@ class MetricsLog:
 
     def flush(self, step: int, time_s: float) -> dict[str, float]:
         """Write the means since the last flush; returns them."""
-        names = dict.fromkeys(name for metrics in self._pending for name in metrics)
-        values = {name: _mean([m[name] for m in self._pending if name in m]) for name in names}
+        values = _means(distributed.gather(_means(self._pending)))
         self._pending.clear()
-        shares = distributed.gather(values)
-        if len(shares) > 1:
-            names = dict.fromkeys(name for share in shares for name in share)
-            values = {name: _mean([share[name] for share in shares if name in share]) for name in names}
         if values:
             self.write(step, time_s, values)
         return values
@@ -99,6 +94,12 @@ def _keep_lines(path: Path, last_step: int) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(scratch, path)
+
+
+def _means(rows: Sequence[Metrics]) -> dict[str, float]:
+    """Of each metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _mean([row[name] for row in rows if name in row]) for name in names}
 
 
 def _mean(values: list[Tensor | float]) -> float:

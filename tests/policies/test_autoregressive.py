@@ -223,6 +223,14 @@ def test_padding_changes_nothing_even_when_it_is_not_a_number() -> None:
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
+def test_a_learned_action_that_is_not_a_number_shows() -> None:
+    head = make_head()
+    actions = torch.tensor([[[0.3]], [[torch.nan]]])
+    valid = torch.ones(2, 1, dtype=torch.bool)
+    log_prob = head.distribution(torch.randn(2, 3)).log_prob(actions, valid)
+    assert log_prob.isfinite().tolist() == [True, False]
+
+
 def test_a_step_left_out_in_the_middle_is_conditioned_on() -> None:
     """log p(a0, a2 | a1) = log p(a0) + log p(a2 | a0, a1): the terms of the others, with a1 read as context."""
     head = make_head(pred_steps=3, action_size=1)

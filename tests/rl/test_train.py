@@ -20,6 +20,7 @@ from robolearn.rl.train_config import RLConfig
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH, WALK
+from tests.rl.toys import Ledger, small_run
 
 SMALL = QConfig(hidden_sizes=(16,))
 ALGORITHMS: dict[str, Any] = {
@@ -32,18 +33,7 @@ ALGORITHMS: dict[str, Any] = {
 
 def config(algorithm: str, output: Path, env_steps: int = 160) -> RLConfig:
     task = WALK if algorithm == "dqn" else POINT_REACH
-    return RLConfig(
-        task=TaskConfig(id=task, worker_kind="sync"),
-        algorithm=ALGORITHMS[algorithm],
-        output=str(output),
-        env_steps=env_steps,
-        num_envs=2,
-        eval_episodes=2,
-        evaluate_every=64,
-        log_every=32,
-        checkpoint_every=0,
-        tensorboard=False,
-    )
+    return small_run(ALGORITHMS[algorithm], output, env_steps, task=task)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -179,7 +169,6 @@ def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
     import torch._inductor.config as inductor
 
     from tests.rl import test_off_policy as off, test_ppo as on
-    from tests.rl.toys import Ledger
 
     vectors = []
     with inductor.patch(fallback_random=True):

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from robolearn.envs.base import Observation, Step
+from robolearn.envs.config import TaskConfig
+from robolearn.rl.config import DQNConfig, PPOConfig, SACConfig, TD3Config
+from robolearn.rl.train_config import RLConfig
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
+from tests.envs.toy import POINT_REACH
+
+
+def small_run(
+    algorithm: PPOConfig | SACConfig | TD3Config | DQNConfig,
+    output: Path,
+    env_steps: int = 160,
+    *,
+    task: str = POINT_REACH,
+    num_envs: int = 2,
+) -> RLConfig:
+    """A run of seconds that evaluates and logs on its way and saves at its end."""
+    return RLConfig(
+        task=TaskConfig(id=task, worker_kind="sync"),
+        algorithm=algorithm,
+        output=str(output),
+        env_steps=env_steps,
+        num_envs=num_envs,
+        eval_episodes=2,
+        evaluate_every=64,
+        log_every=32,
+        checkpoint_every=0,
+        tensorboard=False,
+    )
 
 
 class BatchedToy:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from robolearn.config import from_dict
-from robolearn.envs.config import TaskConfig
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.config import BCConfig
 from robolearn.rl.config import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig
@@ -24,9 +23,8 @@ from robolearn.rl.train import train_rl
 from robolearn.rl.train_config import RLConfig
 from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed
-from tests.envs.toy import POINT_REACH
 from tests.rl import test_ppo as ppo_tests
-from tests.rl.toys import Ledger, Steer
+from tests.rl.toys import Ledger, Steer, small_run
 
 
 def bc_config(data: Path, steps: int = 24) -> BCConfig:
@@ -128,18 +126,7 @@ def rl_config(algorithm: str, folder: Path, env_steps: int = 160) -> RLConfig:
         "ppo": PPOConfig(num_steps=16, epochs=2, batch_size=32, normalise_obs=True, normalise_returns=True),
         "sac": SACConfig(random_steps=24, batch_size=16, critic=QConfig(hidden_sizes=(16,)), n_step=2),
     }
-    return RLConfig(
-        task=TaskConfig(id=POINT_REACH, worker_kind="sync"),
-        algorithm=settings[algorithm],
-        output=str(folder),
-        env_steps=env_steps,
-        num_envs=4,
-        eval_episodes=2,
-        evaluate_every=64,
-        log_every=32,
-        checkpoint_every=0,
-        tensorboard=False,
-    )
+    return small_run(settings[algorithm], folder, env_steps, num_envs=4)
 
 
 def run_rl(folder: Path) -> None:

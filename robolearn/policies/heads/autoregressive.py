@@ -136,7 +136,8 @@ class AutoregressiveDistribution(ActionDistribution):
         head = self.head
         context = actions if context is None else context
         if valid is not None:  # padding may hold anything, and 0 * NaN is NaN in a gradient
-            actions, context = (torch.where(x.isfinite(), x, 0.0) for x in (actions, context))
+            keep = valid.unsqueeze(-1)
+            actions, context = (torch.where(keep | x.isfinite(), x, 0.0) for x in (actions, context))
         terms = self._terms(*head.encode(actions), *self._parameters(*head.encode(context)))
         if valid is not None:
             terms = terms * valid.repeat_interleave(head.action_size, dim=1)
