@@ -3,8 +3,10 @@
     python -m benchmarks.imitation [--tasks Fork] [--policies mixture,flow] [--seeds 3] [--episodes 100]
 
 A cell is one task, policy and number of demonstrations; each of its training seeds is a run of its own under
-runs/imitation. Finished runs are kept, half-trained ones go on, so that the command can be stopped and given again.
-Writes benchmarks/results/imitation.json and imitation_sides.json from all runs found there.
+runs/imitation. Half-trained runs go on; the outcome of every finished one is kept in
+benchmarks/results/raw/imitation.json and not run again (take it out there to have it run anew), so that the table can
+grow over days and machines.
+Writes benchmarks/results/imitation.json and imitation_sides.json from all outcomes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import Row, SuccessRow, write
+from benchmarks._report import RESULTS, Row, SuccessRow, write
 from robolearn.config import from_dict
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
@@ -33,6 +35,7 @@ from robolearn.teleop.config import RecordConfig
 from robolearn.teleop.record import record
 
 RUNS = Path("runs/imitation")
+OUTCOMES = RESULTS / "raw" / "imitation.json"
 FIRST_SEED = 20_000
 """Of the evaluation; demonstrations have the seeds from 0 on."""
 
@@ -88,7 +91,9 @@ STATE_CHUNKS = {
 METAWORLD = ("pick-place-v3", "peg-insert-side-v3", "assembly-v3", "door-open-v3")
 STUDIES: dict[str, Study] = {
     "Fork": Study(
-        task={"id": "Fork"}, demonstrations=(100,), policy={**STATE_CHUNKS, "pred_steps": 16, "exec_steps": 8}
+        task={"id": "Fork"},
+        demonstrations=(20, 50, 100, 200),
+        policy={**STATE_CHUNKS, "pred_steps": 16, "exec_steps": 8},
     ),
     **{
         name: Study(task={"id": name}, demonstrations=(20, 50, 200), policy=STATE_CHUNKS)
@@ -125,15 +130,18 @@ def main() -> None:
     parser.add_argument("--num_envs", type=int, default=50)
     parser.add_argument("--runs", type=Path, default=RUNS)
     args = parser.parse_args()
-    began = time.perf_counter()
+    began, outcomes = time.perf_counter(), load_outcomes()
     for name in args.tasks.split(","):
         study = STUDIES[name]
         for count in [args.demonstrations] if args.demonstrations else study.demonstrations:
             data = demonstrations(name, study, count, args.runs)
             for policy in args.policies.split(",") if args.policies else study.policies:
                 for seed in range(args.seeds):
-                    run(name, study, data, policy, count, seed, args)
-    found, seconds = cells(args.runs), time.perf_counter() - began
+                    key = f"{name}/{count}/{policy}/{seed}"
+                    if key not in outcomes:
+                        outcomes[key] = run(name, study, data, policy, count, seed, args)
+                        outcomes = save_outcomes(outcomes)
+    found, seconds = cells(outcomes), time.perf_counter() - began
     write("imitation", [success_row(*key, found[key]) for key in found], seconds=seconds)
     sides = [side_row(*key, found[key]) for key in found if key[0] == "Fork" and key[2] in MODAL]
     if sides:
@@ -157,11 +165,11 @@ def folder_name(study: str) -> str:
     return study.replace(" ", "_")
 
 
-def run(name: str, study: Study, data: Path, policy: str, count: int, seed: int, args: argparse.Namespace) -> None:
-    """Train and evaluate one seed, where that is not done already."""
+def run(
+    name: str, study: Study, data: Path, policy: str, count: int, seed: int, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Train and evaluate one seed."""
     folder = args.runs / folder_name(name) / f"{policy}_{count}_seed{seed}"
-    if (folder / "evaluation.json").exists():
-        return
     config = from_dict(
         BCConfig,
         {
@@ -189,7 +197,7 @@ def run(name: str, study: Study, data: Path, policy: str, count: int, seed: int,
             record_limit=args.episodes,
         )
     print(f"seed {seed}: {found} (trained in {trained:.0f} s)", flush=True)
-    outcome = {
+    return {
         "task": name,
         "policy": policy,
         "demonstrations": count,
@@ -198,11 +206,8 @@ def run(name: str, study: Study, data: Path, policy: str, count: int, seed: int,
         "successes": found.successes,
         "episodes": len(found.episodes),
         "left": left_turns(found) if name == "Fork" else None,
-        "train_seconds": trained,
+        "train_seconds": round(trained, 1),
     }
-    partial = folder / "evaluation.json.partial"
-    partial.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
-    os.replace(partial, folder / "evaluation.json")
 
 
 def left_turns(result: EvaluationResult) -> int:
@@ -215,11 +220,25 @@ def left_turns(result: EvaluationResult) -> int:
     return left
 
 
-def cells(runs: Path) -> dict[Cell, list[dict[str, Any]]]:
+def load_outcomes() -> dict[str, dict[str, Any]]:
+    return json.loads(OUTCOMES.read_text(encoding="utf-8")) if OUTCOMES.exists() else {}
+
+
+def save_outcomes(outcomes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """With those that another run of this command has added since; returns all."""
+    outcomes = {**load_outcomes(), **outcomes}
+    OUTCOMES.parent.mkdir(parents=True, exist_ok=True)
+    partial = OUTCOMES.with_suffix(".tmp")
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(outcomes[key])}" for key in sorted(outcomes))
+    partial.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    os.replace(partial, OUTCOMES)
+    return outcomes
+
+
+def cells(outcomes: dict[str, dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:
     """Outcomes of all training seeds by task, demonstrations and policy, in the order of the tables."""
     found: dict[Cell, list[dict[str, Any]]] = {}
-    for path in sorted(runs.glob("*/*/evaluation.json")):
-        outcome = json.loads(path.read_text(encoding="utf-8"))
+    for _, outcome in sorted(outcomes.items()):
         found.setdefault((outcome["task"], outcome["demonstrations"], outcome["policy"]), []).append(outcome)
     order = list(POLICIES)
     return {key: found[key] for key in sorted(found, key=lambda k: (k[0], k[1], order.index(k[2])))}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.rl_returns [--algorithm ppo sac] [--task HalfCheetah-v5 ...] [--seeds 3] [--env-steps 1000000]
 
-Resumable: every finished curve is kept in benchmarks/results/rl_curves.json and not run again, and our own runs go on
+Resumable: every finished curve is kept in benchmarks/results/raw/rl_returns.json and not run again, and our own runs go on
 from their checkpoints. Both sides are evaluated on the same ten episode seeds with the mode of the policy; a curve's
 figure is its last evaluation. Both PPOs normalise observations and returns, anneal the step size and start from our
 standard deviation of 0.5 (Stable-Baselines3's own is 1).
@@ -29,7 +29,7 @@ from robolearn.rl.train import train_rl
 from robolearn.rl.train_config import RLConfig
 from robolearn.training.metrics import read_metrics
 
-CURVES = RESULTS / "rl_curves.json"
+CURVES = RESULTS / "raw" / "rl_returns.json"
 EVAL_SEEDS = range(10)
 TASKS = {
     "ppo": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "InvertedPendulum-v5", "Reacher-v5", "Pusher-v5"),
