@@ -40,6 +40,7 @@ class FlatAdam:
         self.processes = distributed.world_size()
         self.parameters = list(parameters)
         self.vector = flatten_(self.parameters)
+        self.shapes = [p.shape for p in self.parameters]
         self.mean, self.square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
         self.betas, self.eps, self.max_grad_norm = betas, eps, max_grad_norm
         # Tensors, so that compiled and captured updates see them change.
@@ -64,6 +65,11 @@ class FlatAdam:
         correction = (1.0 - b2**self.count).sqrt()
         self.vector.sub_(step_size * self.mean / (self.square.sqrt() / correction + self.eps))
         return norm
+
+    def split(self) -> list[Tensor]:
+        """The parameters as views of `vector`, without gradients."""
+        parts = self.vector.split([shape.numel() for shape in self.shapes])
+        return [part.view(shape) for part, shape in zip(parts, self.shapes)]
 
     def state_dict(self) -> dict[str, Any]:
         names = ("mean", "square", "learning_rate", "count")

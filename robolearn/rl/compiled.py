@@ -14,20 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.errors import ConfigError
+from robolearn.rl.adam import FlatAdam
+
+CHANGING = ("is_identity", "training")
+"""Attributes of modules that a graph is made for and that may be others at its next call."""
 
 
 class Gradients:
-    """(loss module, parameters) -> a function of the loss's arguments that returns gradients and metrics."""
+    """(loss module, optimisers) -> a function of the loss's arguments that returns gradients and metrics."""
 
-    def __init__(self, loss: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, loss: nn.Module, *adams: FlatAdam) -> None:
         """
         Args:
             loss: its forward returns a scalar and a dictionary of detached metrics.
-            parameters: in the order of the gradients wanted.
+            adams: of the parameters whose gradients are wanted, in this order.
         """
         names = {id(p): name for name, p in loss.named_parameters()}
-        self.loss, self.parameters = loss, list(parameters)
-        self.names = [names[id(p)] for p in parameters]
+        self.loss, self.adams = loss, adams
+        self.parameters = [p for adam in adams for p in adam.parameters]
+        self.names = [names[id(p)] for p in self.parameters]
 
     def __call__(self, *arguments: Any) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
         if not torch.compiler.is_compiling():
@@ -38,15 +43,27 @@ class Gradients:
         def value(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return torch.func.functional_call(self.loss, parameters, arguments)
 
-        detached = {name: p.detach() for name, p in zip(self.names, self.parameters)}
-        gradients, metrics = torch.func.grad(value, has_aux=True)(detached)
+        # Cut from the vectors, so that a graph that changes these is not given the parameters as well: keeping track of
+        # what shares memory with what would cost it more than the arithmetic.
+        parts = [part for adam in self.adams for part in adam.split()]
+        gradients, metrics = torch.func.grad(value, has_aux=True)(dict(zip(self.names, parts)))
         return [gradients[name] for name in self.names], metrics
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as one graph. Raises ConfigError where this machine has no compiler for it."""
+def compiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method` as one graph. What it reads of its object must be settled or a tensor that is changed in place: but for
+    the few things of `CHANGING`, only the arguments are looked at again from call to call.
+
+    Raises ConfigError where this machine has no compiler for it.
+    """
     if not torch.cuda.is_available() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ConfigError("compiling updates needs a C++ compiler (g++ or clang++); install one or set compile false")
     # On the CPU the calls between the kernels are the larger part of a small network's step: let C++ make them.
-    options: dict[str, Any] | None = None if torch.cuda.is_available() else {"cpp_wrapper": True}
-    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+    options: dict[str, Any] = {} if torch.cuda.is_available() else {"cpp_wrapper": True}
+    options["guard_filter_fn"] = _worth_a_look
+    return torch.compile(method, fullgraph=True, dynamic=False, options=options)
+
+
+def _worth_a_look(guards: Sequence[Any]) -> list[bool]:
+    """Some thousand guards on modules and optimisers that never change would take a third of a small network's step."""
+    return [not guard.name.startswith(("self", "__import__")) or guard.name.endswith(CHANGING) for guard in guards]

@@ -71,7 +71,7 @@ class DQN:
             max_grad_norm=config.max_grad_norm,
         )
         self.target_vector = flatten_(list(self.target.parameters()))
-        self._gradients = Gradients(ValueLoss(values, config), parameters)
+        self._gradients = Gradients(ValueLoss(values, config), self.adam)
         self._step = compiled(self._eager_step) if config.compile else self._eager_step
         self.updates = self.decisions = 0
 

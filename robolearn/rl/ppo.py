@@ -155,7 +155,7 @@ class PPO:
             )
             for network, rate in ((policy, config.learning_rate), (critic, critic_rate))
         )
-        self._gradients = Gradients(self.loss, [*self.actor_adam.parameters, *self.critic_adam.parameters])
+        self._gradients = Gradients(self.loss, self.actor_adam, self.critic_adam)
         self._step = compiled(self._eager_step) if config.compile else self._eager_step
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None

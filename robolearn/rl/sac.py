@@ -77,8 +77,8 @@ class SAC:
         self.critic_adam = FlatAdam(critics, learning_rate=critic_rate, max_grad_norm=limit)
         self.alpha_adam = FlatAdam([self.log_alpha], learning_rate=rate)
         self.target_vector = flatten_(list(self.target.parameters()))
-        self._critic_gradients = Gradients(CriticLoss(critic, config), critics)
-        self._actor_gradients = Gradients(ActorLoss(policy, critic, config), actor)
+        self._critic_gradients = Gradients(CriticLoss(critic, config), self.critic_adam)
+        self._actor_gradients = Gradients(ActorLoss(policy, critic, config), self.actor_adam)
         size = policy.config.pred_steps * policy.action_spec.size
         self.target_entropy = float(-size if config.target_entropy is None else config.target_entropy)
         self._step = compiled(self._eager_step) if config.compile else self._eager_step

@@ -102,10 +102,17 @@ class ObservationStatistics:
         Args:
             networks: whose encoders are kept; they see the same keys.
         """
-        self.encoders = [m for network in networks for m in network.modules() if isinstance(m, ObservationEncoder)]
-        first = self.encoders[0]
-        sizes = {k: e.output_size for k, e in zip(first.keys, first.encoders.values()) if isinstance(e, LowDimEncoder)}
-        self.moments = {key: RunningMoments((size,)) for key, size in sizes.items()}
+        encoders = [m for network in networks for m in network.modules() if isinstance(m, ObservationEncoder)]
+        kept = [
+            (key, module)
+            for encoder in encoders
+            for key, module in zip(encoder.keys, encoder.encoders.values())
+            if isinstance(module, LowDimEncoder)
+        ]
+        self.moments = {key: RunningMoments((module.output_size,)) for key, module in kept}
+        self.normalisers = [(key, module.normaliser) for key, module in kept]
+        for _, normaliser in self.normalisers:
+            normaliser.is_identity = False  # before there are statistics, so that nothing is compiled once more after
 
     def observe(self, obs: Observation, *, once: bool = False) -> None:
         """Learn of windows (B, To, ...); their newest observation counts, so that none counts twice.
@@ -115,14 +122,10 @@ class ObservationStatistics:
         """
         for key, moments in self.moments.items():
             moments.add(obs[key][:, -1].flatten(1))
-        for encoder in self.encoders:
-            for key, module in zip(encoder.keys, encoder.encoders.values()):
-                if isinstance(module, LowDimEncoder):
-                    moments = self.moments[key]
-                    module.normaliser.offset.copy_(moments.mean)
-                    std = moments.std
-                    module.normaliser.scale.copy_(torch.where(std < 1e-4, 1.0, std) if once else std.clamp_min(1e-4))
-                    module.normaliser.is_identity = False
+        for key, normaliser in self.normalisers:
+            normaliser.offset.copy_(self.moments[key].mean)
+            std = self.moments[key].std
+            normaliser.scale.copy_(torch.where(std < 1e-4, 1.0, std) if once else std.clamp_min(1e-4))
 
     def state_dict(self) -> dict[str, Any]:
         return {key: moments.state_dict() for key, moments in self.moments.items()}

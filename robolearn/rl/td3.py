@@ -60,8 +60,8 @@ class TD3:
         self.target_vector = flatten_(list(self.target.parameters()))
         names = [name for name, _ in policy.named_parameters() if "raw_std" not in name]
         self.target_policy_vector = flatten_([dict(self.target_policy.named_parameters())[name] for name in names])
-        self._critic_gradients = Gradients(CriticLoss(critic, config), critics)
-        self._actor_gradients = Gradients(ModeLoss(policy, critic, config), actor)
+        self._critic_gradients = Gradients(CriticLoss(critic, config), self.critic_adam)
+        self._actor_gradients = Gradients(ModeLoss(policy, critic, config), self.actor_adam)
         self._step = compiled(self._eager_step) if config.compile else self._eager_step
         self.updates = 0
 

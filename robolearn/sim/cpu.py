@@ -26,8 +26,8 @@ from robolearn.sim.pool import WorkerPool, default_threads
 
 _DERIVED_FIELDS = frozenset({"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "qpos0"})
 """Fields after whose change MuJoCo's own constants (`mj_setConst`) must be computed anew."""
-_WORTH_A_THREAD = 250e-6
-"""Seconds of physics for which another thread is woken: less is done before that thread is there."""
+_WORTH_A_THREAD = 100e-6
+"""Seconds of physics that every thread must have to itself: half of twice as much is done before a second is there."""
 _POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})
 """Fields that MuJoCo computes only where somebody wants them (`mj_rnePostConstraint`)."""
 
