@@ -71,7 +71,7 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
 
     def ours() -> float:
         assert isinstance(learner.actor, torch.nn.Module)
-        with fitting_threads(learner.actor):
+        with fitting_threads(learner.actor, rows=num_envs):
             return rate(steps * blocks, lambda: repeat(blocks, lambda: learner.algorithm.update(learner.source.next())))
 
     def theirs() -> float:
@@ -80,7 +80,8 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
     physics, products = Bench(num_envs, default_threads(), 256), ppo_products(batch, 17, 6, 64)
 
     def floor() -> float:
-        with fitting_threads(torch.nn.Linear(1, 1)):
+        assert isinstance(learner.actor, torch.nn.Module)
+        with fitting_threads(learner.actor, rows=batch):
             start = time.perf_counter()
             repeat(10 * steps // batch, products)
             return steps / (time.perf_counter() - start + physics.rollout())

@@ -66,7 +66,7 @@ def measure(case: str, path: Path, values: dict[str, Any], rounds: int, seconds:
     config = from_dict(BCConfig, {"dataset": [str(path)], "loop": {"checkpoint_every": 0}, **values})
     with Dataset(config.dataset) as dataset:
         bench = Bench.make(config, dataset)
-        with fitting_threads(bench.policy):
+        with fitting_threads(bench.policy, rows=bench.config.batch_size):
             steps = max(20, int(seconds / (bench.floor(20) / 20)))
             bench.loop(20)
             times = [(bench.loop(steps), bench.floor(steps)) for _ in range(rounds)]

@@ -68,7 +68,7 @@ def evaluate(
     began = time.perf_counter()
     finished: dict[int, EpisodeRecord] = {}
     actor = as_actor(policy, env, deterministic=deterministic)
-    with fitting_threads(*([policy] if isinstance(policy, Policy) else [])):
+    with fitting_threads(*([policy] if isinstance(policy, Policy) else []), rows=env.num_envs):
         for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit):
             finished[order] = episode
             on_episode(episode)

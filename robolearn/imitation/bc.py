@@ -139,7 +139,7 @@ def train_bc(
         train, valid = train_and_valid(dataset, config)
         seed_everything(config.seed)
         policy = make_policy(config, train).to(device)
-        stack.enter_context(fitting_threads(policy))
+        stack.enter_context(fitting_threads(policy, rows=config.batch_size))
         share = (distributed.rank(), distributed.world_size())
         sampler = make_sampler(train, policy.config, config, device, config.batch_size, share=share)
         source = DatasetSource(train, sampler)

@@ -91,7 +91,7 @@ def finetune(
             write_yaml(config, run_dir / "config.yaml")
         start = distributed.from_main(lambda: judge.start(policy, run_dir))
         seed_everything(config.seed)
-        stack.enter_context(fitting_threads(policy))
+        stack.enter_context(fitting_threads(policy, rows=num_envs))
         algorithm = PPO(
             policy,
             ValueNetwork.beside(policy, config.critic).to(device),

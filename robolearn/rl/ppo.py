@@ -26,6 +26,7 @@ from robolearn.rl.gae import gae
 from robolearn.rl.rollout import Rollout
 from robolearn.rl.statistics import ObservationStatistics, ReturnScale
 from robolearn.training import distributed
+from robolearn.training.threads import fitting_threads
 
 EVAL_ROWS = 4096
 """Rows evaluated at once outside the gradient steps, a bound on memory."""
@@ -163,7 +164,11 @@ class PPO:
 
     def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; returns metrics."""
-        config, rollout = self.config, batch
+        with fitting_threads(self.policy, self.critic, rows=self.batch_size or len(batch.log_probs.flatten())):
+            return self._update(batch)
+
+    def _update(self, rollout: Rollout) -> dict[str, float]:
+        config = self.config
         if self.statistics is not None and self.updates == 0:
             # The first rollout only sets the scales, so that the policy is the same function while it learns from one.
             return self._end_update(rollout, {})

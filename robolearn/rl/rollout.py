@@ -131,8 +131,9 @@ class RolloutCollector:
 
     def _decide(self, window: Observation) -> tuple[Tensor, Tensor]:
         """Single actions (N, 1, A) and their log-probabilities (N,)."""
+        some = next(iter(window.values()))
         distribution = self.policy.distribution(window)
-        actions = distribution.sample(BatchNoise(self.driver.num_envs, self.driver.device))
+        actions = distribution.sample(BatchNoise(len(some), some.device))
         return actions, distribution.log_prob(actions)
 
     def describe(self, batch: Rollout) -> str:

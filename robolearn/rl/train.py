@@ -120,8 +120,9 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         learner = make_learner(config, env, device)
         if not main:
             seed_everything(distributed.own_seed(config.seed))
-        if isinstance(config.algorithm, PPOConfig) and isinstance(learner.actor, Policy):
-            stack.enter_context(fitting_threads(learner.actor))
+        if isinstance(learner.actor, Policy):  # PPO gives its updates threads of their own
+            rows = num_envs if isinstance(config.algorithm, PPOConfig) else config.algorithm.batch_size
+            stack.enter_context(fitting_threads(learner.actor, rows=rows))
         judge: VectorEnv | None = None
         if config.eval_episodes and main:
             judge = stack.enter_context(make(config.task, min(config.eval_episodes, 8), device=str(device)))

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-SMALL = 1_000_000
-"""Parameters below which a second thread gains less than it costs: its barriers spin on cores that the environments'
-worker processes want, and one busy core elsewhere then slows every product down many times over."""
+WORTH_A_THREAD = 10_000_000
+"""Multiplications of a forward pass for each thread. With less a thread gains less than it costs: its barriers spin on
+cores that the environments want."""
+ALL = torch.get_num_threads()
+"""Torch's own choice."""
 
 
 @contextmanager
-def fitting_threads(*modules: nn.Module) -> Iterator[None]:
-    """One thread while small networks are at work, torch's default otherwise; OMP_NUM_THREADS, where set, decides."""
+def fitting_threads(*modules: nn.Module, rows: int) -> Iterator[None]:
+    """As many threads as these networks are worth with `rows` rows at a time; OMP_NUM_THREADS, where set, decides."""
     before = torch.get_num_threads()
-    small = sum(p.numel() for module in modules for p in module.parameters()) < SMALL
-    if small and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    if "OMP_NUM_THREADS" not in os.environ:
+        work = rows * sum(p.numel() for module in modules for p in module.parameters())
+        torch.set_num_threads(max(1, min(ALL, work // WORTH_A_THREAD)))
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from robolearn.training import threads
 from robolearn.training.threads import fitting_threads, flushed_denormals
 
 
@@ -19,18 +20,18 @@ def test_numbers_next_to_zero_are_flushed_inside_only() -> None:
     assert float((tiny * 1e-12).max()) > 0.0
 
 
-def test_small_networks_get_one_thread_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_get_the_threads_they_are_worth_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(3)
+    monkeypatch.setattr(threads, "ALL", 4)
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        with fitting_threads(nn.Linear(4, 4)):
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-        with fitting_threads(nn.Linear(2000, 2000)):
-            assert torch.get_num_threads() == 2
-        monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        with fitting_threads(nn.Linear(4, 4)):
-            assert torch.get_num_threads() == 2
+        for rows, expected in ((8, 1), (64, 2), (100_000, 4)):  # of about 400,000 multiplications
+            with fitting_threads(nn.Linear(632, 632), rows=rows):
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        with fitting_threads(nn.Linear(4, 4), rows=1):
+            assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
