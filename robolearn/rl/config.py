@@ -60,6 +60,9 @@ class OffPolicyConfig:
     """Control steps of uniformly random actions before learning begins."""
     collect_steps: int = 1
     """Macro-steps of each environment between updates."""
+    overlap: bool = False
+    """Collect the next steps while the updates from the last ones run. The policy that acts is then as old as these
+    updates, utd x collect_steps x environments, and never older; runs stay repeatable. Pays where steps are slow."""
     utd: float = 1.0
     """Gradient steps for each transition collected (the update-to-data ratio)."""
     tau: float = 0.005

@@ -83,10 +83,16 @@ class DQN:
             metrics |= self._step(part)
         return metrics
 
+    @property
+    def actor(self) -> ActionValues:
+        return self.values
+
     @torch.no_grad()
-    def act(self, window: Observation, generator: torch.Generator | None = None) -> Tensor:
+    def act(
+        self, window: Observation, generator: torch.Generator | None = None, actor: ActionValues | None = None
+    ) -> Tensor:
         """(N, To, ...) -> (N, 1) int64, greedy but for a share epsilon of random ones."""
-        greedy = self.values(window).argmax(-1)
+        greedy = (actor or self.values)(window).argmax(-1)
         start, end = self.config.epsilon
         epsilon = start + (end - start) * min(1.0, self.decisions / self.config.epsilon_steps)
         self.decisions += len(greedy) * distributed.world_size()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import torch
@@ -174,6 +174,7 @@ class EpisodeDriver:
             "lengths": self.lengths.clone(),
             "actions": trace[len(trace) - longest :].clone(),
             "control_steps": self.control_steps,
+            "finished": [astuple(episode) for episode in self.finished],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -182,7 +183,7 @@ class EpisodeDriver:
         self.episode_seeds = state["episode_seeds"].tolist()
         lengths, actions = state["lengths"].to(self.device), state["actions"].to(self.device)
         self.trace.clear()
-        self.finished = []
+        self.finished = [FinishedEpisode(*episode) for episode in state["finished"]]
         self.returns.zero_()
         self.solved.zero_()
         self.lengths.zero_()

@@ -113,11 +113,10 @@ def finetune(
             resume_hint=resume_hint,
         )
         best = distributed.from_main(lambda: _export(config, task, policy, start, state, run_dir))
-        env_steps = source.driver.control_steps * distributed.world_size()
     return FinetuneResult(
         policy=run_dir / "policy",
         updates=state.step,
-        env_steps=env_steps,
+        env_steps=source.env_steps,
         start=start,
         best=best,
     )

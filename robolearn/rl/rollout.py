@@ -22,6 +22,7 @@ from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.compiled import compiled
 from robolearn.rl.episodes import EpisodeDriver, FinishedEpisode
+from robolearn.training import distributed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ class RolloutCollector:
         """
         self.driver, self.policy, self.num_steps, self.generator = driver, policy, num_steps, generator
         self.exec_steps = policy.config.exec_steps
+        self.processes = distributed.world_size()
         self._decide_single = compiled(self._decide) if compile and policy.config.pred_steps == 1 else None
 
     @torch.no_grad()
@@ -135,6 +137,11 @@ class RolloutCollector:
         distribution = self.policy.distribution(window)
         actions = distribution.sample(BatchNoise(len(some), some.device))
         return actions, distribution.log_prob(actions)
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps of all processes, which collect in step."""
+        return self.driver.control_steps * self.processes
 
     def describe(self, batch: Rollout) -> str:
         """Where a rollout's largest reward and observation lie, for error messages."""

@@ -92,11 +92,17 @@ class SAC:
             metrics |= self._step(part, self.updates % self.config.policy_delay == 0)
         return metrics
 
+    @property
+    def actor(self) -> Policy:
+        return self.policy
+
     @torch.no_grad()
-    def act(self, window: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+    def act(
+        self, window: dict[str, Tensor], generator: torch.Generator | None = None, actor: Policy | None = None
+    ) -> Tensor:
         """(N, To, ...) -> sampled chunks (N, Tp, A)."""
         rows = len(next(iter(window.values())))
-        return self.policy.distribution(window).sample(BatchNoise(rows, self.device, generator))
+        return (actor or self.policy).distribution(window).sample(BatchNoise(rows, self.device, generator))
 
     def state_dict(self) -> dict[str, Any]:
         modules = {name: getattr(self, name).state_dict() for name in ("policy", "critic", "target")}

@@ -73,10 +73,16 @@ class TD3:
             metrics |= self._step(part, self.updates % self.config.policy_delay == 0)
         return metrics
 
+    @property
+    def actor(self) -> Policy:
+        return self.policy
+
     @torch.no_grad()
-    def act(self, window: dict[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
+    def act(
+        self, window: dict[str, Tensor], generator: torch.Generator | None = None, actor: Policy | None = None
+    ) -> Tensor:
         """(N, To, ...) -> the mode with exploration noise, (N, Tp, A) in [-1, 1]."""
-        mode = self.policy.distribution(window).mode()
+        mode = (actor or self.policy).distribution(window).mode()
         noise = torch.randn(mode.shape, generator=generator, device=self.device)
         return (mode + self.config.exploration_std * noise).clamp(-1.0, 1.0)
 

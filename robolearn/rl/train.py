@@ -126,6 +126,8 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         judge: VectorEnv | None = None
         if config.eval_episodes and main:
             judge = stack.enter_context(make(config.task, min(config.eval_episodes, 8), device=str(device)))
+        if isinstance(learner.source, ReplayCollector):
+            stack.callback(learner.source.settle)
         state = run_loop(
             learner.algorithm,
             learner.source,
@@ -136,14 +138,13 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
             label=f"rl {config.algorithm.name}",
             resume_hint=resume_hint,
         )
-        env_steps = _env_steps(learner)
         if main:
             _export(config, learner, state, run_dir)
     return RLResult(
         run_dir=run_dir,
         policy=run_dir / "policy" if isinstance(learner.actor, Policy) else None,
         updates=state.step,
-        env_steps=env_steps,
+        env_steps=learner.source.env_steps,
         metrics=dict(state.evaluation),
     )
 
@@ -215,7 +216,7 @@ def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dic
         "eval_return": result.mean_return,
         **({"eval_success": result.success_rate} if told or result.success_rate else {}),
         "eval_length": result.mean_steps,
-        "env_steps": _env_steps(learner),
+        "env_steps": learner.source.env_steps,
         "score": result.mean_return,
     }
 
@@ -241,18 +242,12 @@ def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatis
     return ObservationStatistics(*(getattr(learner, name) for name in names if hasattr(learner, name)))
 
 
-def _env_steps(learner: Learner) -> int:
-    """Control steps of all processes, which collect in step."""
-    return learner.source.driver.control_steps * distributed.world_size()
-
-
 def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) -> None:
     if not isinstance(learner.actor, Policy):
         return
-    steps = _env_steps(learner)
     card = PolicyCard(
         task={"task": config.task.id, **config.task.kwargs},
-        data={"episodes": "its own", "steps": steps},
+        data={"episodes": "its own", "steps": learner.source.env_steps},
         training={"algorithm": config.algorithm.name.upper(), "updates": state.step, "seed": config.seed},
         evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
     )

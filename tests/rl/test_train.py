@@ -26,6 +26,7 @@ SMALL = QConfig(hidden_sizes=(16,))
 ALGORITHMS: dict[str, Any] = {
     "ppo": PPOConfig(num_steps=16, epochs=2, normalise_obs=True, normalise_returns=True, anneal=True),
     "sac": SACConfig(random_steps=20, batch_size=16, critic=SMALL, n_step=2),
+    "sac_overlap": SACConfig(random_steps=20, batch_size=16, critic=SMALL, collect_steps=2, utd=0.5, overlap=True),
     "td3": TD3Config(random_steps=100, batch_size=16, critic=SMALL, normalise_obs=True),
     "dqn": DQNConfig(random_steps=20, batch_size=16, critic=replace(SMALL, members=1, subset=1)),
 }
