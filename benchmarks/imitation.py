@@ -108,6 +108,9 @@ STUDIES: dict[str, Study] = {
         )
         for name in METAWORLD
     },
+    "FetchPickAndPlace": Study(
+        task={"id": "gym:FetchPickAndPlace-v4"}, demonstrations=(50,), action_noise=0.1, policy=STATE_CHUNKS
+    ),
     "Lift from pixels": Study(
         task={"id": "Lift", "kwargs": {"cameras": ["front", "wrist"]}},
         demonstrations=(100,),

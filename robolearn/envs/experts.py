@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from robolearn.envs.base import Expert, Observation, VectorEnv
+from robolearn.envs.fetch import TASKS as FETCH
 from robolearn.envs.metaworld import PREFIX as METAWORLD
 from robolearn.errors import TaskError
 
@@ -24,10 +25,11 @@ def make_expert(name: str, env: VectorEnv) -> Expert:
     """The expert called `name` for the task that `env` runs.
 
     Args:
-        name: "auto" (the task's own: Meta-World's scripted policies, or `env.expert()`), an entry point of the group
-            `robolearn.experts` (a factory `(env) -> Expert`), or "module:callable". The callable takes one observation
-            (a dict of arrays, or the bare array where there is only the key "state") and returns one physical action;
-            a class is instantiated once per environment, and its `reset()`, where it has one, is called per episode.
+        name: "auto" (the task's own: Meta-World's scripted policies, ours for Fetch, or `env.expert()`), an entry
+            point of the group `robolearn.experts` (a factory `(env) -> Expert`), or "module:callable". The callable
+            takes one observation (a dict of arrays, or the bare array where there is only the key "state") and returns
+            one physical action; a class is instantiated once per environment, and its `reset()`, where it has one, is
+            called per episode.
     """
     if name == "auto":
         return _own_expert(env)
@@ -104,12 +106,14 @@ class NoisyExpert:
 
 
 def _own_expert(env: VectorEnv) -> Expert:
-    if str(env.env_args["env_name"]).startswith(METAWORLD):
-        return make_expert("metaworld", env)
+    name = str(env.env_args["env_name"])
+    for prefixes, expert in ((METAWORLD, "metaworld"), (FETCH, "fetch")):
+        if name.startswith(prefixes):
+            return make_expert(expert, env)
     own = getattr(env, "expert", None)
     if own is None:
         raise TaskError(
-            f"{env.env_args['env_name']} brings no expert of its own; name one with --expert "
+            f"{name} brings no expert of its own; name one with --expert "
             f"(an entry point of the group {EXPERTS}, or module:callable)"
         )
     return own()

@@ -12,6 +12,7 @@ from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.gymnasium_env import GymVectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
+from robolearn.evaluation.rollout import evaluate
 from tests.envs import toy
 
 
@@ -130,6 +131,16 @@ def test_bad_answers_are_named() -> None:
 def test_unknown_experts(name: str, words: str) -> None:
     with env_of(1) as env, pytest.raises(TaskError, match=words):
         make_expert(name, env)
+
+
+@pytest.mark.parametrize("name", ["FetchReach-v4", "FetchPickAndPlace-v4"])
+def test_the_fetch_expert_solves_its_tasks_with_a_trembling_hand(name: str) -> None:
+    pytest.importorskip("gymnasium_robotics")
+    with make(f"gym:{name}", 2) as env:
+        result = evaluate(NoisyExpert(make_expert("auto", env), 0.1), env, range(10))
+    assert result.successes >= 9
+    with env_of(1) as env, pytest.raises(TaskError, match="knows FetchReach and FetchPickAndPlace, received"):
+        make_expert("fetch", env)
 
 
 def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
