@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class Gradients:
         return [gradients[name] for name in self.names], metrics
 
 
-def compiled(method: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(method: MethodType) -> Callable[..., Any]:
     """`method` as one graph. What it reads of its object must be settled or a tensor that is changed in place: but for
     the few things of `CHANGING`, only the arguments are looked at again from call to call.
 
@@ -61,7 +62,10 @@ def compiled(method: Callable[..., Any]) -> Callable[..., Any]:
     # On the CPU the calls between the kernels are the larger part of a small network's step: let C++ make them.
     options: dict[str, Any] = {} if torch.cuda.is_available() else {"cpp_wrapper": True}
     options["guard_filter_fn"] = _worth_a_look
-    return torch.compile(method, fullgraph=True, dynamic=False, options=options)
+    # Graphs are kept with the code that they were made from, and this object's must not be taken for another's.
+    function = method.__func__
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return torch.compile(MethodType(own, method.__self__), fullgraph=True, dynamic=False, options=options)
 
 
 def _worth_a_look(guards: Sequence[Any]) -> list[bool]:

@@ -166,26 +166,29 @@ def test_reach_is_learned_from_scratch(algorithm: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
-    """Same weights and the same draws (`fallback_random`): the same parameters after several updates."""
+    """Same weights and the same draws (`fallback_random`): the same parameters after several updates, and a learner
+    with other settings has a graph of its own."""
     import torch._inductor.config as inductor
 
     from tests.rl import test_off_policy as off, test_ppo as on
 
-    vectors = []
-    with inductor.patch(fallback_random=True):
-        for compile in (False, True):
-            if algorithm == "ppo":
-                settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, compile=compile)
-                collector, learner = on.make(Ledger(4), settings)
-                metrics = [learner.update(collector.next()) for _ in range(4)]
-                assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
-                vectors.append((learner.actor_adam.vector, learner.critic_adam.vector))
-                continue
-            _, learner = off.make(Ledger(1), SACConfig(critic=SMALL, compile=compile))
+    def learn(compile: bool, max_grad_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
+        common: dict[str, Any] = {"compile": compile, "max_grad_norm": max_grad_norm, "learning_rate": 3e-3}
+        if algorithm == "ppo":
+            settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, **common)
+            collector, learner = on.make(Ledger(4), settings)
+            metrics = [learner.update(collector.next()) for _ in range(4)]
+            assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
+        else:
+            _, learner = off.make(Ledger(1), SACConfig(critic=SMALL, tau=0.005 + max_grad_norm, **common))
             learner.generator = None
             for i in range(4):
                 torch.manual_seed(i)
                 learner.update([off.some_batch(64)])
-            vectors.append((learner.actor_adam.vector, learner.critic_adam.vector))
-    for eager, compiled in zip(*vectors):
-        torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+        return learner.actor_adam.vector, learner.critic_adam.vector
+
+    with inductor.patch(fallback_random=True):
+        eager, compiled = ([learn(way, norm) for norm in (0.5, 1e-5)] for way in (False, True))
+    for one, other in zip(eager, compiled):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(eager[0][0], eager[1][0], rtol=1e-3, atol=1e-3), "the settings make no difference"
