@@ -11,10 +11,11 @@ import torch
 from robolearn.config import from_dict
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.config import BCConfig
-from robolearn.rl.config import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig
+from robolearn.rl.config import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
 from robolearn.rl.critic import ValueNetwork
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.episodes import EpisodeDriver
+from robolearn.rl.finetune import finetune
 from robolearn.rl.ppo import PPO
 from robolearn.rl.replay import ReplayBatch
 from robolearn.rl.rollout import Rollout, RolloutCollector
@@ -23,7 +24,7 @@ from robolearn.rl.train import train_rl
 from robolearn.rl.train_config import RLConfig
 from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed
-from tests.rl import test_ppo as ppo_tests
+from tests.rl import test_finetune as finetune_tests, test_ppo as ppo_tests
 from tests.rl.toys import Ledger, Steer, small_run
 
 
@@ -121,26 +122,38 @@ def ppo_learns() -> dict[str, torch.Tensor]:
     return {**vectors, "rewards": torch.stack(rewards), "seeds": seeds}
 
 
+SMALL = QConfig(hidden_sizes=(16,))
+ALGORITHMS = {
+    "ppo": PPOConfig(num_steps=16, epochs=2, batch_size=32, normalise_obs=True, normalise_returns=True),
+    "sac": SACConfig(random_steps=24, batch_size=16, critic=SMALL, n_step=2, overlap=True),
+    "td3": TD3Config(random_steps=24, batch_size=16, critic=SMALL),
+}
+
+
 def rl_config(algorithm: str, folder: Path, env_steps: int = 160) -> RLConfig:
-    settings = {
-        "ppo": PPOConfig(num_steps=16, epochs=2, batch_size=32, normalise_obs=True, normalise_returns=True),
-        "sac": SACConfig(random_steps=24, batch_size=16, critic=QConfig(hidden_sizes=(16,)), n_step=2),
-    }
-    return small_run(settings[algorithm], folder, env_steps, num_envs=4)
+    return small_run(ALGORITHMS[algorithm], folder, env_steps, num_envs=4)
 
 
 def run_rl(folder: Path) -> None:
-    for algorithm in ("ppo", "sac"):
+    for algorithm in ALGORITHMS:
         train_rl(rl_config(algorithm, folder / algorithm / "whole"))
         train_rl(rl_config(algorithm, folder / algorithm / "parts", 96))
         torch.manual_seed(99)
         train_rl(rl_config(algorithm, folder / algorithm / "parts"), resume=True)
 
 
+def run_finetune(folder: Path) -> None:
+    start = Path(distributed.from_main(lambda: str(finetune_tests.half_taught_policy(folder / "start"))))
+    for name, updates in (("whole", 4), ("parts", 2), ("parts", 4)):
+        config = replace(finetune_tests.config(start, folder / name, updates), export="last")
+        finetune(config, folder / name, resume=updates == 4)
+
+
 def main(folder: Path, data: Path) -> None:
     with distributed.process_group():
         run_bc(folder / "bc", data)
         run_rl(folder)
+        run_finetune(folder / "finetune")
         found = {"ppo_steps": ppo_steps(), "dqn_steps": dqn_steps(), "ppo_learns": ppo_learns()}
         torch.save(found, folder / f"found_{distributed.rank()}.pt")
 

@@ -23,7 +23,7 @@ from robolearn.rl.train import train_rl
 from robolearn.training import distributed
 from robolearn.training.metrics import read_metrics
 from tests.imitation.toy import make_episode, write_dataset
-from tests.training.distributed_runs import bc_config, dqn_steps, ppo_steps, rl_config
+from tests.training.distributed_runs import ALGORITHMS, bc_config, dqn_steps, ppo_steps, rl_config
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -93,14 +93,23 @@ def test_ppo_learns_and_all_weights_stay_the_same(found: list) -> None:
         assert ranks["rewards"][-5:].mean() > ranks["rewards"][:3].mean() + 0.4
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_fine_tuning_counts_all_environments_and_resumes_bit_for_bit(runs: Path) -> None:
+    whole, parts = (policy_weights(runs / "finetune" / name) for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    start = load_file(runs / "finetune" / "start" / "policy.safetensors")
+    assert any(not torch.equal(whole[name], start[name]) for name in whole)
+    rows = [row for row in read_metrics(runs / "finetune" / "whole") if "kl" in row]
+    assert [row["env_steps"] for row in rows] == [8 * 64 * update for update in range(1, 5)]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_reinforcement_learning_resumes_bit_for_bit(algorithm: str, runs: Path) -> None:
     """Environments, replays and generators of both processes included."""
     whole, parts = (policy_weights(runs / algorithm / name) for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_counts_are_those_of_one_process(algorithm: str, runs: Path, tmp_path: Path) -> None:
     alone = train_rl(rl_config(algorithm, tmp_path))
     rows = [
