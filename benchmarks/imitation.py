@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,12 +156,12 @@ def demonstrations(name: str, study: Study, count: int, runs: Path) -> Path:
     """The file that all policies of a cell learn from, recorded once."""
     path = runs / folder_name(name) / f"demonstrations_{count}.hdf5"
     if not path.exists():
-        partial = path.with_name("recording.hdf5")
-        partial.unlink(missing_ok=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        task = from_dict(TaskConfig, study.task)
-        record(RecordConfig(task=task, output=str(partial), episodes=count, action_noise=study.action_noise))
-        os.replace(partial, path)
+        partial = path.with_name("recording")
+        shutil.rmtree(partial, ignore_errors=True)  # of an interrupted recording
+        partial.mkdir(parents=True)
+        task, output = from_dict(TaskConfig, study.task), partial / path.name
+        record(RecordConfig(task=task, output=str(output), episodes=count, action_noise=study.action_noise))
+        os.replace(output, path)
     return path
 
 
