@@ -207,6 +207,7 @@ def run(
         "demonstrations": count,
         "seed": seed,
         "steps": config.loop.total_steps,
+        "first_seed": FIRST_SEED,
         "successes": found.successes,
         "episodes": len(found.episodes),
         "left": left_turns(found) if name == "Fork" else None,
@@ -256,8 +257,14 @@ def success_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any
         episodes,
         [o["seed"] for o in outcomes],
         goal=0.98 if task == "Fork" and policy in MODAL else None,
-        note="by training seed: " + ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes),
+        note="by training seed: " + ", ".join(map(_one_seed, outcomes)),
     )
+
+
+def _one_seed(outcome: dict[str, Any]) -> str:
+    """Earlier outcomes may be of other episodes."""
+    text, first = f"{outcome['successes']}/{outcome['episodes']}", outcome["first_seed"]
+    return text if first == FIRST_SEED else f"{text} (episode seeds from {first:,})"
 
 
 def side_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> Row:
