@@ -58,7 +58,7 @@ def main() -> None:
                 if key not in curves:
                     curves[key] = run(algorithm, task, seed, args.env_steps, args.runs)
                     save_curves(curves)
-    rows = [row(curves, algorithm, task, args.env_steps) for algorithm, task in cases]
+    rows = [row(curves, algorithm, task, args.env_steps, args.seeds) for algorithm, task in cases]
     write("rl_returns", rows, seconds=time.perf_counter() - began)
 
 
@@ -135,24 +135,24 @@ def mean_return(task: str, act: Callable[[np.ndarray], np.ndarray], seeds: Seque
     return float(np.mean(returns))
 
 
-def row(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) -> Row:
+def row(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int, seeds: int) -> Row:
     finals = {
         side: np.array(
-            [c["returns"][-1] for key, c in curves.items() if key.startswith(f"{side}/{algorithm}/{task}/{env_steps}/")]
+            [curves[f"{side}/{algorithm}/{task}/{env_steps}/{seed}"]["returns"][-1] for seed in range(seeds)]
         )
         for side in ("ours", "sb3")
     }
     ours, theirs = finals["ours"].mean(), finals["sb3"].mean()
     published = GOALS.get((algorithm, task), -np.inf) if env_steps >= 1_000_000 else -np.inf
-    spread = f"ours +-{finals['ours'].std():.0f}, Stable-Baselines3 +-{finals['sb3'].std():.0f}"
+    by_seed = "; ".join(f"{side} {', '.join(f'{x:.4g}' for x in found)}" for side, found in finals.items())
     return Row(
-        case=f"{algorithm.upper()} {task}, {env_steps:,} steps, {len(finals['ours'])} seeds",
+        case=f"{algorithm.upper()} {task}, {env_steps:,} steps",
         unit="mean return of the last evaluation",
         ours=float(ours),
         peer=float(theirs),
         peer_name="Stable-Baselines3",
         goal=float(max(theirs, published)),
-        note=spread,
+        note=f"by training seed: {by_seed}",
     )
 
 
