@@ -58,7 +58,7 @@ def main() -> None:
                 if key not in curves:
                     curves[key] = run(algorithm, task, seed, args.env_steps, args.runs)
                     save_curves(curves)
-    rows = [row(curves, algorithm, task, args.env_steps, args.seeds) for algorithm, task in cases]
+    rows = [row(curves, algorithm, task, args.env_steps) for algorithm, task in cases]
     write("rl_returns", rows, seconds=time.perf_counter() - began)
 
 
@@ -135,13 +135,12 @@ def mean_return(task: str, act: Callable[[np.ndarray], np.ndarray], seeds: Seque
     return float(np.mean(returns))
 
 
-def row(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int, seeds: int) -> Row:
-    finals = {
-        side: np.array(
-            [curves[f"{side}/{algorithm}/{task}/{env_steps}/{seed}"]["returns"][-1] for seed in range(seeds)]
-        )
-        for side in ("ours", "sb3")
-    }
+def row(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) -> Row:
+    """Over the training seeds that both sides have finished."""
+    runs = {side: f"{side}/{algorithm}/{task}/{env_steps}/" for side in ("ours", "sb3")}
+    common = set.intersection(*({k.removeprefix(p) for k in curves if k.startswith(p)} for p in runs.values()))
+    seeds = sorted(common, key=int)
+    finals = {side: np.array([curves[p + seed]["returns"][-1] for seed in seeds]) for side, p in runs.items()}
     ours, theirs = finals["ours"].mean(), finals["sb3"].mean()
     published = GOALS.get((algorithm, task), -np.inf) if env_steps >= 1_000_000 else -np.inf
     by_seed = "; ".join(f"{side} {', '.join(f'{x:.4g}' for x in found)}" for side, found in finals.items())
