@@ -140,7 +140,8 @@ def _against(row: dict[str, Any], kind: str) -> str:
     value, name = row.get(kind), row.get(f"{kind}_name")
     if value is None:
         return ""
-    ratio = f", {row['ours'] / value:.2f}x" if row.get("ours") and value else ""
+    positive = (row.get("ours") or 0) > 0 and value > 0  # returns may not be
+    ratio = f", {row['ours'] / value:.2f}x" if positive else ""
     return f"{_number(value)}{f' ({name})' if name else ''}{ratio}"
 
 
