@@ -96,7 +96,7 @@ def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
     """Write `benchmarks/results/<name>.json`, print the table, return the path."""
     result = {
         "name": name,
-        "command": shlex.join(["python", _relative(sys.argv[0]), *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -127,11 +127,6 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _relative(path: str) -> str:
-    resolved = Path(path).resolve()
-    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else resolved.name
 
 
 def _git(*arguments: str) -> str:
