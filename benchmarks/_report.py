@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -112,6 +112,24 @@ def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(name, rows))
     return path
+
+
+def load_runs(name: str) -> dict[str, Any]:
+    """By key, what each finished run of a long benchmark left in benchmarks/results/raw/<name>.json."""
+    path = RESULTS / "raw" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def save_runs(name: str, runs: dict[str, Any]) -> dict[str, Any]:
+    """Keep these, and those that another process has added since; a line for each. Returns all."""
+    runs = {**load_runs(name), **runs}
+    path = RESULTS / "raw" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(runs[key])}" for key in sorted(runs))
+    scratch.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    os.replace(scratch, path)
+    return runs
 
 
 def _table(name: str, rows: Sequence[Row]) -> Table:

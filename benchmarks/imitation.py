@@ -1,6 +1,6 @@
 """Every policy on the same demonstrations and seeds: success with Wilson's interval, per task and demonstrations.
 
-    python -m benchmarks.imitation [--tasks Fork] [--policies mixture,flow] [--seeds 3] [--episodes 100]
+    python -m benchmarks.imitation [--tasks Fork] [--policies mixture,flow] [--seeds 3]
 
 A cell is one task, policy and number of demonstrations; each of its training seeds is a run of its own under
 runs/imitation. Half-trained runs go on; the outcome of every finished one is kept in
@@ -12,7 +12,6 @@ Writes benchmarks/results/imitation.json and imitation_sides.json from all outco
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._report import RESULTS, Row, SuccessRow, write
+from benchmarks._report import Row, SuccessRow, load_runs, save_runs, write
 from robolearn.config import from_dict
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
@@ -36,9 +35,10 @@ from robolearn.teleop.config import RecordConfig
 from robolearn.teleop.record import record
 
 RUNS = Path("runs/imitation")
-OUTCOMES = RESULTS / "raw" / "imitation.json"
 FIRST_SEED = 20_000
 """Of the evaluation; demonstrations have the seeds from 0 on."""
+EPISODES = 100
+"""Of each evaluation."""
 
 MLP = {"name": "mlp", "width": 256, "num_blocks": 3}
 """Denoiser of the tasks with state observations: two cores train it in minutes."""
@@ -129,12 +129,10 @@ def main() -> None:
     parser.add_argument("--policies", default="", help="comma-separated; empty for all of the task's")
     parser.add_argument("--demonstrations", type=int, default=0, help="0 for all of the task's numbers")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=0, help="updates; 0 for the task's own")
     parser.add_argument("--num_envs", type=int, default=50)
     parser.add_argument("--runs", type=Path, default=RUNS)
     args = parser.parse_args()
-    began, outcomes = time.perf_counter(), load_outcomes()
+    began, outcomes = time.perf_counter(), load_runs("imitation")
     for name in args.tasks.split(","):
         study = STUDIES[name]
         for count in [args.demonstrations] if args.demonstrations else study.demonstrations:
@@ -144,7 +142,7 @@ def main() -> None:
                     key = f"{name}/{count}/{policy}/{seed}"
                     if key not in outcomes:
                         outcomes[key] = run(name, study, data, policy, count, seed, args)
-                        outcomes = save_outcomes(outcomes)
+                        outcomes = save_runs("imitation", outcomes)
     found, seconds = cells(outcomes), time.perf_counter() - began
     write("imitation", [success_row(*key, found[key]) for key in found], seconds=seconds)
     sides = [side_row(*key, found[key]) for key in found if key[0] == "Fork" and key[2] in MODAL]
@@ -181,7 +179,7 @@ def run(
             "policy": {**study.policy, **POLICIES[policy]},
             "batch_size": study.batch_size,
             "optimiser": {"learning_rate": 5e-4, "warmup_steps": 200, "max_grad_norm": 1.0},
-            "loop": {"total_steps": args.steps or study.steps, "tensorboard": False, "evaluate_every": 0},
+            "loop": {"total_steps": study.steps, "tensorboard": False, "evaluate_every": 0},
             "seed": seed,
         },
     )
@@ -194,11 +192,11 @@ def run(
         found = evaluate(
             ensembled or trained_policy,
             env,
-            range(FIRST_SEED, FIRST_SEED + args.episodes),
+            range(FIRST_SEED, FIRST_SEED + EPISODES),
             name=f"{name} {policy}",
             deterministic=policy not in MODAL,
             record="trajectory" if name == "Fork" else "none",
-            record_limit=args.episodes,
+            record_limit=EPISODES,
         )
     print(f"seed {seed}: {found} (trained in {trained:.0f} s)", flush=True)
     return {
@@ -223,21 +221,6 @@ def left_turns(result: EvaluationResult) -> int:
             to_wall = np.asarray(episode.trajectory.obs["object"])[:, 2:4]  # wall minus puck
             left += int(to_wall[np.abs(to_wall[:, 0]).argmin(), 1] < 0)
     return left
-
-
-def load_outcomes() -> dict[str, dict[str, Any]]:
-    return json.loads(OUTCOMES.read_text(encoding="utf-8")) if OUTCOMES.exists() else {}
-
-
-def save_outcomes(outcomes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """With those that another run of this command has added since; returns all."""
-    outcomes = {**load_outcomes(), **outcomes}
-    OUTCOMES.parent.mkdir(parents=True, exist_ok=True)
-    partial = OUTCOMES.with_suffix(".tmp")
-    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(outcomes[key])}" for key in sorted(outcomes))
-    partial.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    os.replace(partial, OUTCOMES)
-    return outcomes
 
 
 def cells(outcomes: dict[str, dict[str, Any]]) -> dict[Cell, list[dict[str, Any]]]:

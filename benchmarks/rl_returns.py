@@ -11,9 +11,7 @@ standard deviation of 0.5 (Stable-Baselines3's own is 1).
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,14 +20,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from benchmarks._report import RESULTS, Row, write
+from benchmarks._report import Row, load_runs, save_runs, write
 from robolearn.envs.config import TaskConfig
 from robolearn.rl.config import PPOConfig, SACConfig
 from robolearn.rl.train import train_rl
 from robolearn.rl.train_config import RLConfig
 from robolearn.training.metrics import read_metrics
 
-CURVES = RESULTS / "raw" / "rl_returns.json"
 EVAL_SEEDS = range(10)
 TASKS = {
     "ppo": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "InvertedPendulum-v5", "Reacher-v5", "Pusher-v5"),
@@ -49,7 +46,7 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/returns"))
     args = parser.parse_args()
-    began, curves = time.perf_counter(), load_curves()
+    began, curves = time.perf_counter(), load_runs("rl_returns")
     cases = [(a, task) for a in args.algorithm for task in args.task or TASKS[a]]
     for seed in range(args.seeds):
         for algorithm, task in cases:
@@ -57,7 +54,7 @@ def main() -> None:
                 key = f"{side}/{algorithm}/{task}/{args.env_steps}/{seed}"
                 if key not in curves:
                     curves[key] = run(algorithm, task, seed, args.env_steps, args.runs)
-                    save_curves(curves)
+                    curves = save_runs("rl_returns", curves)
     rows = [row(curves, algorithm, task, args.env_steps) for algorithm, task in cases]
     write("rl_returns", rows, seconds=time.perf_counter() - began)
 
@@ -153,17 +150,6 @@ def row(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) -> 
         goal=float(max(theirs, published)),
         note=f"by training seed: {by_seed}",
     )
-
-
-def load_curves() -> dict[str, Curve]:
-    return json.loads(CURVES.read_text(encoding="utf-8")) if CURVES.exists() else {}
-
-
-def save_curves(curves: dict[str, Curve]) -> None:
-    CURVES.parent.mkdir(parents=True, exist_ok=True)
-    scratch = CURVES.with_suffix(".tmp")
-    scratch.write_text(json.dumps(curves) + "\n", encoding="utf-8")
-    os.replace(scratch, CURVES)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python -m benchmarks.sampler
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import tempfile
 import time
@@ -121,6 +122,7 @@ def bare_gather(path: Path, obs_steps: int, pred_steps: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     began = time.perf_counter()
     rows = []

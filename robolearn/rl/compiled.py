@@ -69,5 +69,5 @@ def compiled(method: MethodType) -> Callable[..., Any]:
 
 
 def _worth_a_look(guards: Sequence[Any]) -> list[bool]:
-    """Some thousand guards on modules and optimisers that never change would take a third of a small network's step."""
+    """Over a thousand guards on modules and optimisers that never change would be looked at in every step."""
     return [not guard.name.startswith(("self", "__import__")) or guard.name.endswith(CHANGING) for guard in guards]
