@@ -132,6 +132,9 @@ def main() -> None:
     parser.add_argument("--num_envs", type=int, default=50)
     parser.add_argument("--runs", type=Path, default=RUNS)
     args = parser.parse_args()
+    for given, known in ((args.tasks, STUDIES), (args.policies, POLICIES)):
+        if unknown := [name for name in given.split(",") if name and name not in known]:
+            parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     began, outcomes = time.perf_counter(), load_runs("imitation")
     for name in args.tasks.split(","):
         study = STUDIES[name]
