@@ -248,9 +248,9 @@ def success_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any
 
 
 def _one_seed(outcome: dict[str, Any]) -> str:
-    """Earlier outcomes may be of other episodes."""
+    """Those of other episodes were copied from an earlier table; take them out of the file to have them run anew."""
     text, first = f"{outcome['successes']}/{outcome['episodes']}", outcome["first_seed"]
-    return text if first == FIRST_SEED else f"{text} (episode seeds from {first:,})"
+    return text if first == FIRST_SEED else f"{text} (copied from an earlier table, episode seeds from {first:,})"
 
 
 def side_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> Row:
