@@ -15,6 +15,11 @@ def _require_positive(*values: tuple[str, float]) -> None:
             raise ConfigError(f"{name} must be positive, received {value}")
 
 
+def _require_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} must be from 0 to 1, received {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig:
     """Fully connected layers on the flattened observation history."""
@@ -107,9 +112,13 @@ class MixtureHeadConfig:
     low_noise: bool = True
     """A sampled action is the mean of a component drawn by its weight, as in robomimic's evaluations: the several ways
     of doing a thing without the unsteadiness of each. RL always explores with the whole density."""
+    min_p: float = 0.2
+    """Of the heaviest component's weight: lighter ones are never drawn with `low_noise` (0 keeps all). Little data
+    shaped them, and what they do is seldom what anybody showed."""
 
     def __post_init__(self) -> None:
         _require_positive(("num_modes", self.num_modes), ("min_std", self.min_std))
+        _require_share("min_p", self.min_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +151,7 @@ class AutoregressiveHeadConfig:
             raise ConfigError(f"num_bins must be at least 2, received {self.num_bins}")
         if self.min_scale <= 0:
             raise ConfigError(f"min_scale must be positive, received {self.min_scale}")
+        _require_share("min_p", self.min_p)
 
 
 @dataclass(frozen=True, kw_only=True)

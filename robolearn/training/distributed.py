@@ -45,6 +45,10 @@ def process_group() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _active():
         yield
         return
+    # Its functions take the group there is at import as default: imported later, as torch's optimisers do, they
+    # keep it and its threads alive, and one of these now and then aborts the process at exit (pytorch issue 190489).
+    import torch.distributed.nn.functional
+
     if torch.cuda.is_available():
         torch.cuda.set_device(_local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

@@ -14,6 +14,7 @@ from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies import config as policy_config
 from robolearn.policies.build import build_policy
 from robolearn.policies.config import (
+    AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,
     LSTMConfig,
@@ -150,6 +151,9 @@ def test_refusals_name_the_culprit() -> None:
         GaussianHeadConfig(min_std=1.0)
     with pytest.raises(ConfigError):
         MixtureHeadConfig(num_modes=0)
+    for head in (MixtureHeadConfig, AutoregressiveHeadConfig):
+        with pytest.raises(ConfigError, match="min_p must be from 0 to 1, received 2"):
+            head(min_p=2.0)
 
 
 @dataclass(frozen=True, kw_only=True)

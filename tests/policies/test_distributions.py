@@ -101,12 +101,19 @@ def test_samples_and_their_log_probabilities_agree() -> None:
     assert torch.isfinite(far.sample_with_log_prob(BatchNoise(4, "cpu"))[1]).all()
 
 
-def test_sampled_means_come_in_the_proportions_of_their_weights() -> None:
-    count = 20_000
+@pytest.mark.parametrize(("min_p", "kept"), [(0.0, 3), (0.3, 2), (0.5, 1), (1.0, 1)])
+def test_sampled_means_come_in_the_proportions_of_the_weights_that_are_kept(min_p: float, kept: int) -> None:
+    count, weights = 20_000, LOGITS.softmax(-1)[0]  # shares of the heaviest: e^-1, 1, e^-1.5
     mixture = GaussianMixture(*(x.expand(count, *x.shape[1:]) for x in (LOGITS, MEANS, STDS)))
-    draws = mixture.sample_mean(BatchNoise(count, "cpu", torch.Generator().manual_seed(0))).flatten()
-    counts = [(draws == mean).sum().item() for mean in MEANS.flatten()]
-    assert stats.chisquare(counts, LOGITS.softmax(-1)[0].numpy() * count).pvalue > 1e-3
+    draws = mixture.sample_likely(BatchNoise(count, "cpu", torch.Generator().manual_seed(0)), min_p).flatten()
+    counts = torch.stack([(draws == mean).sum() for mean in MEANS.flatten()])
+    expected = weights.where(weights >= min_p * weights.max(), 0.0)
+    assert counts.sum() == count
+    assert (counts > 0).tolist() == (expected > 0).tolist()
+    assert (expected > 0).sum() == kept
+    if kept > 1:
+        shares = (expected / expected.sum())[expected > 0]
+        assert stats.chisquare(counts[expected > 0], shares.numpy() * count).pvalue > 1e-3
 
 
 def test_mixture_agrees_with_torch() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from robolearn.config import from_dict
 from robolearn.imitation.bc import train_bc
@@ -151,11 +153,13 @@ def run_finetune(folder: Path) -> None:
 
 def main(folder: Path, data: Path) -> None:
     with distributed.process_group():
+        group = weakref.ref(dist.group.WORLD)
         run_bc(folder / "bc", data)
         run_rl(folder)
         run_finetune(folder / "finetune")
         found = {"ppo_steps": ppo_steps(), "dqn_steps": dqn_steps(), "ppo_learns": ppo_learns()}
         torch.save(found, folder / f"found_{distributed.rank()}.pt")
+    assert group() is None, "the threads of a group that outlives its block can abort the process at exit"
 
 
 if __name__ == "__main__":

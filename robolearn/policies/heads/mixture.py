@@ -36,9 +36,9 @@ class GaussianMixture(ActionDistribution):
         mean, std = _pick(self.mean, component), _pick(self.std, component)
         return (mean + std * noise.normal(*mean.shape[1:])).detach()
 
-    def sample_mean(self, noise: Noise) -> Tensor:
-        """The mean of a component drawn by its weight."""
-        return _pick(self.mean, self._component(noise)).detach()
+    def sample_likely(self, noise: Noise, min_p: float) -> Tensor:
+        """The mean of a component drawn by its weight from those with at least `min_p` of the heaviest one's."""
+        return _pick(self.mean, self._component(noise, min_p)).detach()
 
     def mode(self) -> Tensor:
         return _pick(self.mean, self.log_weights.argmax(-1))
@@ -53,10 +53,11 @@ class GaussianMixture(ActionDistribution):
             total = total + self.log_prob(draws.transpose(0, 1)).transpose(0, 1)
         return -(self.log_weights.exp() * total).sum(-1) / samples
 
-    def _component(self, noise: Noise) -> Tensor:
-        """(B,), by inverting the weights' cumulative sum."""
-        cumulative = self.log_weights.detach().exp().cumsum(-1)
-        return (noise.uniform(1) >= cumulative[:, :-1]).sum(-1)
+    def _component(self, noise: Noise, min_p: float = 0.0) -> Tensor:
+        """(B,), by inverting the cumulative sum of the weights that are not left out."""
+        weights = self.log_weights.detach().exp()
+        kept = weights.where(weights >= min_p * weights.amax(-1, keepdim=True), 0.0).cumsum(-1)
+        return (noise.uniform(1) * kept[:, -1:] >= kept[:, :-1]).sum(-1)
 
 
 class MixtureHead(Head):
@@ -66,7 +67,7 @@ class MixtureHead(Head):
 
     def __init__(self, config: MixtureHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
         super().__init__()
-        self.min_std, self.low_noise = config.min_std, config.low_noise
+        self.min_std, self.low_noise, self.min_p = config.min_std, config.low_noise, config.min_p
         self.shape = (config.num_modes, pred_steps, action_size)
         size = config.num_modes * pred_steps * action_size
         self.sizes = [config.num_modes, size, size]
@@ -87,7 +88,7 @@ class MixtureHead(Head):
         distribution = self.distribution(features)
         if deterministic:
             return distribution.mode()
-        return distribution.sample_mean(noise) if self.low_noise else distribution.sample(noise)
+        return distribution.sample_likely(noise, self.min_p) if self.low_noise else distribution.sample(noise)
 
 
 def _pick(parameters: Tensor, component: Tensor) -> Tensor:
