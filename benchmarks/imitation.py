@@ -110,7 +110,10 @@ STUDIES: dict[str, Study] = {
         for name in METAWORLD
     },
     "FetchPickAndPlace": Study(
-        task={"id": "gym:FetchPickAndPlace-v4"}, demonstrations=(50,), action_noise=0.1, policy=STATE_CHUNKS
+        task={"id": "gym:FetchPickAndPlace-v4"},
+        demonstrations=(50, 100),
+        action_noise=0.1,
+        policy={**STATE_CHUNKS, "exec_steps": 2},  # one action moves the gripper by up to 5 cm
     ),
     "Lift from pixels": Study(
         task={"id": "Lift", "kwargs": {"cameras": ["front", "wrist"]}},
