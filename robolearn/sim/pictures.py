@@ -3,7 +3,9 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import atexit
 import copy
+import math
 import weakref
 from typing import Any
 
@@ -22,9 +24,15 @@ class Pictures:
         """Raises TaskError, saying what to install, where OpenGL is missing."""
         rendering.prepare()
         self._model = copy.copy(model)
+        # A shadow of more texels than the picture can show costs most of a frame where the processor draws.
+        quality = self._model.vis.quality
+        quality.shadowsize = min(quality.shadowsize, 2 ** math.ceil(math.log2(8 * max(height, width))))
         self._renderer: Any = mujoco.Renderer(self._model, height, width)
-        # Also at interpreter exit: OpenGL must go before the modules that it needs.
         self._close = weakref.finalize(self, self._renderer.close)
+        # Also at interpreter exit, and before OpenGL goes, whose own exit function is older than this one. That of
+        # `finalize` may not be: it is registered with the process's first finaliser.
+        self._close.atexit = False
+        atexit.register(self._close)
 
     def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str | int) -> np.ndarray:
         """(height, width, 3) uint8 from one camera. `model` may differ from ours in colours, lights and cameras."""

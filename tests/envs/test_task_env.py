@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +15,7 @@ from robolearn.envs.base import VectorEnv
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.task_env import TaskEnv, TaskOptions
 from robolearn.errors import TaskError
+from robolearn.sim import pictures
 from robolearn.sim.base import UnstableError
 from robolearn.tasks.lift import Lift
 from robolearn.tasks.reach import Reach
@@ -164,6 +169,29 @@ def test_visual_randomisation_changes_pictures_only():
     assert not torch.equal(a["front"], b["front"])
     again = Lift.make(1, cameras=("front",), random_visuals=1.0).reset([1])
     assert torch.equal(again["front"][0], b["front"][1]), "looks belong to the seed"
+
+
+@needs_opengl
+def test_a_finer_shadow_is_not_worth_its_time(monkeypatch):
+    coarse = Lift.make(1, cameras=("front",)).reset([0])["front"].float()
+    monkeypatch.setattr(pictures.math, "log2", lambda _: 12)  # the scene's own 4096 texels
+    fine = Lift.make(1, cameras=("front",)).reset([0])["front"].float()
+    differ = (coarse - fine).abs().amax(-1) > 30
+    assert differ.float().mean() < 0.005
+    assert not torch.equal(coarse, fine), "this test is vacuous where both have the same shadow"
+
+
+@needs_opengl
+def test_forgetting_to_close_says_nothing_at_exit():
+    code = """
+        import weakref
+        class Older: pass
+        older = Older(); weakref.finalize(older, int)
+        from robolearn.tasks.lift import Lift
+        env = Lift.make(1, cameras=("front",)); env.reset([0])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "Exception ignored" not in done.stderr
 
 
 def test_without_opengl_everything_but_pictures_works(monkeypatch):
