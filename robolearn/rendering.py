@@ -10,6 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 from robolearn.errors import TaskError
@@ -50,6 +51,10 @@ def prepare() -> str:
     name = find_backend()
     if name is None:
         raise TaskError(ADVICE)
+    # Mesa draws on processors by way of LLVM, and triton, which torch's compiler and optimisers load where it is
+    # installed, brings an LLVM of its own: loaded after Mesa's it crashes the process, before it both work.
+    with suppress(ImportError):
+        importlib.import_module("triton")
     if os.environ.get("MUJOCO_GL", "").lower().strip() != name:
         os.environ["MUJOCO_GL"] = name
         _rebind(name)

@@ -146,7 +146,15 @@ def test_the_demo_resumes_what_is_complete(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_named(workspace: Path, args: tuple[str, ...], message: str) -> None:
+    before = contents(workspace)
     assert message in robolearn(*args, cwd=workspace, code=2)
+    assert contents(workspace) == before, "a refused command leaves nothing behind and changes nothing"
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    """Every file and, without contents, folder below; libraries' caches apart."""
+    paths = [path for path in folder.rglob("*") if not path.relative_to(folder).parts[0].startswith(".")]
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
 def interrupted(*args: str | Path, cwd: Path, when: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -63,3 +64,16 @@ renderer.close()
     if done.returncode == 77:
         pytest.skip("no OpenGL here")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(rendering.find_backend() is None, reason=rendering.ADVICE)
+def test_compilers_can_be_loaded_after_a_picture() -> None:
+    """Triton's LLVM after Mesa's ended in a segmentation fault, as in recording with cameras and then training."""
+    pytest.importorskip("triton", reason="comes with torch's CUDA wheels")
+    code = """
+        from robolearn.tasks.lift import Lift
+        env = Lift.make(1, cameras=("front",))
+        env.reset([0])
+        import torch._dynamo
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -89,9 +89,12 @@ def dagger(
     Args:
         resume_hint: what to tell someone who interrupts the run.
     """
+    task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
+    with make(task, 1) as env:  # refused before there is a run folder
+        load_policy(config.policy)
+        make_expert(config.expert, env)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(config, run_dir / "config.yaml")
-    task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
     policy, files = Path(config.policy), list(config.dataset)
     for number in range(1, config.rounds + 1):
         folder = run_dir / "rounds" / f"{number:02d}"

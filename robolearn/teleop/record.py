@@ -53,8 +53,6 @@ def record(config: RecordConfig) -> Path:
     kept, first = _recorded(path) if config.resume else (0, None)
     seeds = range(config.seed if first is None else first, config.seed + config.attempts)
     attempts = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_yaml(replace(config, output=str(path), resume=False), path.with_suffix(".yaml"))
     with make(config.task, config.num_envs) as env:
         driver = ExpertDriver(NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed))
         try:
@@ -62,6 +60,8 @@ def record(config: RecordConfig) -> Path:
                 open_writer(path, env, append=first is not None) as writer,
                 Progress("record", config.episodes, unit="demo", start=kept) as progress,
             ):
+                # Only now is this the recording that the file holds.
+                write_yaml(replace(config, output=str(path), resume=False), path.with_suffix(".yaml"))
                 episodes = collect(env, driver, seeds, info=_describe(config.expert))
                 while kept < config.episodes and (episode := next(episodes, None)) is not None:
                     attempts += 1
