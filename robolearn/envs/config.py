@@ -35,6 +35,9 @@ class TaskConfig:
     """Limit of the action dimensions that the environment leaves unbounded."""
     obs_keys: tuple[str, ...] = ()
     """Observation keys to keep, in this order; none keeps all."""
+    backend: Literal["cpu", "warp"] = "cpu"
+    """Physics of robolearn's own tasks: MuJoCo on processor cores, or MuJoCo Warp on the GPU for thousands of
+    environments (without a GPU, slowly, on the processor)."""
     workers: int | None = None
     """How many workers (or threads of a native form) share the environments; none takes one for each processor core."""
     worker_kind: Literal["auto", "native", "process", "thread", "sync", "ray"] = "auto"
@@ -62,10 +65,14 @@ class TaskConfig:
         """The Gymnasium id, or None for a task of robolearn's own."""
         return self.id.removeprefix(GYM_PREFIX) if self.id.startswith(GYM_PREFIX) else None
 
+    def physics_device(self, networks: object) -> str:
+        """Where the physics run beside networks on a device: Warp's on the same, all other on the processor."""
+        return str(networks) if self.backend == "warp" else "cpu"
+
     @property
     def options(self) -> dict[str, Any]:
-        """What was set besides `id`, `kwargs` and the workers: the part that changes the episodes."""
-        plain = {"id", "kwargs", "workers", "worker_kind"}
+        """What was set besides `id`, `kwargs`, the back end and the workers: the part that changes the episodes."""
+        plain = {"id", "kwargs", "backend", "workers", "worker_kind"}
         changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
         return {name: value for name, value in changed.items() if value != getattr(TaskConfig, name, ())}
 

@@ -20,7 +20,7 @@ def make(
     task: str | TaskConfig,
     num_envs: int = 1,
     *,
-    backend: Literal["cpu", "warp"] = "cpu",
+    backend: Literal["cpu", "warp"] | None = None,
     device: str = "cpu",
     **kwargs: Any,
 ) -> VectorEnv:
@@ -28,19 +28,20 @@ def make(
 
     Args:
         task: a name ("Lift", "gym:HalfCheetah-v5") or a configuration.
-        backend: physics back end; Gymnasium environments have only "cpu".
+        backend: physics back end; none takes the configuration's. Gymnasium environments have only "cpu".
         device: where observations and rewards are delivered.
         kwargs: for the environment's constructor, on top of the configuration's.
 
     Raises TaskError on unknown names (with the closest known one), wrong arguments and missing packages.
     """
-    config = TaskConfig(id=task, kwargs=kwargs) if isinstance(task, str) else task
-    if config is task:
-        config = replace(config, kwargs=dict(config.kwargs) | kwargs)
+    config = TaskConfig(id=task) if isinstance(task, str) else task
+    config = replace(config, kwargs=dict(config.kwargs) | kwargs, backend=backend or config.backend)
     if config.gym_id is None:
-        return _make_own(config, num_envs, backend, device)
-    if backend != "cpu":
-        raise TaskError(f"Gymnasium environments run on the CPU only, received backend {backend!r} for {config.id}")
+        return _make_own(config, num_envs, device)
+    if config.backend != "cpu":
+        raise TaskError(
+            f"Gymnasium environments run on the CPU only, received backend {config.backend!r} for {config.id}"
+        )
     from robolearn.envs.gymnasium_env import GymVectorEnv
 
     return GymVectorEnv(config, num_envs, device=device)
@@ -51,14 +52,14 @@ def task_names() -> list[str]:
     return sorted(point.name for point in entry_points(group=TASKS))
 
 
-def _make_own(config: TaskConfig, num_envs: int, backend: str, device: str) -> VectorEnv:
+def _make_own(config: TaskConfig, num_envs: int, device: str) -> VectorEnv:
     factory = _factory(config.id)
-    arguments = dict(config.kwargs) | config.options
+    arguments, where = dict(config.kwargs) | config.options, {"backend": config.backend, "device": device}
     try:
-        inspect.signature(factory).bind(num_envs, backend=backend, device=device, **arguments)
+        inspect.signature(factory).bind(num_envs, **where, **arguments)
     except TypeError as error:
         raise TaskError(f"task {config.id} does not take these arguments: {error}; received {arguments}") from None
-    return factory(num_envs, backend=backend, device=device, **arguments)
+    return factory(num_envs, **where, **arguments)
 
 
 def _factory(name: str) -> Callable[..., VectorEnv]:

@@ -82,7 +82,7 @@ def finetune(
         policy = with_min_std(load_policy(config.policy, device), config.min_std)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        env = stack.enter_context(make(practice, num_envs, device=str(device)))
+        env = stack.enter_context(make(practice, num_envs, device=task.physics_device(device)))
         check_fit(policy, env, config.policy)
         judge = _Judge(config, task, device, on_evaluation)
         stack.callback(judge.close)
@@ -181,7 +181,8 @@ class _Judge:
     def __call__(self, policy: Policy, update: int) -> dict[str, float]:
         """Success rate, mean steps, and a score in which a faster success breaks ties."""
         if self.env is None:
-            self.env = make(self.task, min(self.config.num_envs, self.config.eval_episodes), device=str(self.device))
+            side_by_side = min(self.config.num_envs, self.config.eval_episodes)
+            self.env = make(self.task, side_by_side, device=self.task.physics_device(self.device))
         with untouched_rng():
             result = evaluate(policy, self.env, list(self.config.eval_seeds))
         success, steps = result.success_rate, result.mean_steps

@@ -112,7 +112,8 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         main = distributed.is_main()
         device = distributed.own_device(resolve_device(config.device))
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        env = stack.enter_context(make(config.task, num_envs, device=str(device)))
+        physics = config.task.physics_device(device)
+        env = stack.enter_context(make(config.task, num_envs, device=physics))
         run_dir.mkdir(parents=True, exist_ok=True)
         if main:
             write_yaml(config, run_dir / "config.yaml")
@@ -125,7 +126,8 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
             stack.enter_context(fitting_threads(learner.actor, rows=rows))
         judge: VectorEnv | None = None
         if config.eval_episodes and main:
-            judge = stack.enter_context(make(config.task, min(config.eval_episodes, 8), device=str(device)))
+            side_by_side = min(config.eval_episodes, max(8, num_envs))
+            judge = stack.enter_context(make(config.task, side_by_side, device=physics))
         if isinstance(learner.source, ReplayCollector):
             stack.callback(learner.source.settle)
         state = run_loop(
@@ -251,4 +253,4 @@ def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) 
         training={"algorithm": config.algorithm.name.upper(), "updates": state.step, "seed": config.seed},
         evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
     )
-    save_policy(learner.actor, run_dir / "policy", card)
+    save_policy(learner.actor, run_dir / "policy", card, env_args=config.task.env_args())

@@ -37,6 +37,15 @@ def test_gym_ids_and_configurations(tasks: None) -> None:
 def test_tasks_from_entry_points_get_their_arguments(tasks: None) -> None:
     assert make("Lift", 4, backend="warp", device="cuda", size=7) == ("made", 4, "warp", "cuda", 7, 5)
     assert make(TaskConfig(id="PushT", max_steps=9)) == ("made", 1, "cpu", "cpu", 3, 9)
+    warp = TaskConfig(id="PushT", backend="warp")
+    assert make(warp, 2, device="cuda") == ("made", 2, "warp", "cuda", 3, 5)
+    assert make(warp, 2, backend="cpu") == ("made", 2, "cpu", "cpu", 3, 5)
+
+
+def test_the_back_end_belongs_to_the_run_and_not_to_what_it_leaves_behind() -> None:
+    plain, warp = TaskConfig(id="Lift"), TaskConfig(id="Lift", backend="warp")
+    assert (plain.physics_device("cuda:1"), warp.physics_device("cuda:1")) == ("cpu", "cuda:1")
+    assert warp.env_args() == plain.env_args()
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,8 @@ def test_errors_name_the_closest_and_the_remedy(tasks: None, task: str | TaskCon
 def test_gymnasium_has_no_gpu_back_end() -> None:
     with pytest.raises(TaskError, match="CPU only"):
         make("gym:HalfCheetah-v5", backend="warp")
+    with pytest.raises(TaskError, match="CPU only"):
+        make(TaskConfig(id="gym:HalfCheetah-v5", backend="warp"))
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from robolearn.cli.main import main
 from robolearn.config import load
 from robolearn.envs.config import TaskConfig
 from robolearn.errors import TaskError
+from robolearn.evaluation.task import task_of
 from robolearn.policies.checkpoint import load_policy
 from robolearn.rl.config import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
 from robolearn.rl.train import train_rl
@@ -70,6 +71,7 @@ def test_run_folder(algorithm: str, tmp_path: Path) -> None:
     else:
         assert result.policy is not None
         assert load_policy(result.policy).action_spec.size == 2
+        assert task_of(result.policy) == TaskConfig(id=POINT_REACH), "so that it is evaluated without naming the task"
 
 
 def test_success_is_reported_of_tasks_that_know_it(tmp_path: Path) -> None:
@@ -192,3 +194,11 @@ def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
     for one, other in zip(eager, compiled):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(eager[0][0], eager[1][0], rtol=1e-3, atol=1e-3), "the settings make no difference"
+
+
+@pytest.mark.slow
+def test_a_run_on_warp_leaves_a_policy_for_any_machine(tmp_path: Path) -> None:
+    task = TaskConfig(id="Reach", backend="warp", kwargs={"reward": "dense"})
+    train_rl(replace(small_run(ALGORITHMS["ppo"], tmp_path, 2 * 16 * 4, num_envs=4), task=task))
+    assert {row["env_steps"] for row in read_metrics(tmp_path) if "eval_return" in row} == {64, 128}
+    assert main(["eval", str(tmp_path / "policy"), "--episodes", "2", "--num_envs", "2"]) == 0
