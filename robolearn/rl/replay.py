@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,10 +154,10 @@ class Replay:
         return ReplayBatch(obs, flat["actions"].index_select(0, place), rewards, discounts * live, next_obs)
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled part of everything."""
-        filled = (torch.arange(self.size + 1, device=self.device) + self.head - self.size) % self.rows
+        """The filled part of everything, oldest rows first; of a replay in files a view, to be saved before the next
+        transition is added."""
         return {
-            "arrays": {name: array[filled.to(array.device)] for name, array in self.arrays.items()},
+            "arrays": {name: [self._part(name, rows) for rows in self._filled()] for name in self.arrays},
             "finals": {name: value.clone() for name, value in self.finals.items()},
             "size": self.size,
             "finals_written": self.finals_written,
@@ -169,10 +170,29 @@ class Replay:
         if size > self.rows - 1:
             raise TrainingError(f"the saved replay holds {size} rows, this one {self.rows - 1}; keep its capacity")
         for name, array in self.arrays.items():
-            array[: size + 1] = state["arrays"][name].to(array.device)
+            first = 0
+            for part in state["arrays"][name]:
+                array[first : first + len(part)].copy_(part)
+                first += len(part)
         self.finals = {name: value.to(self.device) for name, value in state["finals"].items()}
         self.size = self.head = size
         self.finals_written, self.finals_freed = int(state["finals_written"]), int(state["finals_freed"])
+
+    def _filled(self) -> list[range]:
+        """Rows that hold something, the successor of the newest transition included, oldest first."""
+        oldest = (self.head - self.size) % self.rows
+        if oldest <= self.head:
+            return [range(oldest, self.head + 1)]
+        return [range(oldest, self.rows), range(self.head + 1)]
+
+    def _part(self, name: str, rows: range) -> Tensor:
+        """A copy of some rows; of a file, only mapped, since it may be larger than memory."""
+        array = self.arrays[name]
+        if self.directory is None:
+            return array[rows.start : rows.stop].clone()
+        shape, row = (len(rows), *array.shape[1:]), array[0].numel() * array.element_size()
+        kind = np.dtype(str(array.dtype).removeprefix("torch."))
+        return torch.from_numpy(np.memmap(self._file(name), kind, "r+", rows.start * row, shape))
 
     def _look_ahead(self, age: Tensor, env: Tensor, oldest: int) -> tuple[Tensor, Tensor, Tensor]:
         """n-step reward, discount and the age of the last step taken, from rows `age`; loops over n, not over rows."""
@@ -223,9 +243,12 @@ class Replay:
         if self.directory is None:
             return torch.zeros(shape, dtype=field.dtype, device=self.device)
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"{name.replace('/', '_')}.bin"
         size = int(torch.Size(shape).numel())
-        return torch.from_file(str(path), shared=True, size=size, dtype=field.dtype).view(shape)
+        return torch.from_file(str(self._file(name)), shared=True, size=size, dtype=field.dtype).view(shape)
+
+    def _file(self, name: str) -> Path:
+        assert self.directory is not None
+        return self.directory / f"{name.replace('/', '_')}.bin"
 
     def _check_memory(self) -> None:
         need = sum(field.bytes(self.rows * self.num_envs) for field in self.fields.values())

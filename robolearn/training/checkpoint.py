@@ -16,6 +16,8 @@ from robolearn.errors import TrainingError
 from robolearn.policies.files import atomic_folder
 
 STATE_FILE, SUMMARY_FILE = "state.pt", "checkpoint.json"
+MAPPED_BYTES = 2**30
+"""Larger checkpoints are mapped while they are read."""
 
 
 def save_checkpoint(
@@ -57,7 +59,8 @@ def load_checkpoint(folder: str | Path, name: str = STATE_FILE) -> dict[str, Any
     if not path.is_file():
         raise TrainingError(f"there is no checkpoint in {folder}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # A large one, with a replay in it, might not fit into memory beside what it is copied to.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=path.stat().st_size > MAPPED_BYTES)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{path} is damaged or not a checkpoint of ours: {reason}") from None

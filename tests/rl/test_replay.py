@@ -11,6 +11,8 @@ from hypothesis import given, settings, strategies as st
 from robolearn.errors import TrainingError
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
 from robolearn.rl.replay import Replay, _container_bytes
+from robolearn.training import checkpoint
+from robolearn.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.rl.toys import Ledger
 
 GAMMA = 0.9
@@ -95,6 +97,40 @@ def test_files_hold_the_same_as_memory(tmp_path: Path) -> None:
     for a, b in zip(mapped.gather(every), plain.gather(every)):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert (tmp_path / "replay" / "obs_state.bin").stat().st_size == mapped.rows * 3 * 3 * 4
+
+
+@pytest.mark.parametrize("steps", [3, 10, 47])
+def test_files_go_through_checkpoints(steps: int, tmp_path: Path) -> None:
+    mapped, _ = fill(30, steps, n_step=2, directory=tmp_path / "a")
+    save_checkpoint(tmp_path / "saved", {"replay": mapped.state_dict()}, {})
+    other, _ = fill(30, 5, n_step=2, directory=tmp_path / "b")
+    other.load_state_dict(load_checkpoint(tmp_path / "saved")["replay"])
+    every = torch.arange(len(mapped))
+    for a, b in zip(mapped.gather(every), other.gather(every), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of this process")
+def test_files_larger_than_memory_can_be_saved_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of a replay's 240 MB is ever held in this process's own memory."""
+    monkeypatch.setattr(checkpoint, "MAPPED_BYTES", 0)
+    window, megabytes = {"camera": torch.zeros(1, 1, 1000, 1000, 3, dtype=torch.uint8)}, 240
+    replays = [Replay(megabytes // 3, window, torch.zeros(1, 1, 1), directory=tmp_path / name) for name in "ab"]
+    replays[0].arrays["obs/camera"].fill_(7)
+    replays[0].head = replays[0].size = megabytes // 3 - 1
+    before = own_megabytes()
+    state = replays[0].state_dict()
+    save_checkpoint(tmp_path / "saved", state, {})
+    loaded = load_checkpoint(tmp_path / "saved")
+    replays[1].load_state_dict(loaded)
+    assert own_megabytes() - before < megabytes / 4
+    assert (replays[1].arrays["obs/camera"][: megabytes // 3] == 7).all()
+
+
+def own_megabytes() -> float:
+    """Memory of this process that is no file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def test_images_are_stored_once_as_bytes() -> None:
