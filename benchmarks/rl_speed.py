@@ -11,6 +11,9 @@ step by step, and every matrix product of its epochs (actor and critic, forward 
 tensors with preallocated results, in float32. SAC's: likewise every matrix product of one update (targets, critics
 forward and backward, actor forward and backward, the critics' backward to their input), once per environment step. The
 shares say how much of an update goes into sampling, advantages and statistics.
+
+Overlap: SAC on a task whose steps take about as long as its updates (FetchReach in a worker process), collecting beside
+learning against one after the other. Its ceiling is what would be if the longer of the two hid the other wholly.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from benchmarks._report import Row, write
 from benchmarks.vector_env import Bench
 from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
+from robolearn.rl.collect import ReplayCollector
 from robolearn.rl.config import PPOConfig, SACConfig
 from robolearn.rl.gae import gae
 from robolearn.rl.statistics import RunningMoments
@@ -49,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ppo-rollouts", type=int, default=4, help="of each block")
     parser.add_argument("--sac-steps", type=int, default=600, help="of each block")
-    parser.add_argument("--case", nargs="*", default=["ppo8", "ppo64", "sac", "shares"])
+    parser.add_argument("--case", nargs="*", default=["ppo8", "ppo64", "sac", "shares", "overlap"])
     args = parser.parse_args()
     began, rows = time.perf_counter(), []
     if "ppo8" in args.case:
@@ -60,6 +64,8 @@ def main() -> None:
         rows += sac_rows(args)
     if "shares" in args.case:
         rows += share_rows()
+    if "overlap" in args.case:
+        rows.append(overlap_row(args))
     write("rl_speed", rows, seconds=time.perf_counter() - began)
 
 
@@ -166,6 +172,46 @@ def share_rows() -> list[Row]:
         Row(case=case, unit="ratio of the update's time", ours=share, goal=0.03, better="lower")
         for case, share in figures.items()
     ]
+
+
+def overlap_row(args: argparse.Namespace) -> Row:
+    """Collecting and learning at the same time."""
+    algorithm = SACConfig(random_steps=1000, capacity=100_000, normalise_obs=True, compile=True)
+    fetch = TaskConfig(id="gym:FetchReach-v4")
+    in_turn, close = our_learner(RLConfig(task=fetch, algorithm=algorithm))
+    beside, close_beside = our_learner(RLConfig(task=fetch, algorithm=replace(algorithm, overlap=True)))
+
+    def both(learner: Learner) -> Contender:
+        def step() -> None:
+            learner.algorithm.update(learner.source.next())
+
+        return lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, step))
+
+    batch = in_turn.source.next()
+    speeds = take_turns(
+        {
+            "in turn": both(in_turn),
+            "beside": both(beside),
+            "collecting": lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, in_turn.source.next)),
+            "updating": lambda: rate(
+                args.sac_steps, lambda: repeat(args.sac_steps, lambda: in_turn.algorithm.update(batch))
+            ),
+        },
+        args.rounds,
+    )
+    assert isinstance(beside.source, ReplayCollector)
+    beside.source.settle()
+    close()
+    close_beside()
+    return Row(
+        case="SAC on FetchReach, overlap",
+        unit="ratio of env-steps/s to collecting and learning in turn",
+        ours=speeds["beside"] / speeds["in turn"],
+        floor=min(speeds["collecting"], speeds["updating"]) / speeds["in turn"],
+        floor_name="the longer of the two alone",
+        note=f"{speeds['beside']:.0f} against {speeds['in turn']:.0f} env-steps/s; "
+        f"collecting alone {speeds['collecting']:.0f}, updating alone {speeds['updating']:.0f}",
+    )
 
 
 def task() -> TaskConfig:
