@@ -28,6 +28,9 @@ from robolearn.rl.statistics import ObservationStatistics, ReturnScale
 from robolearn.training import distributed
 from robolearn.training.threads import fitting_threads
 
+UNROLLED = 4
+"""Minibatches in one graph, at most. Every call of a graph costs as much as a third of a small network's step; every
+further minibatch in it costs as much time to compile again."""
 EVAL_ROWS = 4096
 """Rows evaluated at once outside the gradient steps, a bound on memory."""
 
@@ -157,7 +160,7 @@ class PPO:
             for network, rate in ((policy, config.learning_rate), (critic, critic_rate))
         )
         self._gradients = Gradients(self.loss, self.actor_adam, self.critic_adam)
-        self._step = compiled(self._eager_step) if config.compile else self._eager_step
+        self._steps = compiled(self._eager_steps) if config.compile else self._eager_steps
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
@@ -181,7 +184,7 @@ class PPO:
         for _ in range(config.epochs):
             if rows is None or config.recompute_advantages:
                 rows = self._with_targets(fixed, rollout, rewards, rows)
-            epoch = [self._step(minibatch, train_actor) for minibatch in self._minibatches(rows)]
+            epoch = [self._steps(part, count, train_actor) for part, count in self._parts(rows)]
             records += epoch
             self._check(epoch)
             if (
@@ -234,8 +237,16 @@ class PPO:
         if self.return_scale is not None:
             self.return_scale.load_rank_state_dict(state["return_scale"])
 
+    def _eager_steps(self, rows: Minibatch, count: int, train_actor: bool) -> dict[str, Tensor]:
+        """One gradient step from each of `count` minibatches; metrics (count,)."""
+        size = len(rows.log_probs) // count
+        records = [
+            self._eager_step(rows.map(lambda field, i=i: field[i * size : (i + 1) * size]), train_actor)
+            for i in range(count)
+        ]
+        return {name: torch.stack([record[name] for record in records]) for name in records[0]}
+
     def _eager_step(self, batch: Minibatch, train_actor: bool) -> dict[str, Tensor]:
-        """One gradient step from one minibatch."""
         gradients, metrics = self._gradients(batch)
         split = len(self.actor_adam.parameters)
         if train_actor:
@@ -284,15 +295,19 @@ class PPO:
     def _evaluate(self, obs: Observation) -> Tensor:
         return torch.cat([self.critic(piece) for piece in _pieces(obs)])
 
-    def _minibatches(self, rows: Minibatch) -> Iterator[Minibatch]:
-        """All rows once, in random order. They are gathered for the whole epoch, so that a minibatch is a view."""
+    def _parts(self, rows: Minibatch) -> Iterator[tuple[Minibatch, int]]:
+        """All rows once, in random order, a few minibatches at a time and how many; a last short one by itself.
+
+        They are gathered for the whole epoch, so that a part is a view.
+        """
         count = len(rows.log_probs)
         order = torch.randperm(count, generator=self.generator, device=self.device)
-        size = self.batch_size or count
-        parts = rows.map(lambda field: field[order].split(size))
+        size = min(self.batch_size or count, count)
+        together = max(n for n in range(1, UNROLLED + 1) if count // size % n == 0)
+        parts = rows.map(lambda field: field[order].split(size * together))
         keys = parts.obs.keys()
         for obs, rest in zip(zip(*parts.obs.values()), zip(*parts[1:])):
-            yield Minibatch(dict(zip(keys, obs)), *rest)
+            yield Minibatch(dict(zip(keys, obs)), *rest), max(1, len(rest[0]) // size)
 
     def _anneal(self) -> None:
         if not self.config.anneal or self.total_updates is None:
@@ -324,7 +339,7 @@ class PPO:
 
     def _check(self, records: list[dict[str, Tensor]]) -> None:
         for name in ("policy_loss", "value_loss"):
-            values = torch.stack([record[name] for record in records])
+            values = torch.cat([record[name] for record in records])
             if not values.isfinite().all():
                 raise TrainingError(
                     f"PPO's {name} is not finite in update {self.updates}; the last checkpoint is kept. "
@@ -333,7 +348,7 @@ class PPO:
 
 
 def _mean(records: list[dict[str, Tensor]], name: str) -> float:
-    return torch.stack([record[name] for record in records]).mean().item()
+    return torch.cat([record[name] for record in records]).mean().item()
 
 
 def _pieces(obs: Observation) -> Iterator[Observation]:

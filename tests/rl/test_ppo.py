@@ -21,6 +21,7 @@ from robolearn.policies.config import (
     PolicyConfig,
 )
 from robolearn.policies.policy import Policy
+from robolearn.rl import ppo as module
 from robolearn.rl.config import CriticConfig, PPOConfig
 from robolearn.rl.critic import ValueNetwork
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
@@ -127,6 +128,26 @@ def test_macro_step_values_discount_by_control_steps() -> None:
         ppo.update(collector.next())
     with torch.no_grad():
         assert ppo.critic({"state": torch.zeros(1, 1, 3)}).item() == pytest.approx(10.0, rel=0.02)
+
+
+@pytest.mark.parametrize(("batch_size", "counts"), [(8, [4, 4, 1]), (12, [1] * 6), (13, [1] * 6), (0, [1]), (99, [1])])
+def test_minibatches_in_one_graph_take_the_same_steps(
+    batch_size: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, vectors = PPOConfig(num_steps=10, epochs=2, batch_size=batch_size), []
+    for unrolled in (1, module.UNROLLED):
+        monkeypatch.setattr(module, "UNROLLED", unrolled)
+        source, learner = make(Steer(7), config)
+        rollout = source.next()
+        learner.update(rollout)
+        vectors.append((learner.actor_adam.vector.clone(), learner.critic_adam.vector.clone()))
+    numbers = torch.arange(70.0)
+    rows = learner._fixed_rows(rollout)._replace(advantages=numbers, values=numbers, returns=numbers)
+    parts = list(learner._parts(rows))
+    assert [count for _, count in parts] == counts
+    assert torch.cat([part.advantages for part, _ in parts]).sort().values.equal(numbers), "each row once"
+    for one, together in zip(*vectors):
+        assert torch.equal(one, together)
 
 
 def test_warmup_moves_the_critic_alone() -> None:
