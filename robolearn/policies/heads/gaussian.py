@@ -82,11 +82,7 @@ class TanhGaussian(ActionDistribution):
 
 
 class GaussianHead(Head):
-    """A linear layer for the mean and one for the log std (or one vector), which a sigmoid keeps in its range.
-
-    The sigmoid is stretched, so that a step of its argument moves the log std by as much at most: an optimiser's step
-    size then means what it does where the log std itself is the parameter.
-    """
+    """A linear layer for the mean and one for the log std (or one vector), which a sigmoid keeps in its range."""
 
     exact_likelihood = True
 
@@ -96,9 +92,8 @@ class GaussianHead(Head):
         self.log_min, self.log_max = math.log(config.min_std), math.log(config.max_std)
         self.shape = (pred_steps, action_size)
         size = pred_steps * action_size
-        self.range = self.log_max - self.log_min
-        share = (math.log(config.initial_std) - self.log_min) / self.range
-        raw_std = torch.full((size,), self.range / 4.0 * math.log(share / (1.0 - share)))
+        share = (math.log(config.initial_std) - self.log_min) / (self.log_max - self.log_min)
+        raw_std = torch.full((size,), math.log(share / (1.0 - share)))
         self.mean = nn.Linear(feature_size, size)
         if config.state_dependent_std:
             self.raw_std = nn.Linear(feature_size, size)
@@ -111,7 +106,7 @@ class GaussianHead(Head):
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         mean = self.mean(features).float().view(-1, *self.shape)
         raw = self.raw_std if isinstance(self.raw_std, Tensor) else self.raw_std(features).float()
-        log_std = self.log_min + self.range * torch.sigmoid(4.0 / self.range * raw)
+        log_std = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(raw)
         std = log_std.exp().view(-1, *self.shape).expand_as(mean)
         return TanhGaussian(mean, std) if self.squash else DiagonalGaussian(bounded(mean), std)
 
