@@ -50,8 +50,10 @@ class TaskOptions:
     """Physics threads of the CPU back end; none takes one for each core."""
 
     def __post_init__(self) -> None:
-        for name in ("cameras", "image_size", "obs_keys"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name in ("cameras", "obs_keys"):
+            value = getattr(self, name)  # "front,wrist" is what the command line makes of a list
+            object.__setattr__(self, name, tuple(value.split(",") if isinstance(value, str) else value))
         choices = {"reward": ("sparse", "dense"), "control": ("ee", "joint")}
         for name, known in choices.items():
             if getattr(self, name) not in known:

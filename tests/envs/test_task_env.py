@@ -102,6 +102,8 @@ def test_wrong_input_is_named(call, message):
         ({"random_physics": 2.0}, r"random_physics must lie in \[0, 1\]"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"cameras": ("rear",)}, "no camera 'rear'; it has front"),
+        ({"cameras": "front,rear"}, "no camera 'rear'; it has front"),
+        ({"image_size": "84,84"}, r"image_size must be \(height, width\)"),
         ({"colour": 1}, "takes no option 'colour'"),
         ({"obs_keys": ("propio",)}, "propio"),
         ({"backend": "gpu"}, "backend must be 'cpu' or 'warp'"),
