@@ -128,7 +128,7 @@ STUDIES: dict[str, Study] = {
         steps=8_000,
         batch_size=32,
         learning_rate=3e-4,
-        precision="bfloat16",  # an hour and a half on one core that has it, against three
+        precision="bfloat16",  # faster on processors that have it
     ),
 }
 

@@ -29,8 +29,8 @@ from robolearn.training import distributed
 from robolearn.training.threads import fitting_threads
 
 UNROLLED = 4
-"""Minibatches in one graph, at most. Every call of a graph costs as much as a third of a small network's step; every
-further minibatch in it costs as much time to compile again."""
+"""Minibatches in one graph, at most: a small network's step is short beside the call of a graph, but every further
+minibatch in it costs as much time to compile again."""
 EVAL_ROWS = 4096
 """Rows evaluated at once outside the gradient steps, a bound on memory."""
 
