@@ -17,7 +17,7 @@ def _require_positive(*values: tuple[str, float]) -> None:
 
 def _require_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ConfigError(f"{name} must be from 0 to 1, received {value}")
+        raise ConfigError(f"{name} must lie in [0, 1], received {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,8 +235,7 @@ class DiffusionHeadConfig:
             raise ConfigError(
                 f"solver dpm takes strides: inference_steps must be below train_steps, received {self.train_steps}"
             )
-        if not 0.0 <= self.eta <= 1.0:
-            raise ConfigError(f"eta must lie in [0, 1], received {self.eta}")
+        _require_share("eta", self.eta)
         if self.clip < 0:
             raise ConfigError(f"clip must not be negative, received {self.clip}")
 
@@ -327,8 +326,7 @@ class VisionConfig:
         _require_positive(("keypoints", self.keypoints), ("features", self.features))
         if not 0.0 < self.crop <= 1.0:
             raise ConfigError(f"crop must lie in (0, 1], received {self.crop}")
-        if not 0.0 <= self.jitter <= 1.0:
-            raise ConfigError(f"jitter must lie in [0, 1], received {self.jitter}")
+        _require_share("jitter", self.jitter)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ def test_refusals_name_the_culprit() -> None:
     with pytest.raises(ConfigError):
         MixtureHeadConfig(num_modes=0)
     for head in (MixtureHeadConfig, AutoregressiveHeadConfig):
-        with pytest.raises(ConfigError, match="min_p must be from 0 to 1, received 2"):
+        with pytest.raises(ConfigError, match=r"min_p must lie in \[0, 1\], received 2"):
             head(min_p=2.0)
 
 
