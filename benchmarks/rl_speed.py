@@ -36,6 +36,7 @@ from robolearn.envs.make import make
 from robolearn.rl.collect import ReplayCollector
 from robolearn.rl.config import PPOConfig, SACConfig
 from robolearn.rl.gae import gae
+from robolearn.rl.ppo import PPO
 from robolearn.rl.statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner
 from robolearn.rl.train_config import RLConfig
@@ -86,8 +87,8 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
     physics, products = Bench(num_envs, default_threads(), 256), ppo_products(batch, 17, 6, 64)
 
     def floor() -> float:
-        assert isinstance(learner.actor, torch.nn.Module)
-        with fitting_threads(learner.actor, rows=batch):
+        assert isinstance(learner.algorithm, PPO)
+        with fitting_threads(learner.algorithm.policy, learner.algorithm.critic, rows=batch):
             start = time.perf_counter()
             repeat(10 * steps // batch, products)
             return steps / (time.perf_counter() - start + physics.rollout())
@@ -150,7 +151,7 @@ def share_rows() -> list[Row]:
     update = median_seconds(lambda: ppo.algorithm.update(rollout), 5)
     flags = (rollout.terminated, rollout.truncated)
     values = torch.randn_like(rollout.rewards)
-    advantages = 10 * median_seconds(lambda: gae(rollout.rewards, values, values, rollout.discounts, *flags, 0.95), 50)
+    advantages = median_seconds(lambda: gae(rollout.rewards, values, values, rollout.discounts, *flags, 0.95), 50)
     moments, rows = RunningMoments((17,)), rollout.flat_obs()["state"][:, -1]
     statistic = median_seconds(lambda: moments.add(rows), 50)
     close_ppo()
@@ -164,7 +165,7 @@ def share_rows() -> list[Row]:
     sampling = median_seconds(lambda: replay.replay.sample(256, replay.generator), 200)
     close_sac()
     figures = {
-        "GAE (every epoch) in PPO's update": advantages / update,
+        "GAE in PPO's update": advantages / update,
         "observation statistics in PPO's update": statistic / update,
         "replay sampling in SAC's update": sampling / step,
     }

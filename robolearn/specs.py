@@ -7,6 +7,7 @@ episode. Actions of policies and files are in [-1, 1] per dimension; `ActionSpec
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
@@ -98,13 +99,19 @@ class ActionSpec:
 
     def to_physical(self, actions: np.ndarray) -> np.ndarray:
         """(..., A) in [-1, 1] -> (..., A) in physical units; values outside are clipped first."""
-        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return low + (np.clip(actions, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
+        low, half = self._low_and_half_range
+        return low + (np.clip(actions, -1.0, 1.0) + 1.0) * half
 
     def to_unit(self, actions: np.ndarray) -> np.ndarray:
         """(..., A) in physical units -> (..., A) in [-1, 1]; values outside are clipped."""
+        low, half = self._low_and_half_range
+        return np.clip((actions - low) / half - 1.0, -1.0, 1.0)
+
+    @functools.cached_property
+    def _low_and_half_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """(A,) float32 each: every control step needs them."""
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return np.clip(2.0 * (actions - low) / (high - low) - 1.0, -1.0, 1.0)
+        return low, 0.5 * (high - low)
 
     def to_dict(self) -> dict[str, Any]:
         return {"low": list(self.low), "high": list(self.high), "names": list(self.names)}

@@ -52,8 +52,8 @@ class Gradients:
 
 
 def compiled(method: MethodType) -> Callable[..., Any]:
-    """`method` as one graph. What it reads of its object must be settled or a tensor that is changed in place: but for
-    the few things of `CHANGING`, only the arguments are looked at again from call to call.
+    """`method` as one graph. What it reads of its object and of modules must be settled, or a tensor that is changed in
+    place: but for the few things of `CHANGING`, only the arguments are looked at again from call to call.
 
     Raises ConfigError where this machine has no compiler for it.
     """
@@ -64,10 +64,14 @@ def compiled(method: MethodType) -> Callable[..., Any]:
     options["guard_filter_fn"] = _worth_a_look
     # Graphs are kept with the code that they were made from, and this object's must not be taken for another's.
     function = method.__func__
-    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
     return torch.compile(MethodType(own, method.__self__), fullgraph=True, dynamic=False, options=options)
 
 
 def _worth_a_look(guards: Sequence[Any]) -> list[bool]:
-    """Over a thousand guards on modules and optimisers that never change would be looked at in every step."""
-    return [not guard.name.startswith(("self", "__import__")) or guard.name.endswith(CHANGING) for guard in guards]
+    """Over a thousand guards on modules, optimisers and globals that never change would be looked at in every step."""
+
+    def settled(guard: Any) -> bool:
+        return guard.is_global or "self" in guard.name or guard.name.startswith("__import__")
+
+    return [guard.name.endswith(CHANGING) or not settled(guard) for guard in guards]

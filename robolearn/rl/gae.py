@@ -25,15 +25,17 @@ def discounted_sum(x: Tensor, decay: Tensor) -> Tensor:
     Solved by doubling (Hillis and Steele 1986): log2(L) vector operations instead of L, which counts on a GPU and for
     the few environments of a CPU alike.
     """
-    y, d = x.clone(), decay.clone()
+    length = len(x)
+    # Two copies of each take turns, for a round may not read what it has written; zeros stand beyond the end.
+    y, d, y_next, d_next = x.new_zeros(4, 2 * length, *x.shape[1:])
+    y[:length], d[:length] = x, decay
     reach = 1
-    while reach < len(y):
-        # Right-hand sides are evaluated on copies: y and d overlap with themselves.
-        y[:-reach] += d[:-reach] * y[reach:].clone()
-        d[:-reach] *= d[reach:].clone()
-        d[-reach:] = 0.0
+    while reach < length:
+        torch.addcmul(y[:length], d[:length], y[reach : reach + length], out=y_next[:length])
+        torch.mul(d[:length], d[reach : reach + length], out=d_next[:length])
+        y, y_next, d, d_next = y_next, y, d_next, d
         reach *= 2
-    return y
+    return y[:length]
 
 
 def gae(

@@ -161,6 +161,7 @@ class PPO:
         )
         self._gradients = Gradients(self.loss, self.actor_adam, self.critic_adam)
         self._steps = compiled(self._eager_steps) if config.compile else self._eager_steps
+        self._evaluate = compiled(self._eager_evaluate) if config.compile else self._eager_evaluate
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
@@ -287,13 +288,14 @@ class PPO:
         """(L, N) values of the observations and of their true successors; zeros without a learned baseline."""
         if self.config.baseline != "critic":
             return torch.zeros_like(rollout.rewards), torch.zeros_like(rollout.rewards)
-        values = self._evaluate(rollout.flat_obs()).view_as(rollout.rewards)
+        values = torch.cat([self._evaluate(piece) for piece in _pieces(rollout.flat_obs())]).view_as(rollout.rewards)
         ends = {k: torch.cat([v, rollout.final_obs[k]]) for k, v in rollout.last_obs.items()}
-        last, final = self._evaluate(ends).tensor_split([rollout.num_envs])
+        # Their number varies, and a graph is for one number of rows.
+        last, final = self._eager_evaluate(ends).tensor_split([rollout.num_envs])
         return values, rollout.next_values(values, last, final)
 
-    def _evaluate(self, obs: Observation) -> Tensor:
-        return torch.cat([self.critic(piece) for piece in _pieces(obs)])
+    def _eager_evaluate(self, obs: Observation) -> Tensor:
+        return self.critic(obs)
 
     def _parts(self, rows: Minibatch) -> Iterator[tuple[Minibatch, int]]:
         """All rows once, in random order, a few minibatches at a time and how many; a last short one by itself.
@@ -304,7 +306,7 @@ class PPO:
         order = torch.randperm(count, generator=self.generator, device=self.device)
         size = min(self.batch_size or count, count)
         together = max(n for n in range(1, UNROLLED + 1) if count // size % n == 0)
-        parts = rows.map(lambda field: field[order].split(size * together))
+        parts = rows.map(lambda field: field.index_select(0, order).split(size * together))
         keys = parts.obs.keys()
         for obs, rest in zip(zip(*parts.obs.values()), zip(*parts[1:])):
             yield Minibatch(dict(zip(keys, obs)), *rest), max(1, len(rest[0]) // size)

@@ -95,6 +95,7 @@ class Replay:
         }
         self._check_memory()
         self.arrays = {name: self._allocate(name, field) for name, field in self.fields.items()}
+        self.flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
         self.obs_names = [name for name in self.fields if name.startswith("obs/")]
         self.head = self.size = 0
         self.finals = {name: self._empty(self.fields[name], 64) for name in self.obs_names}
@@ -134,24 +135,18 @@ class Replay:
 
     def gather(self, index: Tensor) -> ReplayBatch:
         """The transitions of ages `index`: 0 is the oldest row's first environment, len - 1 the newest row's last."""
-        oldest = (self.head - self.size) % self.rows
-        age, env = index // self.num_envs, index % self.num_envs
-        place = (oldest + age) % self.rows * self.num_envs + env
-        rewards, discounts, last = self._look_ahead(age, env, oldest)
-        flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
-        following = (oldest + last + 1) % self.rows * self.num_envs + env
-        at_last = (oldest + last) % self.rows * self.num_envs + env
-        final = flat["final"][at_last]
-        obs = {name[4:]: flat[name].index_select(0, place) for name in self.obs_names}
-        next_obs = {}
-        ended = final >= 0
-        slots = final.clamp_min(0) % len(next(iter(self.finals.values())))
+        place = self._place(index)
+        rewards, discounts, last = self._look_ahead(index, place)
+        final = self._take("final", last)
+        ended, slots = final >= 0, final % len(next(iter(self.finals.values())))
+        following = (last + self.num_envs) % (self.rows * self.num_envs)
+        obs, next_obs = {}, {}
         for name in self.obs_names:
-            plain = flat[name].index_select(0, following)
-            mask = ended.view(-1, *[1] * (plain.ndim - 1))
-            next_obs[name[4:]] = torch.where(mask, self.finals[name].index_select(0, slots), plain)
-        live = ~flat["terminated"][at_last]
-        return ReplayBatch(obs, flat["actions"].index_select(0, place), rewards, discounts * live, next_obs)
+            obs[name[4:]] = self._take(name, place)
+            plain, true = self._take(name, following), self.finals[name].index_select(0, slots)
+            next_obs[name[4:]] = torch.where(ended.view(-1, *[1] * (plain.ndim - 1)), true, plain)
+        live = ~self._take("terminated", last)
+        return ReplayBatch(obs, self._take("actions", place), rewards, discounts * live, next_obs)
 
     def state_dict(self) -> dict[str, Any]:
         """The filled part of everything, oldest rows first; of a replay in files a view, to be saved before the next
@@ -194,20 +189,24 @@ class Replay:
         kind = np.dtype(str(array.dtype).removeprefix("torch."))
         return torch.from_numpy(np.memmap(self._file(name), kind, "r+", rows.start * row, shape))
 
-    def _look_ahead(self, age: Tensor, env: Tensor, oldest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """n-step reward, discount and the age of the last step taken, from rows `age`; loops over n, not over rows."""
-        flat = {name: self.arrays[name].flatten(0, 1) for name in ("rewards", "discounts", "final")}
-        place = (oldest + age) % self.rows * self.num_envs + env
-        rewards, discounts = flat["rewards"][place], flat["discounts"][place]
-        last, going = age, flat["final"][place] < 0
+    def _place(self, index: Tensor) -> Tensor:
+        """Ages -> places in the flat arrays."""
+        return (index + (self.head - self.size) * self.num_envs) % (self.rows * self.num_envs)
+
+    def _take(self, name: str, place: Tensor) -> Tensor:
+        return self.flat[name].index_select(0, place)
+
+    def _look_ahead(self, index: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """n-step reward, discount and the place of the last step taken; loops over n, not over transitions."""
+        rewards, discounts = self._take("rewards", place), self._take("discounts", place)
         for _ in range(self.n_step - 1):
-            going = going & (last + 1 < self.size)
-            step = torch.where(going, last + 1, last)
-            place = (oldest + step) % self.rows * self.num_envs + env
-            rewards = torch.where(going, rewards + discounts * flat["rewards"][place], rewards)
-            discounts = torch.where(going, discounts * flat["discounts"][place], discounts)
-            last, going = step, going & (flat["final"][place] < 0)
-        return rewards, discounts, last
+            following = index + self.num_envs
+            going = (self._take("final", place) < 0) & (following < len(self))
+            index = torch.where(going, following, index)
+            place = self._place(index)
+            rewards = torch.where(going, rewards + discounts * self._take("rewards", place), rewards)
+            discounts = torch.where(going, discounts * self._take("discounts", place), discounts)
+        return rewards, discounts, place
 
     def _queue(self, ended: Tensor, obs: Observation) -> Tensor:
         """Put final observations into the queue; returns their numbers, which only grow."""

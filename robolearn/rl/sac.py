@@ -82,6 +82,8 @@ class SAC:
         size = policy.config.pred_steps * policy.action_spec.size
         self.target_entropy = float(-size if config.target_entropy is None else config.target_entropy)
         self._step = compiled(self._eager_step) if config.compile else self._eager_step
+        # Beside an update a copy of the policy acts, which a graph made for this one would not look at.
+        self._sample = compiled(self._eager_sample) if config.compile and not config.overlap else None
         self.updates = 0
 
     def update(self, batch: list[ReplayBatch]) -> dict[str, Tensor]:
@@ -100,7 +102,14 @@ class SAC:
     def act(
         self, window: dict[str, Tensor], generator: torch.Generator | None = None, actor: Policy | None = None
     ) -> Tensor:
-        """(N, To, ...) -> sampled chunks (N, Tp, A)."""
+        """(N, To, ...) -> sampled chunks (N, Tp, A); where this is compiled, from torch's global generator."""
+        if self._sample is not None:
+            return self._sample(window)
+        return self._eager_sample(window, generator, actor)
+
+    def _eager_sample(
+        self, window: dict[str, Tensor], generator: torch.Generator | None = None, actor: Policy | None = None
+    ) -> Tensor:
         rows = len(next(iter(window.values())))
         return (actor or self.policy).distribution(window).sample(BatchNoise(rows, self.device, generator))
 

@@ -40,7 +40,10 @@ class WorkerPool:
             threads: use so many at most; None uses all.
         """
         count = min(self.size, len(items), threads or self.size)
-        bounds = [len(items) * k // max(count, 1) for k in range(count + 1)]
+        if count <= 1:
+            _raise_first([_outcome(work, item) for item in items])
+            return
+        bounds = [len(items) * k // count for k in range(count + 1)]
         shares = [deque(items[first:last]) for first, last in itertools.pairwise(bounds)]
         outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -55,12 +58,8 @@ class WorkerPool:
 
         for k in range(1, count):
             self._jobs[k - 1].put(lambda k=k: drain(k))
-        if count:
-            drain(0)
-        errors = [outcomes.get() for _ in items]
-        for error in errors:
-            if error is not None:
-                raise error
+        drain(0)
+        _raise_first([outcomes.get() for _ in items])
 
     def close(self) -> None:
         for jobs in self._jobs:
@@ -77,6 +76,12 @@ def _outcome(work: Callable[[T], None], item: T) -> BaseException | None:
     except BaseException as error:
         return error
     return None
+
+
+def _raise_first(outcomes: list[BaseException | None]) -> None:
+    for error in outcomes:
+        if error is not None:
+            raise error
 
 
 def _serve(jobs: SimpleQueue[Callable[[], None] | None]) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
+from robolearn.policies.config import GaussianHeadConfig
 from robolearn.policies.distributions import ActionDistribution, AffineDistribution
-from robolearn.policies.heads.gaussian import EDGE, DiagonalGaussian, TanhGaussian
+from robolearn.policies.heads.gaussian import EDGE, DiagonalGaussian, GaussianHead, TanhGaussian
 from robolearn.policies.heads.mixture import GaussianMixture
 from robolearn.policies.noise import BatchNoise
 
@@ -99,6 +100,27 @@ def test_samples_and_their_log_probabilities_agree() -> None:
     torch.testing.assert_close(log_prob[inside], distribution.log_prob(actions)[inside], rtol=1e-3, atol=2e-2)
     far = TanhGaussian(torch.full((4, 1, 1), 20.0), torch.ones(4, 1, 1))
     assert torch.isfinite(far.sample_with_log_prob(BatchNoise(4, "cpu"))[1]).all()
+
+
+@pytest.mark.parametrize("bounds", [(1e-3, 0.5, 2.0), (1e-3, 0.04, 2.0), (0.1, 0.2, 0.3)])
+def test_between_its_bounds_the_log_std_moves_no_faster_than_its_parameter(bounds: tuple[float, float, float]) -> None:
+    low, initial, high = bounds
+    config = GaussianHeadConfig(state_dependent_std=False, min_std=low, initial_std=initial, max_std=high)
+    head = GaussianHead(config, feature_size=1, pred_steps=1, action_size=1)
+
+    def std_at(raw: float) -> float:
+        with torch.no_grad():
+            head.raw_std.fill_(raw)  # type: ignore[union-attr]
+        return head.distribution(torch.zeros(1, 1)).std.item()
+
+    assert head.distribution(torch.zeros(1, 1)).std.item() == pytest.approx(initial)
+    assert (std_at(-30.0), std_at(30.0)) == pytest.approx((low, high), rel=1e-5)
+    raws = np.linspace(-9, 5, 281)
+    stds = np.array([std_at(raw) for raw in raws])
+    np.testing.assert_allclose(stds, (low + np.exp(raws)) / (1 + np.exp(raws) / high), rtol=1e-5)
+    slopes = np.diff(np.log(stds)) / 0.05
+    assert slopes.min() >= 0.0
+    assert slopes.max() <= 1.0
 
 
 @pytest.mark.parametrize(("min_p", "kept"), [(0.0, 3), (0.3, 2), (0.5, 1), (1.0, 1)])

@@ -82,7 +82,11 @@ class TanhGaussian(ActionDistribution):
 
 
 class GaussianHead(Head):
-    """A linear layer for the mean and one for the log std (or one vector), which a sigmoid keeps in its range."""
+    """A linear layer for the mean and one (or one vector) whose exponential is the std wherever that is in its range.
+
+    std = (min + e^x) / (1 + e^x / max). Between the bounds x is the log std itself, so that an optimiser's step moves
+    it as far as in a head without bounds; a sigmoid from one bound to the other would move it up to twice as far.
+    """
 
     exact_likelihood = True
 
@@ -92,8 +96,8 @@ class GaussianHead(Head):
         self.log_min, self.log_max = math.log(config.min_std), math.log(config.max_std)
         self.shape = (pred_steps, action_size)
         size = pred_steps * action_size
-        share = (math.log(config.initial_std) - self.log_min) / (self.log_max - self.log_min)
-        raw_std = torch.full((size,), math.log(share / (1.0 - share)))
+        initial = (config.initial_std - config.min_std) / (1.0 - config.initial_std / config.max_std)
+        raw_std = torch.full((size,), math.log(initial))
         self.mean = nn.Linear(feature_size, size)
         if config.state_dependent_std:
             self.raw_std = nn.Linear(feature_size, size)
@@ -106,7 +110,7 @@ class GaussianHead(Head):
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         mean = self.mean(features).float().view(-1, *self.shape)
         raw = self.raw_std if isinstance(self.raw_std, Tensor) else self.raw_std(features).float()
-        log_std = self.log_min + (self.log_max - self.log_min) * torch.sigmoid(raw)
+        log_std = self.log_min + F.softplus(raw - self.log_min) - F.softplus(raw - self.log_max)
         std = log_std.exp().view(-1, *self.shape).expand_as(mean)
         return TanhGaussian(mean, std) if self.squash else DiagonalGaussian(bounded(mean), std)
 
