@@ -150,6 +150,22 @@ def test_minibatches_in_one_graph_take_the_same_steps(
         assert torch.equal(one, together)
 
 
+def test_recomputed_advantages_are_those_of_the_critic_as_it_is() -> None:
+    """Two epochs with them are two updates of one epoch from the same rollout; without, they are not."""
+
+    def weights(epochs: int, updates: int, *, recompute: bool) -> torch.Tensor:
+        config = PPOConfig(num_steps=16, epochs=epochs, batch_size=32, recompute_advantages=recompute)
+        collector, ppo = make(Ledger(4), config)
+        rollout = collector.next()
+        for _ in range(updates):
+            ppo.update(rollout)
+        return ppo.actor_adam.vector.clone()
+
+    twice = weights(1, 2, recompute=False)
+    assert torch.equal(weights(2, 1, recompute=True), twice)
+    assert not torch.allclose(weights(2, 1, recompute=False), twice)
+
+
 def test_warmup_moves_the_critic_alone() -> None:
     collector, ppo = make(Ledger(2), PPOConfig(num_steps=8, epochs=2, critic_warmup=1))
     actor = [p.clone() for p in ppo.policy.parameters()]
