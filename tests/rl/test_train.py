@@ -168,13 +168,14 @@ def test_reach_is_learned_from_scratch(algorithm: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
-    """Same weights and the same draws (`fallback_random`): the same parameters after several updates, and a learner
-    with other settings has a graph of its own."""
+    """Same weights and the same draws (`fallback_random`): the same parameters after several updates, the same actions
+    with these, and a learner with other settings has a graph of its own."""
     import torch._inductor.config as inductor
 
     from tests.rl import test_off_policy as off, test_ppo as on
 
-    def learn(compile: bool, max_grad_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def learn(compile: bool, max_grad_norm: float) -> tuple[torch.Tensor, ...]:
+        actions = torch.zeros(0)
         common: dict[str, Any] = {"compile": compile, "max_grad_norm": max_grad_norm, "learning_rate": 3e-3}
         if algorithm == "ppo":
             settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, **common)
@@ -186,8 +187,9 @@ def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
             learner.generator = None
             for i in range(4):
                 torch.manual_seed(i)
+                actions = learner.act(off.some_batch(3).obs)
                 learner.update([off.some_batch(64)])
-        return learner.actor_adam.vector, learner.critic_adam.vector
+        return learner.actor_adam.vector, learner.critic_adam.vector, actions
 
     with inductor.patch(fallback_random=True):
         eager, compiled = ([learn(way, norm) for norm in (0.5, 1e-5)] for way in (False, True))
