@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,4 +189,4 @@ def _common_name(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     length = next((i for i, letters in enumerate(zip(*names)) if len(set(letters)) > 1), min(map(len, names)))
-    return names[0][:length].rstrip("_-.0123456789") or names[0]
+    return re.sub(r"[_.-]+(seed[_.-]*)?\d*$", "", names[0][:length]) or names[0]

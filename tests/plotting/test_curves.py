@@ -11,7 +11,7 @@ import scipy.stats
 import yaml
 
 from robolearn.cli.main import main
-from robolearn.plotting.curves import bootstrap, interquartile_mean, stratified_bootstrap
+from robolearn.plotting.curves import Curve, bootstrap, group_runs, interquartile_mean, stratified_bootstrap
 
 
 def write_run(folder: Path, seed: int, offset: float = 0.0, lr: float = 0.1, points: int = 10) -> Path:
@@ -81,6 +81,22 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed[1].split()[:3] == ["sac_task", "4", "10.5"]
     assert printed[2].split()[:3] == ["other_0", "1", "59"]
     assert output.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        (["ppo_HalfCheetah-v5_1000000_0", "ppo_HalfCheetah-v5_1000000_1"], "ppo_HalfCheetah-v5_1000000"),
+        (["lift_seed8", "lift_seed11"], "lift"),
+        (["lift_10", "lift_11"], "lift"),
+        (["7", "8"], "7"),
+        (["lift-v5"], "lift-v5"),
+    ],
+)
+def test_a_group_is_named_by_what_its_runs_share_but_a_seed(names: list[str], name: str, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / folder, seed) for seed, folder in enumerate(names)]
+    (group,) = group_runs({run: Curve(run, np.arange(2.0), np.zeros(2)) for run in runs})
+    assert group.name == name
 
 
 def test_run_folders_alone_mean_their_curves(
