@@ -151,7 +151,7 @@ def share_rows() -> list[Row]:
     update = median_seconds(lambda: ppo.algorithm.update(rollout), 5)
     flags = (rollout.terminated, rollout.truncated)
     values = torch.randn_like(rollout.rewards)
-    advantages = median_seconds(lambda: gae(rollout.rewards, values, values, rollout.discounts, *flags, 0.95), 50)
+    advantages = 10 * median_seconds(lambda: gae(rollout.rewards, values, values, rollout.discounts, *flags, 0.95), 50)
     moments, rows = RunningMoments((17,)), rollout.flat_obs()["state"][:, -1]
     statistic = median_seconds(lambda: moments.add(rows), 50)
     close_ppo()
@@ -165,7 +165,7 @@ def share_rows() -> list[Row]:
     sampling = median_seconds(lambda: replay.replay.sample(256, replay.generator), 200)
     close_sac()
     figures = {
-        "GAE in PPO's update": advantages / update,
+        "GAE (every epoch) in PPO's update": advantages / update,
         "observation statistics in PPO's update": statistic / update,
         "replay sampling in SAC's update": sampling / step,
     }

@@ -84,7 +84,10 @@ class GaussianHeadConfig:
 
     name: Literal["gaussian"] = "gaussian"
     squash: bool = True
-    """Squash samples into (-1, 1) with tanh (needed by SAC); otherwise the mean is squashed and samples are not."""
+    """Squash samples into (-1, 1) with tanh (needed by SAC); otherwise they are clipped on their way to the robot."""
+    bounded_mean: bool = True
+    """Unless samples are squashed, keep the mean within 1.05 of zero. PPO from scratch does better without: where it
+    wants a limit for certain, it moves the mean beyond, out of the reach of its own noise."""
     state_dependent_std: bool = True
     """Predict the standard deviation from the observation instead of learning one vector."""
     min_std: float = 1e-3
@@ -373,7 +376,10 @@ class PolicyConfig:
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "
                 "a policy can only execute what it predicted"
             )
-        bounded = self.head.name in ("gaussian", "mixture")
+        if isinstance(self.head, GaussianHeadConfig):
+            bounded = self.head.squash or self.head.bounded_mean
+        else:
+            bounded = isinstance(self.head, MixtureHeadConfig)
         if bounded and self.action_normalisation in ("mean_std", "quantile"):
             raise ConfigError(
                 f"head {self.head.name!r} bounds its means to [-1, 1], which action_normalisation "

@@ -181,9 +181,8 @@ class PPOConfig:
     """Weight of the entropy bonus."""
     normalise_advantages: bool = True
     """Scale the advantages of a rollout to zero mean and unit variance."""
-    recompute_advantages: bool = False
-    """Recompute values and advantages before each epoch, not once for the update. Andrychowicz et al. (2021) advise it;
-    with as many epochs as here the critic has learned the rollout's noise by then, and Reacher ends clearly worse."""
+    recompute_advantages: bool = True
+    """Recompute values and advantages before each epoch, not once for the update (Andrychowicz et al. 2021)."""
     baseline: Literal["critic", "mean", "none"] = "critic"
     """What is subtracted from the returns: learned values, the rollout's mean, or nothing."""
     max_grad_norm: float = 0.5

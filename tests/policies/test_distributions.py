@@ -123,6 +123,17 @@ def test_between_its_bounds_the_log_std_moves_no_faster_than_its_parameter(bound
     assert slopes.max() <= 1.0
 
 
+@pytest.mark.parametrize(("bounded", "largest"), [(True, 1.05), (False, 50.0)])
+def test_a_mean_goes_as_far_as_it_may(bounded: bool, largest: float) -> None:
+    config = GaussianHeadConfig(squash=False, bounded_mean=bounded)
+    head = GaussianHead(config, feature_size=1, pred_steps=2, action_size=3)
+    with torch.no_grad():
+        head.mean.weight.zero_()
+        head.mean.bias.fill_(50.0)
+    mean = head.distribution(torch.zeros(4, 1)).mode()
+    torch.testing.assert_close(mean, torch.full((4, 2, 3), largest))
+
+
 @pytest.mark.parametrize(("min_p", "kept"), [(0.0, 3), (0.3, 2), (0.5, 1), (1.0, 1)])
 def test_sampled_means_come_in_the_proportions_of_the_weights_that_are_kept(min_p: float, kept: int) -> None:
     count, weights = 20_000, LOGITS.softmax(-1)[0]  # shares of the heaviest: e^-1, 1, e^-1.5

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians over action chunks, squashed by tanh (as SAC needs them) or with a bounded mean."""
+"""Diagonal Gaussians over action chunks, squashed by tanh (as SAC needs them) or not."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class GaussianHead(Head):
 
     def __init__(self, config: GaussianHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
         super().__init__()
-        self.squash = config.squash
+        self.squash, self.bounded_mean = config.squash, config.bounded_mean
         self.log_min, self.log_max = math.log(config.min_std), math.log(config.max_std)
         self.shape = (pred_steps, action_size)
         size = pred_steps * action_size
@@ -112,7 +112,9 @@ class GaussianHead(Head):
         raw = self.raw_std if isinstance(self.raw_std, Tensor) else self.raw_std(features).float()
         log_std = self.log_min + F.softplus(raw - self.log_min) - F.softplus(raw - self.log_max)
         std = log_std.exp().view(-1, *self.shape).expand_as(mean)
-        return TanhGaussian(mean, std) if self.squash else DiagonalGaussian(bounded(mean), std)
+        if self.squash:
+            return TanhGaussian(mean, std)
+        return DiagonalGaussian(bounded(mean) if self.bounded_mean else mean, std)
 
     def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         distribution = self.distribution(features)
