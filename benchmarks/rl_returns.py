@@ -5,7 +5,8 @@
 Resumable: every finished curve is kept in benchmarks/results/raw/rl_returns.json and not run again, and our own runs go
 on from their checkpoints. Both sides are evaluated on the same ten episode seeds with the mode of the policy; a curve's
 figure is its last evaluation. Both PPOs normalise observations and returns, anneal the step size and start from our
-standard deviation of 0.5 (Stable-Baselines3's own is 1).
+standard deviation of 0.5 (Stable-Baselines3's own is 1); ours also recomputes its advantages before every epoch, as it
+does by default, which Stable-Baselines3 does not offer.
 """
 
 from __future__ import annotations

@@ -142,6 +142,7 @@ def test_refusals_name_the_culprit() -> None:
         PolicyConfig(exec_steps=2)
     with pytest.raises(ConfigError, match="use 'none' or 'min_max'"):
         PolicyConfig(action_normalisation="mean_std")
+    PolicyConfig(head=GaussianHeadConfig(squash=False, bounded_mean=False), action_normalisation="mean_std")
     for bad in ({"hidden_sizes": (64, 0)}, {"hidden_sizes": ()}, {"dropout": 1.0}):
         with pytest.raises(ConfigError):
             MLPConfig(**bad)
