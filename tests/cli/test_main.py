@@ -58,6 +58,8 @@ def test_version() -> None:
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["completion", "powershell"], "must be one of bash, zsh, tcsh"),
         (["dataset", "info", "nowhere.hdf5"], "nowhere.hdf5"),
+        (["dataset", "info", "--path", "nowhere.hdf5"], "nowhere.hdf5"),
+        (["dataset", "merge", "--paths", "one.hdf5", "two.hdf5", "--output", "both.hdf5"], "one.hdf5"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: list[str], message: str) -> None:
