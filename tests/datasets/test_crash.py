@@ -121,7 +121,9 @@ def kill_at_random(folder: Path, kills: int, seed: int) -> None:
         check_recovered(path, committed_in(lines), int(durable[-1].split()[-1]) - 1 if in_progress else 0)
         path.unlink(missing_ok=True)
     if kills >= 30:
-        assert {"step", "closed"} <= stages or {"step", "closing"} <= stages, f"the kills met only {stages}"
+        writing, ending = {"step", "committing", "committed"}, {"closing", "closed"}
+        assert stages & writing, f"the kills met only {stages}"  # which of them is a matter of the disk's speed
+        assert stages & ending, f"the kills met only {stages}"
 
 
 def test_killed_at_random_instants(tmp_path: Path) -> None:
