@@ -95,6 +95,7 @@ class Replay:
         }
         self._check_memory()
         self.arrays = {name: self._allocate(name, field) for name, field in self.fields.items()}
+        # The same memory as (rows * N, ...), made once: a batch would otherwise make these views seven times.
         self.flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
         self.obs_names = [name for name in self.fields if name.startswith("obs/")]
         self.head = self.size = 0
