@@ -215,8 +215,8 @@ def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
     longest = max(dataset.lengths)
     if policy.config.pred_steps > longest:
         raise DatasetError(
-            f"policy.pred_steps is {policy.config.pred_steps}, but the longest episode of {config.dataset} has "
-            f"{longest} steps; predict fewer steps or record longer episodes"
+            f"policy.pred_steps is {policy.config.pred_steps}, but the longest episode of {', '.join(config.dataset)} "
+            f"has {longest} steps; predict fewer steps or record longer episodes"
         )
     return policy
 

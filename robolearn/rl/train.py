@@ -114,9 +114,6 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         num_envs = distributed.share_of(config.num_envs, "num_envs")
         physics = config.task.physics_device(device)
         env = stack.enter_context(make(config.task, num_envs, device=physics))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if main:
-            write_yaml(config, run_dir / "config.yaml")
         seed_everything(config.seed)
         learner = make_learner(config, env, device)
         if not main:
@@ -130,6 +127,9 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
             judge = stack.enter_context(make(config.task, side_by_side, device=physics))
         if isinstance(learner.source, ReplayCollector):
             stack.callback(learner.source.settle)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if main:
+            write_yaml(config, run_dir / "config.yaml")
         state = run_loop(
             learner.algorithm,
             learner.source,

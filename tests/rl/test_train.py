@@ -93,6 +93,7 @@ def test_wrong_kinds_of_actions_are_refused_with_the_way_out(tmp_path: Path) -> 
     continuous = replace(config("dqn", tmp_path / "b"), task=TaskConfig(id=COUNTER, worker_kind="sync"))
     with pytest.raises(TaskError, match="DQN needs discrete ones; use algorithm sac or ppo"):
         train_rl(continuous)
+    assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
 
 
 def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
