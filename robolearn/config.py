@@ -89,6 +89,8 @@ class Option:
     positional: bool = False
     open: bool = False
     """Takes any sub-key (a free mapping such as `task.kwargs`)."""
+    aliases: tuple[str, ...] = ()
+    """Other keys for the same: a section's name may be written as in YAML, `policy.head.name`."""
 
 
 def options(cls: type, prefix: str = "") -> Iterator[Option]:
@@ -99,9 +101,11 @@ def options(cls: type, prefix: str = "") -> Iterator[Option]:
         key, members = prefix + f.name, _sections(hints[f.name])
         if members:
             names = tuple(n for m in members for n in _tag_values(m))
-            yield Option(key=key, type=str, default=_default(f), help=docs.get(f.name, ""), choices=names)
+            aliases = (f"{key}.name",) if names else ()
+            default, text = _default(f), docs.get(f.name, "")
+            yield Option(key=key, type=str, default=default, help=text, choices=names, aliases=aliases)
             for option in (o for m in members for o in options(m, key + ".")):
-                if option.key not in seen and not (names and option.key == f"{key}.name"):
+                if option.key not in seen and option.key not in aliases:
                     seen.add(option.key)
                     yield option
             continue

@@ -175,13 +175,15 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
         described["metavar"] = "{" + ",".join(option.choices) + "}"
     else:
         described["metavar"] = "VALUE" if sequence or option.open else getattr(option.type, "__name__", "value").upper()
+    # Hidden second ways to write the same; an absent one must not undo the other.
+    hidden: dict[str, Any] = {"dest": option.key, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    for alias in option.aliases:
+        parser.add_argument(f"--{alias}", **hidden)
     if option.positional:
         # argparse does not honour SUPPRESS for an absent "*" positional unless it is the action's own default.
         nargs = "*" if sequence else "?"
         parser.add_argument(option.key, nargs=nargs, default=argparse.SUPPRESS, help=described["help"])
-        # By its name as well, as many will write it; an absent one must not undo the other.
-        hidden: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        parser.add_argument(f"--{option.key}", dest=option.key, nargs="+" if sequence else None, **hidden)
+        parser.add_argument(f"--{option.key}", nargs="+" if sequence else None, **hidden)
     elif option.type is bool:
         parser.add_argument(f"--{option.key}", dest=option.key, nargs="?", const="true", **described)
     elif sequence:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from robolearn.cli.main import VERBS, build_parser, main, verb_commands
+from robolearn.cli.main import VERBS, build_parser, main, parse, verb_commands
 from robolearn.config import options
 
 
@@ -83,6 +83,16 @@ def test_every_option_of_every_verb_has_a_help_text() -> None:
 def test_dashes_and_underscores_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["record", "--num-envs", "0", "--task", "x"]) == 2
     assert "num_envs must be at least 1" in capsys.readouterr().err
+
+
+def test_a_section_is_named_as_in_yaml_or_short() -> None:
+    command = verb_commands("rl")["rl"]
+    short, long = (
+        parse(command, ["--task", "gym:Hopper-v5", "--algorithm.utd", "2", f"--{name}", "sac"])
+        for name in ("algorithm", "algorithm.name")
+    )
+    assert short == long
+    assert (long.algorithm.name, long.algorithm.utd) == ("sac", 2)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
