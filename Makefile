@@ -1,5 +1,6 @@
 # make demo   set everything up and run the whole line once, on CPU, in under 15 minutes
 # make test   the fast tests        make test-slow   the slow ones        make test-lowest   physics on the oldest MuJoCo
+# make test-learning   SAC, PPO and DQN on tasks that they must solve
 # make check  formatting, lint and types
 # make lock   resolve the dependencies anew into requirements.lock
 
@@ -13,7 +14,7 @@ EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS     ?= 2
 
-.PHONY: setup demo check test test-lowest test-slow format lock clean
+.PHONY: setup demo check test test-lowest test-learning test-slow format lock clean
 
 setup: $(READY)
 
@@ -36,6 +37,9 @@ check: $(READY)
 
 test: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-learning: $(READY)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist load -m learning --timeout 1800
 
 test-slow: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow and not gpu" --timeout 3600

@@ -1,20 +1,26 @@
 """Returns of PPO and SAC from scratch beside Stable-Baselines3: same versions, tasks, seeds, steps and settings.
 
-    python -m benchmarks.rl_returns [--algorithm ppo sac] [--task HalfCheetah-v5 ...] [--seeds 3] [--env-steps 1000000]
+    python -m benchmarks.rl_returns [--algorithm ppo sac] [--task HalfCheetah-v5 ...] [--seeds 3] [--side ours sb3]
 
-Resumable: every finished curve is kept in benchmarks/results/raw/rl_returns.json and not run again, and our own runs go
-on from their checkpoints. Both sides are evaluated on the same ten episode seeds with the mode of the policy; a curve's
-figure is its last evaluation. Both PPOs normalise observations and returns, anneal the step size and start from our
-standard deviation of 0.5 (Stable-Baselines3's own is 1); ours also recomputes its advantages before every epoch, as it
-does by default, which Stable-Baselines3 does not offer.
+A day's work, so it may be cut into pieces: Ctrl-C ends it, the same command goes on from the last checkpoints, and what
+there is so far of every curve is kept in benchmarks/results/raw/rl_returns.json. Two processes, one for each side, may
+work side by side.
+
+Both sides are evaluated on the same ten episode seeds with the mode of the policy. PPO, which anneals its step size, is
+compared at the end, SAC at every 100,000 steps that both sides have reached. Both PPOs normalise observations and
+returns and start from our standard deviation of 0.5 (Stable-Baselines3's own is 1); ours also recomputes its advantages
+before every epoch, as it does by default, which Stable-Baselines3 does not offer.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ from robolearn.rl.train import train_rl
 from robolearn.rl.train_config import RLConfig
 from robolearn.training.metrics import read_metrics
 
+NAME = "rl_returns"
 EVAL_SEEDS = range(10)
 TASKS = {
     "ppo": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "InvertedPendulum-v5", "Reacher-v5", "Pusher-v5"),
@@ -36,7 +43,11 @@ TASKS = {
 GOALS = {("ppo", "HalfCheetah-v5"): 5784.0, ("sac", "HalfCheetah-v5"): 11_000.0}
 """Published returns at 1M steps (Tianshou's benchmark for PPO; the issue's own goal for SAC)."""
 
+MARK = 100_000
+"""Steps between SAC's comparisons."""
+
 Curve = dict[str, list[float]]
+Keep = Callable[[Curve], object]
 
 
 def main() -> None:
@@ -44,20 +55,21 @@ def main() -> None:
     parser.add_argument("--algorithm", nargs="*", default=["ppo", "sac"], choices=["ppo", "sac"])
     parser.add_argument("--task", nargs="*", help="Gymnasium ids; none takes the algorithm's list")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--side", nargs="*", default=["ours", "sb3"], choices=["ours", "sb3"])
     parser.add_argument("--env-steps", type=int, default=1_000_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/returns"))
     args = parser.parse_args()
-    began, curves = time.perf_counter(), load_runs("rl_returns")
+    began = time.perf_counter()
     cases = [(a, task) for a in args.algorithm for task in args.task or TASKS[a]]
-    for seed in range(args.seeds):
-        for algorithm, task in cases:
-            for side, run in (("ours", our_curve), ("sb3", sb3_curve)):
-                key = f"{side}/{algorithm}/{task}/{args.env_steps}/{seed}"
-                if key not in curves:
-                    curves[key] = run(algorithm, task, seed, args.env_steps, args.runs)
-                    curves = save_runs("rl_returns", curves)
-    rows = [row(curves, algorithm, task, args.env_steps) for algorithm, task in cases]
-    write("rl_returns", rows, seconds=time.perf_counter() - began)
+    with contextlib.suppress(KeyboardInterrupt):
+        for seed, (algorithm, task), side in itertools.product(range(args.seeds), cases, args.side):
+            key = f"{side}/{algorithm}/{task}/{args.env_steps}/{seed}"
+            if not reached(load_runs(NAME).get(key), args.env_steps):
+                run = our_run if side == "ours" else sb3_run
+                run(algorithm, task, seed, args.env_steps, args.runs, lambda c, key=key: save_runs(NAME, {key: c}))
+    curves = load_runs(NAME)
+    found = [row for case in cases for row in rows(curves, *case, args.env_steps)]
+    write(NAME, found, seconds=time.perf_counter() - began)
 
 
 def our_config(algorithm: str, task: str, seed: int, env_steps: int, runs: Path) -> RLConfig:
@@ -76,48 +88,50 @@ def our_config(algorithm: str, task: str, seed: int, env_steps: int, runs: Path)
     return RLConfig(algorithm=SACConfig(random_steps=10_000, compile=True), **common)
 
 
-def our_curve(algorithm: str, task: str, seed: int, env_steps: int, runs: Path) -> Curve:
+def our_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, keep: Keep) -> None:
     config = our_config(algorithm, task, seed, env_steps, runs)
-    train_rl(config, resume=True)
-    rows = [row for row in read_metrics(config.output) if "eval_return" in row]
-    return {"env_steps": [row["env_steps"] for row in rows], "returns": [row["eval_return"] for row in rows]}
+    try:
+        train_rl(config, resume=True)
+    finally:
+        evaluations = [row for row in read_metrics(config.output) if "eval_return" in row]
+        keep({"env_steps": [e["env_steps"] for e in evaluations], "returns": [e["eval_return"] for e in evaluations]})
 
 
-def sb3_curve(algorithm: str, task: str, seed: int, env_steps: int, runs: Path) -> Curve:
+def sb3_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, keep: Keep) -> None:
+    """SAC goes on where it was at its last evaluation; PPO takes minutes and begins anew."""
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
 
+    folder = runs / f"sb3_{algorithm}_{task}_{env_steps}_{seed}"
+    curve: Curve = {"env_steps": [], "returns": []}
     if algorithm == "ppo":
         env: Any = VecNormalize(make_vec_env(task, n_envs=8, seed=seed), gamma=0.99)
         settings: dict[str, Any] = {"n_steps": 256, "batch_size": 64, "n_epochs": 10, "seed": seed, "device": "cpu"}
         settings["policy_kwargs"] = {"log_std_init": math.log(0.5)}
         model: Any = PPO("MlpPolicy", env, learning_rate=lambda left: 3e-4 * left, **settings)
+    elif (folder / "curve.json").exists():
+        env, model = None, SAC.load(folder / "model.zip", env=gymnasium.make(task), device="cpu")
+        model.load_replay_buffer(folder / "replay.pkl")
+        curve = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
     else:
-        env = None
-        model = SAC("MlpPolicy", task, learning_starts=10_000, seed=seed, device="cpu")
+        env, model = None, SAC("MlpPolicy", task, learning_starts=10_000, seed=seed, device="cpu")
 
     def act(obs: np.ndarray) -> np.ndarray:
         return model.predict(obs if env is None else env.normalize_obs(obs), deterministic=True)[0]
 
-    curve: Curve = {"env_steps": [], "returns": []}
-    callback = _Evaluations(task, env_steps // 20, act, curve)
-    model.learn(env_steps, callback=callback.callback)
-    return curve
-
-
-class _Evaluations:
-    """Evaluates Stable-Baselines3's model every so many steps, on our seeds."""
-
-    def __init__(self, task: str, every: int, act: Callable[[np.ndarray], np.ndarray], curve: Curve) -> None:
-        self.task, self.every, self.act, self.curve = task, every, act, curve
-
-    def callback(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
-        steps = local["self"].num_timesteps
-        if steps >= self.every * (len(self.curve["returns"]) + 1):
-            self.curve["env_steps"].append(steps)
-            self.curve["returns"].append(mean_return(self.task, self.act, EVAL_SEEDS))
+    def evaluate(local: dict[str, Any], _: dict[str, Any]) -> bool:
+        if model.num_timesteps >= env_steps // 20 * (len(curve["returns"]) + 1):
+            curve["env_steps"].append(model.num_timesteps)
+            curve["returns"].append(mean_return(task, act, EVAL_SEEDS))
+            if algorithm == "sac":
+                model.save(folder / "model.zip")
+                model.save_replay_buffer(folder / "replay.pkl")
+                (folder / "curve.json").write_text(json.dumps(curve), encoding="utf-8")
+            keep(curve)
         return True
+
+    model.learn(env_steps - model.num_timesteps, callback=evaluate, reset_num_timesteps=model.num_timesteps == 0)
 
 
 def mean_return(task: str, act: Callable[[np.ndarray], np.ndarray], seeds: Sequence[int]) -> float:
@@ -133,24 +147,40 @@ def mean_return(task: str, act: Callable[[np.ndarray], np.ndarray], seeds: Seque
     return float(np.mean(returns))
 
 
-def row(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) -> Row:
-    """Over the training seeds that both sides have finished."""
+def reached(curve: Curve | None, env_steps: int) -> bool:
+    """Whether the last evaluation lies there; PPO's last update may end a little before."""
+    return curve is not None and bool(curve["returns"]) and curve["env_steps"][-1] >= 0.99 * env_steps
+
+
+def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) -> Iterator[Row]:
+    """At the end of PPO, at every mark of SAC: over the training seeds of which both sides have got so far."""
     runs = {side: f"{side}/{algorithm}/{task}/{env_steps}/" for side in ("ours", "sb3")}
-    common = set.intersection(*({k.removeprefix(p) for k in curves if k.startswith(p)} for p in runs.values()))
-    seeds = sorted(common, key=int)
-    finals = {side: np.array([curves[p + seed]["returns"][-1] for seed in seeds]) for side, p in runs.items()}
-    ours, theirs = finals["ours"].mean(), finals["sb3"].mean()
-    published = GOALS.get((algorithm, task), -np.inf) if env_steps >= 1_000_000 else -np.inf
-    by_seed = "; ".join(f"{side} {', '.join(f'{x:.4g}' for x in found)}" for side, found in finals.items())
-    return Row(
-        case=f"{algorithm.upper()} {task}, {env_steps:,} steps",
-        unit="mean return of the last evaluation",
-        ours=float(ours),
-        peer=float(theirs),
-        peer_name="Stable-Baselines3",
-        goal=float(max(theirs, published)),
-        note=f"by training seed: {by_seed}",
-    )
+    for mark in [env_steps] if algorithm == "ppo" else range(MARK, env_steps + 1, MARK):
+        there = [
+            {k.removeprefix(p) for k in curves if k.startswith(p) and reached(curves[k], mark)} for p in runs.values()
+        ]
+        seeds = sorted(set.intersection(*there), key=int)
+        if not seeds:
+            continue
+        finals = {side: np.array([at(curves[p + seed], mark) for seed in seeds]) for side, p in runs.items()}
+        ours, theirs = finals["ours"].mean(), finals["sb3"].mean()
+        published = GOALS.get((algorithm, task), -np.inf) if mark >= 1_000_000 else -np.inf
+        by_seed = "; ".join(f"{side} {', '.join(f'{x:.4g}' for x in found)}" for side, found in finals.items())
+        yield Row(
+            case=f"{algorithm.upper()} {task}, {mark:,} steps",
+            unit="mean return",
+            ours=float(ours),
+            peer=float(theirs),
+            peer_name="Stable-Baselines3",
+            goal=float(max(theirs, published)),
+            note=f"training seeds {', '.join(seeds)}: {by_seed}",
+        )
+
+
+def at(curve: Curve, mark: int) -> float:
+    """The return of the evaluation nearest to so many steps."""
+    nearest = min(range(len(curve["returns"])), key=lambda i: abs(curve["env_steps"][i] - mark))
+    return curve["returns"][nearest]
 
 
 if __name__ == "__main__":

@@ -118,55 +118,6 @@ def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "settings", "goal"),
-    [
-        (
-            "InvertedPendulum-v5",
-            {
-                "algorithm": PPOConfig(num_steps=256, anneal=True, normalise_obs=True, normalise_returns=True),
-                "env_steps": 150_000,
-                "num_envs": 8,
-            },
-            950.0,
-        ),
-        ("Pendulum-v1", {"algorithm": SACConfig(random_steps=1000, learning_rate=1e-3), "env_steps": 12_000}, -200.0),
-    ],
-)
-def test_learns(task: str, settings: dict[str, Any], goal: float, tmp_path: Path) -> None:
-    """The best of the evaluations on fixed seeds reaches what the task counts as solved."""
-    result = train_rl(
-        RLConfig(
-            task=TaskConfig(id=f"gym:{task}", worker_kind="sync"),
-            output=str(tmp_path),
-            evaluate_every=settings["env_steps"] // 8,
-            **settings,
-        )
-    )
-    returns = [row["eval_return"] for row in read_metrics(result.run_dir) if "eval_return" in row]
-    assert max(returns) >= goal, returns
-
-
-@pytest.mark.slow
-def test_cartpole_is_learned(tmp_path: Path) -> None:
-    """With the shipped settings, in two evaluations at least, so that luck is not enough."""
-    shipped = load(RLConfig, Path(__file__).parents[2] / "configs" / "rl" / "dqn_cartpole.yaml")
-    result = train_rl(replace(shipped, output=str(tmp_path), tensorboard=False))
-    returns = [row["eval_return"] for row in read_metrics(result.run_dir) if "eval_return" in row]
-    assert sorted(returns)[-2] >= 475.0, returns
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
-def test_reach_is_learned_from_scratch(algorithm: str, tmp_path: Path) -> None:
-    """With the shipped settings, the last policy solves 95 of 100 episodes that it never saw."""
-    root = Path(__file__).parents[2] / "configs" / "rl"
-    shipped = load(RLConfig, root / f"{algorithm}_reach.yaml")
-    result = train_rl(replace(shipped, output=str(tmp_path), eval_episodes=100, evaluate_every=0, tensorboard=False))
-    assert result.metrics["eval_success"] >= 0.95
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
     """Same weights and the same draws (`fallback_random`): the same parameters after several updates, the same actions
