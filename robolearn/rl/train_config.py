@@ -65,7 +65,7 @@ class RLConfig:
         if isinstance(self.algorithm, PPOConfig):
             return PolicyConfig(
                 backbone=MLPConfig(hidden_sizes=(64, 64), activation="tanh"),
-                head=GaussianHeadConfig(squash=False, bounded_mean=False, state_dependent_std=False, initial_std=0.5),
+                head=GaussianHeadConfig(squash=False, state_dependent_std=False, initial_std=0.5),
             )
         return PolicyConfig(backbone=MLPConfig(hidden_sizes=(256, 256)), head=GaussianHeadConfig())
 
