@@ -2,14 +2,14 @@
 
     python -m benchmarks.rl_returns [--algorithm ppo sac] [--task HalfCheetah-v5 ...] [--seeds 3] [--side ours sb3]
 
-A day's work, so it may be cut into pieces: Ctrl-C ends it, the same command goes on from the last checkpoints, and what
-there is so far of every curve is kept in benchmarks/results/raw/rl_returns.json. Two processes, one for each side, may
-work side by side.
+A day's work, so it may be cut into pieces: Ctrl-C ends it, the same command goes on from the last checkpoints. What
+there is so far of every curve is kept in benchmarks/results/raw/rl_returns.json and drawn in rl_returns.png beside the
+table. Two processes, one for each side, may work side by side.
 
 Both sides are evaluated on the same ten episode seeds with the mode of the policy. PPO, which anneals its step size, is
 compared at the end, SAC at every 100,000 steps that both sides have reached. Both PPOs normalise observations and
-returns and start from our standard deviation of 0.5 (Stable-Baselines3's own is 1); ours also recomputes its advantages
-before every epoch, as it does by default, which Stable-Baselines3 does not offer.
+returns and start from our standard deviation of 0.5 (Stable-Baselines3's own is 1). Ours keeps its defaults that
+Stable-Baselines3 does not offer: advantages computed anew before every epoch, a mean within the limits of the actions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks._report import Row, load_runs, save_runs, write
 from robolearn.envs.config import TaskConfig
+from robolearn.plotting.curves import Curve as Line, Group, draw_groups
 from robolearn.rl.config import PPOConfig, SACConfig
 from robolearn.rl.train import train_rl
 from robolearn.rl.train_config import RLConfig
@@ -69,7 +71,8 @@ def main() -> None:
                 run(algorithm, task, seed, args.env_steps, args.runs, lambda c, key=key: save_runs(NAME, {key: c}))
     curves = load_runs(NAME)
     found = [row for case in cases for row in rows(curves, *case, args.env_steps)]
-    write(NAME, found, seconds=time.perf_counter() - began)
+    picture = draw(curves, args.env_steps)
+    picture.savefig(write(NAME, found, seconds=time.perf_counter() - began).with_suffix(".png"), dpi=90)
 
 
 def our_config(algorithm: str, task: str, seed: int, env_steps: int, runs: Path) -> RLConfig:
@@ -181,6 +184,32 @@ def at(curve: Curve, mark: int) -> float:
     """The return of the evaluation nearest to so many steps."""
     nearest = min(range(len(curve["returns"])), key=lambda i: abs(curve["env_steps"][i] - mark))
     return curve["returns"][nearest]
+
+
+def draw(curves: dict[str, Curve], env_steps: int) -> Figure:
+    """A panel for every task and algorithm of which there is a curve."""
+    panels: list[tuple[str, list[Group]]] = []
+    for algorithm, tasks in TASKS.items():
+        for task in tasks:
+            groups = []
+            for side, name in (("ours", "robolearn"), ("sb3", "Stable-Baselines3")):
+                prefix = f"{side}/{algorithm}/{task}/{env_steps}/"
+                runs = {key: c for key, c in curves.items() if key.startswith(prefix) and len(c["returns"]) > 1}
+                lines = [Line(Path(k), np.array(c["env_steps"]), np.array(c["returns"])) for k, c in runs.items()]
+                groups += [Group(name, tuple(lines))] if lines else []
+            panels += [(f"{algorithm.upper()} {task}", groups)] if groups else []
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(12.0, 3.0 * rows), layout="constrained")
+    grid = list(figure.subplots(rows, 3, squeeze=False).flat)
+    for axes, (title, groups) in zip(grid, panels):
+        draw_groups(axes, groups, bootstraps=500)
+        axes.set_title(title)
+        axes.legend(frameon=False, fontsize="small")
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    figure.supxlabel("environment steps")
+    figure.supylabel("mean return of ten evaluation episodes: interquartile mean over seeds, 95% interval")
+    return figure
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def results_page() -> str:
 def section(result: dict[str, Any]) -> list[str]:
     where = f"{result['cpu']}, {result['cores']} cores" + (f", {result['gpu']}" if result.get("gpu") else "")
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    picture = RESULTS / f"{result['name']}.png"
     commit = f"{str(result['commit'])[:10]}{' with changes' if result.get('dirty') else ''}"
     return [
         f"## {result['name']}",
@@ -64,6 +65,7 @@ def section(result: dict[str, Any]) -> list[str]:
         "",
         *table(result["rows"]),
         "",
+        *([f"![{result['name']}](../benchmarks/results/{result['name']}.png)", ""] if picture.exists() else []),
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robolearn.config import read_yaml
@@ -156,18 +157,23 @@ def bootstrap(values: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 def draw(groups: Sequence[Group], metric: str, bootstraps: int) -> Figure:
     figure = Figure(figsize=(7.0, 4.2))
-    axes = figure.subplots()
-    for group, colour in zip(groups, [COLOURS[i % len(COLOURS)] for i in range(len(groups))]):
+    draw_groups(axes := figure.subplots(), groups, bootstraps)
+    axes.set_xlabel("steps")
+    axes.set_ylabel(metric)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_groups(axes: Axes, groups: Sequence[Group], bootstraps: int) -> None:
+    """A line for each group's interquartile mean, a band for its 95% interval."""
+    for i, group in enumerate(groups):
         grid, values = group.on_grid()
+        colour = COLOURS[i % len(COLOURS)]
         axes.plot(grid, interquartile_mean(values, axis=0), color=colour, label=f"{group.name} ({len(values)})")
         if len(values) > 1:
             low, high = bootstrap(values, min(bootstraps, 500))
             axes.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel("steps")
-    axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return figure
 
 
 def _text(settings: Any) -> str:
