@@ -71,6 +71,9 @@ def main() -> None:
                 run(algorithm, task, seed, args.env_steps, args.runs, lambda c, key=key: save_runs(NAME, {key: c}))
     curves = load_runs(NAME)
     found = [row for case in cases for row in rows(curves, *case, args.env_steps)]
+    if not found:
+        print("nothing to compare yet: no run of both sides has got far enough")
+        return
     picture = draw(curves, args.env_steps)
     picture.savefig(write(NAME, found, seconds=time.perf_counter() - began).with_suffix(".png"), dpi=90)
 
@@ -97,7 +100,9 @@ def our_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, ke
         train_rl(config, resume=True)
     finally:
         evaluations = [row for row in read_metrics(config.output) if "eval_return" in row]
-        keep({"env_steps": [e["env_steps"] for e in evaluations], "returns": [e["eval_return"] for e in evaluations]})
+        if evaluations:
+            steps, returns = ([row[name] for row in evaluations] for name in ("env_steps", "eval_return"))
+            keep({"env_steps": steps, "returns": returns})
 
 
 def sb3_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, keep: Keep) -> None:
