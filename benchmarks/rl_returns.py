@@ -8,8 +8,9 @@ table. Two processes, one for each side, may work side by side.
 
 Both sides are evaluated on the same ten episode seeds with the mode of the policy. PPO, which anneals its step size, is
 compared at the end, SAC at every 100,000 steps that both sides have reached. Both PPOs normalise observations and
-returns and start from our standard deviation of 0.5 (Stable-Baselines3's own is 1). Ours keeps its defaults that
-Stable-Baselines3 does not offer: advantages computed anew before every epoch, a mean within the limits of the actions.
+returns and start from the same standard deviation, ours: half of the way from the middle of an action to its limit
+(Stable-Baselines3's own is 1 in the task's units, whatever the limits). Ours keeps its defaults that Stable-Baselines3
+does not offer: advantages computed anew before every epoch, a mean within the limits of the actions.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def sb3_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, ke
     if algorithm == "ppo":
         env: Any = VecNormalize(make_vec_env(task, n_envs=8, seed=seed), gamma=0.99)
         settings: dict[str, Any] = {"n_steps": 256, "batch_size": 64, "n_epochs": 10, "seed": seed, "device": "cpu"}
-        settings["policy_kwargs"] = {"log_std_init": math.log(0.5)}
+        settings["policy_kwargs"] = {"log_std_init": math.log(0.5 * float(env.action_space.high.max()))}
         model: Any = PPO("MlpPolicy", env, learning_rate=lambda left: 3e-4 * left, **settings)
     elif (folder / "curve.json").exists():
         env, model = None, SAC.load(folder / "model.zip", env=gymnasium.make(task), device="cpu")
