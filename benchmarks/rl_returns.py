@@ -44,7 +44,7 @@ TASKS = {
     "sac": ("HalfCheetah-v5", "Hopper-v5"),
 }
 GOALS = {("ppo", "HalfCheetah-v5"): 5784.0, ("sac", "HalfCheetah-v5"): 11_000.0}
-"""Published returns at 1M steps (Tianshou's benchmark for PPO; the issue's own goal for SAC)."""
+"""Published returns at 1M steps (Tianshou's benchmark for PPO; our own goal for SAC)."""
 
 MARK = 100_000
 """Steps between SAC's comparisons."""
@@ -64,6 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     began = time.perf_counter()
     cases = [(a, task) for a in args.algorithm for task in args.task or TASKS[a]]
+    every = list(dict.fromkeys([*((a, task) for a, tasks in TASKS.items() for task in tasks), *cases]))
     with contextlib.suppress(KeyboardInterrupt):
         for seed, (algorithm, task), side in itertools.product(range(args.seeds), cases, args.side):
             key = f"{side}/{algorithm}/{task}/{args.env_steps}/{seed}"
@@ -71,11 +72,11 @@ def main() -> None:
                 run = our_run if side == "ours" else sb3_run
                 run(algorithm, task, seed, args.env_steps, args.runs, lambda c, key=key: save_runs(NAME, {key: c}))
     curves = load_runs(NAME)
-    found = [row for case in cases for row in rows(curves, *case, args.env_steps)]
+    found = [row for case in every for row in rows(curves, *case, args.env_steps)]
     if not found:
         print("nothing to compare yet: no run of both sides has got far enough")
         return
-    picture = draw(curves, args.env_steps)
+    picture = draw(curves, every, args.env_steps)
     picture.savefig(write(NAME, found, seconds=time.perf_counter() - began).with_suffix(".png"), dpi=90)
 
 
@@ -187,23 +188,21 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
 
 
 def at(curve: Curve, mark: int) -> float:
-    """The return of the evaluation nearest to so many steps."""
-    nearest = min(range(len(curve["returns"])), key=lambda i: abs(curve["env_steps"][i] - mark))
-    return curve["returns"][nearest]
+    """The return after so many steps, linear between evaluations: ours of SAC are counted from its random steps on."""
+    return float(np.interp(mark, curve["env_steps"], curve["returns"]))
 
 
-def draw(curves: dict[str, Curve], env_steps: int) -> Figure:
-    """A panel for every task and algorithm of which there is a curve."""
+def draw(curves: dict[str, Curve], cases: Sequence[tuple[str, str]], env_steps: int) -> Figure:
+    """A panel for every algorithm and task of which there is a curve."""
     panels: list[tuple[str, list[Group]]] = []
-    for algorithm, tasks in TASKS.items():
-        for task in tasks:
-            groups = []
-            for side, name in (("ours", "robolearn"), ("sb3", "Stable-Baselines3")):
-                prefix = f"{side}/{algorithm}/{task}/{env_steps}/"
-                runs = {key: c for key, c in curves.items() if key.startswith(prefix) and len(c["returns"]) > 1}
-                lines = [Line(Path(k), np.array(c["env_steps"]), np.array(c["returns"])) for k, c in runs.items()]
-                groups += [Group(name, tuple(lines))] if lines else []
-            panels += [(f"{algorithm.upper()} {task}", groups)] if groups else []
+    for algorithm, task in cases:
+        groups = []
+        for side, name in (("ours", "robolearn"), ("sb3", "Stable-Baselines3")):
+            prefix = f"{side}/{algorithm}/{task}/{env_steps}/"
+            runs = {key: c for key, c in curves.items() if key.startswith(prefix) and len(c["returns"]) > 1}
+            lines = [Line(Path(k), np.array(c["env_steps"]), np.array(c["returns"])) for k, c in runs.items()]
+            groups += [Group(name, tuple(lines))] if lines else []
+        panels += [(f"{algorithm.upper()} {task}", groups)] if groups else []
     rows = -(-len(panels) // 3)
     figure = Figure(figsize=(12.0, 3.0 * rows), layout="constrained")
     grid = list(figure.subplots(rows, 3, squeeze=False).flat)

@@ -86,8 +86,8 @@ class GaussianHeadConfig:
     squash: bool = True
     """Squash samples into (-1, 1) with tanh (needed by SAC); otherwise they are clipped on their way to the robot."""
     bounded_mean: bool = True
-    """Unless samples are squashed, keep the mean within 1.05 of zero, so that what is executed never lies far from what
-    was sampled and clipped. False is PPO's usual form."""
+    """Unless samples are squashed, keep the mean within 1.05 of zero: far beyond the limits every sample is clipped to
+    the same action, and no reward tells them apart. False is PPO's usual form."""
     state_dependent_std: bool = True
     """Predict the standard deviation from the observation instead of learning one vector."""
     min_std: float = 1e-3

@@ -1,7 +1,4 @@
-"""The algorithms learn what they are known to learn; minutes each, part of CI but not of the fast tests.
-
-Each asks for the goal in two evaluations at least, ten episodes on fixed seeds each, so that luck is not enough.
-"""
+"""The algorithms learn what they are known to learn; minutes each, part of CI but not of the fast tests."""
 
 from __future__ import annotations
 
@@ -33,6 +30,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_classic_is_solved(name: str, tmp_path: Path) -> None:
+    """In two evaluations at least, of ten episodes on fixed seeds each, so that luck is not enough."""
     config, goal = RUNS[name]
     result = train_rl(
         replace(config, output=str(tmp_path), evaluate_every=config.env_steps // 8, eval_episodes=10, tensorboard=False)
