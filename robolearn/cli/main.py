@@ -142,7 +142,7 @@ def parse(command: Command, argv: Sequence[str]) -> Any:
     known = list(options(command.config))
     open_keys = tuple(f"{o.key}." for o in known if o.open)
     overrides = [(key, value) for key, value in vars(values).items() if key != "--config"]
-    overrides += _open_overrides(rest, open_keys, [o.key for o in known])
+    overrides += _open_overrides(rest, open_keys, [key for o in known for key in (o.key, *o.aliases)])
     # Sections before their fields (`--policy.head gaussian --policy.head.squash false` in any order).
     overrides.sort(key=lambda item: item[0].count("."))
     return load(command.config, getattr(values, "--config", None), overrides)

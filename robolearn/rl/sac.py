@@ -176,5 +176,6 @@ def check_reparameterised(policy: Policy, algorithm: str) -> None:
     if head.name != "gaussian" or not head.squash:  # type: ignore[union-attr]
         raise PolicyError(
             f"{algorithm} differentiates through the policy's own actions, which needs a tanh-Gaussian: "
-            f"policy.head gaussian with squash true; received {head}"
+            f"policy.head gaussian with squash true; received {head.name}"
+            + (" with squash false" if head.name == "gaussian" else "")
         )

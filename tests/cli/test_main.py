@@ -53,6 +53,7 @@ def test_version() -> None:
         (["trian"], "unknown verb 'trian'; did you mean 'train'?"),
         (["dataset", "inof"], "did you mean 'info'"),
         (["record", "--tsk", "x"], "unknown key 'tsk'"),
+        (["rl", "--algorithm.nme", "sac"], "did you mean 'algorithm.name'"),
         (["record"], "missing value for task"),
         (["record", "--task.kwargs.x"], "--task.kwargs.x"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
