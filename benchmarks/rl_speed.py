@@ -7,10 +7,10 @@ native batched form, Stable-Baselines3's one after the other in the learner's pr
 that what else the machine does meets both; medians over the blocks are compared.
 
 The floors are arithmetic alone, in turns with the rest. PPO's: a rollout's physics by `mujoco.rollout` on all cores,
-step by step, and every matrix product of its epochs (actor and critic, forward and backward), back to back on fixed
-tensors with preallocated results, in float32. SAC's: likewise every matrix product of one update (targets, critics
-forward and backward, actor forward and backward, the critics' backward to their input), once per environment step. The
-shares say how much of an update goes into sampling, advantages and statistics.
+step by step, and every matrix product of its epochs (forward and backward, the actor's on one thread beside the
+critic's on another), back to back on fixed tensors with preallocated results, in float32. SAC's: likewise every matrix
+product of one update (targets, critics forward and backward, actor forward and backward, the critics' backward to their
+input), once per environment step. The shares say how much of an update goes into sampling, advantages and statistics.
 
 Overlap: SAC on a task whose steps take about as long as its updates (FetchReach in a worker process), collecting beside
 learning against one after the other. Its ceiling is what would be if the longer of the two hid the other wholly.
@@ -41,7 +41,7 @@ from robolearn.rl.statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner
 from robolearn.rl.train_config import RLConfig
 from robolearn.sim.pool import default_threads
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import Pair, fitting_threads
 
 ID = "HalfCheetah-v5"
 Shape = tuple[int, int, int]
@@ -84,13 +84,15 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
     def theirs() -> float:
         return rate(steps * blocks, lambda: model.learn(steps * blocks, reset_num_timesteps=False))
 
-    physics, products = Bench(num_envs, default_threads(), 256), ppo_products(batch, 17, 6, 64)
+    physics, pair = Bench(num_envs, default_threads(), 256), Pair()
+    actor, critic = (products_of_network(batch, [17, 64, 64, outputs]) for outputs in (6, 1))
+    minibatches = 10 * steps // batch
 
     def floor() -> float:
         assert isinstance(learner.algorithm, PPO)
-        with fitting_threads(learner.algorithm.policy, learner.algorithm.critic, rows=batch):
+        with fitting_threads(learner.algorithm.policy, learner.algorithm.critic, rows=batch, jobs=pair.jobs):
             start = time.perf_counter()
-            repeat(10 * steps // batch, products)
+            pair(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
             return steps / (time.perf_counter() - start + physics.rollout())
 
     model = sb3_ppo(num_envs, batch)
@@ -239,12 +241,9 @@ def sb3_sac() -> Any:
     return SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
 
 
-def ppo_products(batch: int, observation: int, action: int, hidden: int) -> Callable[[], None]:
-    """All matrix products of one minibatch of PPO."""
-    shapes: list[Shape] = []
-    for sizes in ([observation, hidden, hidden, action], [observation, hidden, hidden, 1]):
-        shapes += forward(batch, sizes) + to_weights(batch, sizes) + to_inputs(batch, sizes)
-    return multiply(shapes)
+def products_of_network(batch: int, sizes: list[int]) -> Callable[[], None]:
+    """All matrix products of one gradient step of a network."""
+    return multiply(forward(batch, sizes) + to_weights(batch, sizes) + to_inputs(batch, sizes))
 
 
 def sac_products(batch: int, observation: int, action: int, hidden: int) -> Callable[[], None]:

@@ -22,17 +22,16 @@ CHANGING = ("is_identity", "training")
 
 
 class Gradients:
-    """(loss module, optimisers) -> a function of the loss's arguments that returns gradients and metrics."""
+    """(loss module, optimiser) -> a function of the loss's arguments that returns gradients and metrics."""
 
-    def __init__(self, loss: nn.Module, *adams: FlatAdam) -> None:
+    def __init__(self, loss: nn.Module, adam: FlatAdam) -> None:
         """
         Args:
             loss: its forward returns a scalar and a dictionary of detached metrics.
-            adams: of the parameters whose gradients are wanted, in this order.
+            adam: of the parameters whose gradients are wanted, in its order.
         """
         names = {id(p): name for name, p in loss.named_parameters()}
-        self.loss, self.adams = loss, adams
-        self.parameters = [p for adam in adams for p in adam.parameters]
+        self.loss, self.adam, self.parameters = loss, adam, adam.parameters
         self.names = [names[id(p)] for p in self.parameters]
 
     def __call__(self, *arguments: Any) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
@@ -44,10 +43,10 @@ class Gradients:
         def value(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return torch.func.functional_call(self.loss, parameters, arguments)
 
-        # Cut from the vectors, so that a graph that changes these is not given the parameters as well: keeping track of
+        # Cut from the vector, so that a graph that changes it is not given the parameters as well: keeping track of
         # what shares memory with what would cost it more than the arithmetic.
-        parts = [part for adam in self.adams for part in adam.split()]
-        gradients, metrics = torch.func.grad(value, has_aux=True)(dict(zip(self.names, parts)))
+        parameters = dict(zip(self.names, self.adam.split()))
+        gradients, metrics = torch.func.grad(value, has_aux=True)(parameters)
         return [gradients[name] for name in self.names], metrics
 
 

@@ -9,7 +9,8 @@ that it is one on the first minibatch of every update.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ from robolearn.rl.gae import gae
 from robolearn.rl.rollout import Rollout
 from robolearn.rl.statistics import ObservationStatistics, ReturnScale
 from robolearn.training import distributed
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import Pair, fitting_threads
 
 UNROLLED = 4
 """Minibatches in one graph, at most: a small network's step is short beside the call of a graph, but every further
@@ -60,24 +61,22 @@ class Minibatch(NamedTuple):
         return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:]))
 
 
-class PPOLoss(nn.Module):
-    """The sum of the actor's and the critic's losses; they share no parameters, so their gradients stay apart."""
+class ActorLoss(nn.Module):
+    """The surrogate with its penalties."""
 
     kl_coef: Tensor
 
-    def __init__(self, policy: Policy, critic: nn.Module, config: PPOConfig) -> None:
+    def __init__(self, policy: Policy, config: PPOConfig, generator: torch.Generator | None) -> None:
+        """
+        Args:
+            generator: of the samples of an entropy bonus; None uses torch's global one.
+        """
         super().__init__()
-        self.policy, self.critic, self.config = policy, critic, config
-        self.generator: torch.Generator | None = None
+        self.policy, self.config, self.generator = policy, config, generator
         self.register_buffer("kl_coef", torch.ones((), device=next(policy.parameters()).device))
 
     def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Scalar loss, and metrics (detached)."""
-        actor_loss, metrics = self.actor(batch)
-        critic_loss = self.critic_error(batch)
-        return actor_loss + critic_loss, metrics | {"value_loss": critic_loss.detach()}
-
-    def actor(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
         distribution = self.policy.distribution(batch.obs)
         log_probs = distribution.log_prob(batch.actions, batch.executed)
@@ -103,16 +102,23 @@ class PPOLoss(nn.Module):
             metrics["entropy"] = entropy.detach()
         return loss, metrics
 
-    def critic_error(self, batch: Minibatch) -> Tensor:
-        """Half the mean squared error of the values, each at most as good as its clipped version where asked."""
-        if self.config.baseline != "critic":
-            return self.kl_coef.new_zeros(())
+
+class CriticLoss(nn.Module):
+    """Half the mean squared error of the values, each at most as good as its clipped version where asked."""
+
+    def __init__(self, critic: nn.Module, config: PPOConfig) -> None:
+        super().__init__()
+        self.critic, self.config = critic, config
+
+    def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar loss, and metrics (detached)."""
         values = self.critic(batch.obs)
         error = (values - batch.returns).square()
         if self.config.value_clip is not None:
             moved = (values - batch.values).clamp(-self.config.value_clip, self.config.value_clip)
             error = torch.maximum(error, (batch.values + moved - batch.returns).square())
-        return 0.5 * error.mean()
+        loss = 0.5 * error.mean()
+        return loss, {"value_loss": loss.detach()}
 
 
 class PPO:
@@ -147,8 +153,8 @@ class PPO:
         self.prior = copy.deepcopy(policy).requires_grad_(False) if config.prior_coef else None
         self.device = next(policy.parameters()).device
         self.generator = torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
-        self.loss = PPOLoss(policy, critic, config)
-        self.loss.generator = None if config.compile else self.generator
+        # A compiled update draws from torch's global generator: graphs do not take others.
+        self.actor_loss = ActorLoss(policy, config, None if config.compile else self.generator)
         critic_rate = config.critic_learning_rate or config.learning_rate
         self.actor_adam, self.critic_adam = (
             FlatAdam(
@@ -159,16 +165,21 @@ class PPO:
             )
             for network, rate in ((policy, config.learning_rate), (critic, critic_rate))
         )
-        self._gradients = Gradients(self.loss, self.actor_adam, self.critic_adam)
-        self._steps = compiled(self._eager_steps) if config.compile else self._eager_steps
-        self._evaluate = compiled(self._eager_evaluate) if config.compile else self._eager_evaluate
+        self._actor_gradients = Gradients(self.actor_loss, self.actor_adam)
+        self._critic_gradients = Gradients(CriticLoss(critic, config), self.critic_adam)
+        make = compiled if config.compile else (lambda method: method)
+        self._actor_steps, self._critic_steps = make(self._eager_actor_steps), make(self._eager_critic_steps)
+        self._evaluate = make(self._eager_evaluate)
+        # Graphs run without the interpreter lock. Several processes must reduce gradients in one order.
+        self.pair = Pair(enabled=config.compile and self.device.type == "cpu" and distributed.world_size() == 1)
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
 
     def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; returns metrics."""
-        with fitting_threads(self.policy, self.critic, rows=self.batch_size or len(batch.log_probs.flatten())):
+        rows = self.batch_size or len(batch.log_probs.flatten())
+        with fitting_threads(self.policy, self.critic, rows=rows, jobs=self.pair.jobs):
             return self._update(batch)
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
@@ -185,7 +196,7 @@ class PPO:
         for _ in range(config.epochs):
             if rows is None or config.recompute_advantages:
                 rows = self._with_targets(fixed, rollout, rewards, rows)
-            epoch = [self._steps(part, count, train_actor) for part, count in self._parts(rows)]
+            epoch = self._epoch(list(self._parts(rows)), train_actor)
             records += epoch
             self._check(epoch)
             if (
@@ -212,7 +223,7 @@ class PPO:
             "statistics": self.statistics.state_dict() if self.statistics is not None else {},
             "updates": self.updates,
             "env_steps": self.env_steps,
-            "kl_coef": self.loss.kl_coef.clone(),
+            "kl_coef": self.actor_loss.kl_coef.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -227,7 +238,7 @@ class PPO:
         if self.statistics is not None:
             self.statistics.load_state_dict(state["statistics"])
         self.updates, self.env_steps = int(state["updates"]), int(state["env_steps"])
-        self.loss.kl_coef.copy_(state["kl_coef"])
+        self.actor_loss.kl_coef.copy_(state["kl_coef"])
 
     def rank_state_dict(self) -> dict[str, Any]:
         scale = {} if self.return_scale is None else self.return_scale.rank_state_dict()
@@ -238,23 +249,35 @@ class PPO:
         if self.return_scale is not None:
             self.return_scale.load_rank_state_dict(state["return_scale"])
 
-    def _eager_steps(self, rows: Minibatch, count: int, train_actor: bool) -> dict[str, Tensor]:
-        """One gradient step from each of `count` minibatches; metrics (count,)."""
-        size = len(rows.log_probs) // count
-        records = [
-            self._eager_step(rows.map(lambda field, i=i: field[i * size : (i + 1) * size]), train_actor)
-            for i in range(count)
-        ]
-        return {name: torch.stack([record[name] for record in records]) for name in records[0]}
+    def _epoch(self, parts: list[tuple[Minibatch, int]], train_actor: bool) -> list[dict[str, Tensor]]:
+        """Gradient steps of both networks, which share no parameters and so need not wait for each other."""
+        actor = [self._actor_steps] if train_actor else []
+        critic = [self._critic_steps] if self.config.baseline == "critic" else []
 
-    def _eager_step(self, batch: Minibatch, train_actor: bool) -> dict[str, Tensor]:
-        gradients, metrics = self._gradients(batch)
-        split = len(self.actor_adam.parameters)
-        if train_actor:
-            metrics["grad_norm"] = self.actor_adam.step(gradients[:split])
-        if self.config.baseline == "critic":
-            self.critic_adam.step(gradients[split:])
-        return metrics
+        def walk(steps: list[Callable[[Minibatch, int], dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
+            return [step(part, count) for step in steps for part, count in parts]
+
+        actor_records, critic_records = self.pair(lambda: walk(actor), lambda: walk(critic))
+        return [a | c for a, c in itertools.zip_longest(actor_records, critic_records, fillvalue={})]
+
+    def _eager_actor_steps(self, rows: Minibatch, count: int) -> dict[str, Tensor]:
+        """One gradient step from each of `count` minibatches; metrics (count,)."""
+
+        def step(batch: Minibatch) -> dict[str, Tensor]:
+            gradients, metrics = self._actor_gradients(batch)
+            return metrics | {"grad_norm": self.actor_adam.step(gradients)}
+
+        return _each(step, rows, count)
+
+    def _eager_critic_steps(self, rows: Minibatch, count: int) -> dict[str, Tensor]:
+        """Likewise of the critic."""
+
+        def step(batch: Minibatch) -> dict[str, Tensor]:
+            gradients, metrics = self._critic_gradients(batch)
+            self.critic_adam.step(gradients)
+            return metrics
+
+        return _each(step, rows, count)
 
     @torch.no_grad()
     def _fixed_rows(self, rollout: Rollout) -> Minibatch:
@@ -288,7 +311,14 @@ class PPO:
         """(L, N) values of the observations and of their true successors; zeros without a learned baseline."""
         if self.config.baseline != "critic":
             return torch.zeros_like(rollout.rewards), torch.zeros_like(rollout.rewards)
-        values = torch.cat([self._evaluate(piece) for piece in _pieces(rollout.flat_obs())]).view_as(rollout.rewards)
+        pieces = list(_pieces(rollout.flat_obs()))
+        half = (len(pieces) + 1) // 2
+
+        def evaluate(pieces: list[Observation]) -> list[Tensor]:
+            return [self._evaluate(piece) for piece in pieces]
+
+        parts = itertools.chain(*self.pair(lambda: evaluate(pieces[:half]), lambda: evaluate(pieces[half:])))
+        values = torch.cat(list(parts)).view_as(rollout.rewards)
         ends = {k: torch.cat([v, rollout.final_obs[k]]) for k, v in rollout.last_obs.items()}
         # Their number varies, and a graph is for one number of rows.
         last, final = self._eager_evaluate(ends).tensor_split([rollout.num_envs])
@@ -323,10 +353,10 @@ class PPO:
         if self.config.surrogate == "kl" and self.config.target_kl and "kl" in metrics:
             kl = distributed.mean(metrics["kl"])
             if kl > 1.5 * self.config.target_kl:
-                self.loss.kl_coef *= 2.0
+                self.actor_loss.kl_coef *= 2.0
             elif kl < self.config.target_kl / 1.5:
-                self.loss.kl_coef *= 0.5
-            metrics["kl_coef"] = self.loss.kl_coef.item()
+                self.actor_loss.kl_coef *= 0.5
+            metrics["kl_coef"] = self.actor_loss.kl_coef.item()
         if self.statistics is not None:
             self.statistics.observe(rollout.flat_obs())
         self.updates += 1
@@ -340,13 +370,20 @@ class PPO:
         return metrics
 
     def _check(self, records: list[dict[str, Tensor]]) -> None:
-        for name in ("policy_loss", "value_loss"):
+        for name in records[0].keys() & {"policy_loss", "value_loss"}:
             values = torch.cat([record[name] for record in records])
             if not values.isfinite().all():
                 raise TrainingError(
                     f"PPO's {name} is not finite in update {self.updates}; the last checkpoint is kept. "
                     "Lower learning_rate or clip, and look for extreme rewards or observations"
                 )
+
+
+def _each(step: Callable[[Minibatch], dict[str, Tensor]], rows: Minibatch, count: int) -> dict[str, Tensor]:
+    """`step` on each of `count` equal parts; its metrics, stacked."""
+    size = len(rows.log_probs) // count
+    records = [step(rows.map(lambda field, i=i: field[i * size : (i + 1) * size])) for i in range(count)]
+    return {name: torch.stack([record[name] for record in records]) for name in records[0]}
 
 
 def _mean(records: list[dict[str, Tensor]], name: str) -> float:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 WORTH_A_THREAD = 10_000_000
 """Multiplications of a forward pass for each thread. With less a thread gains less than it costs: its barriers spin on
@@ -17,16 +22,46 @@ ALL = torch.get_num_threads()
 
 
 @contextmanager
-def fitting_threads(*modules: nn.Module, rows: int) -> Iterator[None]:
-    """As many threads as these networks are worth with `rows` rows at a time; OMP_NUM_THREADS, where set, decides."""
+def fitting_threads(*modules: nn.Module, rows: int, jobs: int = 1) -> Iterator[None]:
+    """As many threads as these networks are worth with `rows` rows at a time; OMP_NUM_THREADS, where set, decides.
+
+    Args:
+        jobs: side by side, among which the work and the cores are divided.
+    """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         work = rows * sum(p.numel() for module in modules for p in module.parameters())
-        torch.set_num_threads(max(1, min(ALL, work // WORTH_A_THREAD)))
+        torch.set_num_threads(max(1, min(ALL, work // WORTH_A_THREAD) // jobs))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class Pair:
+    """Runs two jobs side by side, the second in a thread of its own; one after the other where there is one core."""
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.jobs = 2 if enabled and ALL > 1 else 1
+        # Numbers next to zero count as in the training loop, whose mode is that of its own thread.
+        self._thread = ThreadPoolExecutor(1, "pair", torch.set_flush_denormal, (True,)) if self.jobs > 1 else None
+
+    def __call__(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """What both return; raises what either raised once both have ended."""
+        if self._thread is None:
+            return first(), second()
+        threads = torch.get_num_threads()
+
+        def beside() -> U:
+            torch.set_num_threads(threads)  # which every thread keeps for itself
+            return second()
+
+        other = self._thread.submit(beside)
+        try:
+            mine = first()
+        finally:
+            wait([other])
+        return mine, other.result()
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from robolearn.rl.critic import ValueNetwork
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
 from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout import RolloutCollector
+from robolearn.training import threads
+from robolearn.training.threads import Pair
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
 
 HEADS: dict[str, HeadConfig] = {
@@ -88,7 +90,7 @@ def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
     with torch.no_grad():
         rows = rows._replace(log_probs=ppo.policy.distribution(rows.obs).log_prob(rows.actions, rows.executed))
     parameters = list(ppo.policy.parameters())
-    loss = ppo.loss.actor(rows)[0]
+    loss = ppo.actor_loss(rows)[0]
     gradients = torch.autograd.grad(loss, parameters)
     if head != "autoregressive":  # whose one-step, one-dimensional action attends to nothing but itself
         assert all(g.abs().max() > 0 for g in gradients), "a parameter without gradient: something clamps it away"
@@ -148,6 +150,19 @@ def test_minibatches_in_one_graph_take_the_same_steps(
     assert torch.cat([part.advantages for part, _ in parts]).sort().values.equal(numbers), "each row once"
     for one, together in zip(*vectors):
         assert torch.equal(one, together)
+
+
+def test_actor_and_critic_side_by_side_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "ALL", 2)
+    found = []
+    for enabled in (False, True):
+        source, learner = make(Ledger(4), PPOConfig(num_steps=16, epochs=3, batch_size=8, entropy_coef=0.01))
+        learner.pair = Pair(enabled=enabled)
+        metrics = [learner.update(source.next()) for _ in range(3)]
+        found.append((learner.actor_adam.vector, learner.critic_adam.vector, metrics))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert found[0][2] == found[1][2]
 
 
 def test_recomputed_advantages_are_those_of_the_critic_as_it_is() -> None:

@@ -119,12 +119,15 @@ def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
-def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
+def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same weights and the same draws (`fallback_random`): the same parameters after several updates, the same actions
-    with these, and a learner with other settings has a graph of its own."""
+    with these, and a learner with other settings has a graph of its own. PPO's two networks learn side by side."""
     import torch._inductor.config as inductor
 
+    from robolearn.training import threads
     from tests.rl import test_off_policy as off, test_ppo as on
+
+    monkeypatch.setattr(threads, "ALL", 2)
 
     def learn(compile: bool, max_grad_norm: float) -> tuple[torch.Tensor, ...]:
         actions = torch.zeros(0)
@@ -132,6 +135,7 @@ def test_compiled_updates_equal_eager_ones(algorithm: str) -> None:
         if algorithm == "ppo":
             settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, **common)
             collector, learner = on.make(Ledger(4), settings)
+            assert learner.pair.jobs == (2 if compile else 1)
             metrics = [learner.update(collector.next()) for _ in range(4)]
             assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
         else:
