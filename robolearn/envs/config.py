@@ -40,10 +40,10 @@ class TaskConfig:
     environments (without a GPU, slowly, on the processor)."""
     workers: int | None = None
     """How many workers (or threads of a native form) share the environments; none takes one for each processor core."""
-    worker_kind: Literal["auto", "native", "process", "thread", "sync", "ray"] = "auto"
+    worker_kind: Literal["auto", "native", "process", "thread", "sync", "ray", "vector"] = "auto"
     """Gymnasium's code in worker processes, threads (where it releases the GIL), no workers at all, or Ray actors on
-    the machines of a cluster; native: our own batched form with the same results; auto: native where there is one,
-    else worker processes."""
+    the machines of a cluster; native: our own batched form with the same results; vector: the environment's own vector
+    form, by `gymnasium.make_vec`; auto: native where there is one, else worker processes."""
 
     def __post_init__(self) -> None:
         if not self.id or self.id == GYM_PREFIX:
@@ -71,8 +71,9 @@ class TaskConfig:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was set besides `id`, `kwargs`, the back end and the workers: the part that changes the episodes."""
-        plain = {"id", "kwargs", "backend", "workers", "worker_kind"}
+        """What was set besides `id`, `kwargs`, the back end and the workers: the part that changes the episodes, to
+        which an environment's own vector form belongs."""
+        plain = {"id", "kwargs", "backend", "workers"} | ({"worker_kind"} if self.worker_kind != "vector" else set())
         changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
         return {name: value for name, value in changed.items() if value != getattr(TaskConfig, name, ())}
 

@@ -52,7 +52,10 @@ class GymTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
 
 class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
-    """N environments of a task behind Gymnasium's vector interface (`gymnasium.make_vec`), autoreset NEXT_STEP."""
+    """N environments of a task behind Gymnasium's vector interface (`gymnasium.make_vec`), autoreset NEXT_STEP.
+
+    `reset(options={"reset_mask": (N,) bool})` resets some of them.
+    """
 
     metadata: ClassVar[dict[str, Any]] = {
         "render_modes": ["rgb_array"],
@@ -77,8 +80,11 @@ class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray
             super().reset(seed=seed)
         drawn = self.np_random.integers(2**48, size=self.num_envs)
         chosen = drawn if seeds is None else [d if s is None else s for s, d in zip(seeds, drawn)]
-        self._ended[:] = False
-        return _all(self._env.reset([int(s) for s in chosen])), {}
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        self._ended[mask] = False
+        import torch
+
+        return _all(self._env.reset([int(s) for s, m in zip(chosen, mask) if m], torch.from_numpy(mask.copy()))), {}
 
     def step(
         self, actions: np.ndarray

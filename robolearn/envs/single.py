@@ -8,7 +8,7 @@ import importlib
 import io
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -134,21 +134,32 @@ class SingleEnv:
 
 
 def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
-    """`gym.make` after importing what registers the id, and the registered spec; errors say what to install or correct.
+    """`gym.make` after importing what registers the id, and the registered spec."""
+    with opening(task):
+        spec = find_spec(task)
+        kwargs: dict[str, Any] = {"disable_env_checker": True, "max_episode_steps": -1, **task.kwargs}
+        if _renders(spec):
+            kwargs.setdefault("render_mode", "rgb_array")
+        return gym.make(spec.id, **kwargs), spec
 
-    `module:namespace/Name-v0` imports `module`, as in Gymnasium itself.
-    """
+
+def find_spec(task: TaskConfig) -> Any:
+    """What is registered under the task's id. `module:namespace/Name-v0` imports `module`, as in Gymnasium itself."""
     assert task.gym_id is not None, task.id
     module, _, gym_id = task.gym_id.rpartition(":")
     _import_provider(gym_id, module)
-    kwargs: dict[str, Any] = {"disable_env_checker": True, "max_episode_steps": -1, **task.kwargs}
+    return gym.spec(gym_id)
+
+
+@contextlib.contextmanager
+def opening(task: TaskConfig) -> Iterator[None]:
+    """Errors of making an environment say what to install or correct."""
+    assert task.gym_id is not None, task.id
+    gym_id = task.gym_id.rpartition(":")[2]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of observation spaces, deprecated versions and the like
-            spec = gym.spec(gym_id)
-            if _renders(spec):
-                kwargs.setdefault("render_mode", "rgb_array")
-            return gym.make(gym_id, **kwargs), spec
+            yield
     except gym.error.Error as error:
         raise TaskError(f"{task.id}: {str(error).rstrip(' .')}{_closest(gym_id)}") from None
     except ImportError as error:
@@ -189,7 +200,7 @@ def _import_provider(gym_id: str, module: str) -> None:
 def _renders(spec: Any) -> bool:
     creator = spec.entry_point
     if creator is None:
-        raise TaskError(f"{spec.id} has only a vector form of its own; choose one of its single environments")
+        raise TaskError(f"{spec.id} has only a vector form of its own; run it with --task.worker_kind vector")
     if isinstance(creator, str):
         creator = load_env_creator(creator)
     modes = getattr(creator, "metadata", {}).get("render_modes")

@@ -23,12 +23,20 @@ class ObservationLeaf:
     spec: ArraySpec
     path: tuple[Any, ...]
     convert: Convert
+    """Of one observation, or of a batch of them: leading dimensions stay."""
 
     def write(self, obs: Any, row: np.ndarray) -> None:
         """Write this key of one observation into `row`, of the spec's shape."""
+        row[...] = np.reshape(self.convert(self._part(obs)), self.spec.shape)
+
+    def read(self, obs: Any, rows: int) -> np.ndarray:
+        """This key of a batch of observations, (rows, *shape)."""
+        return np.reshape(self.convert(self._part(obs)), (rows, *self.spec.shape))
+
+    def _part(self, obs: Any) -> Any:
         for part in self.path:
             obs = obs[part]
-        row[...] = self.convert(obs)
+        return obs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,7 @@ class ActionLayout:
     discrete: int | None
     """Number of discrete actions, else None."""
     to_env: Callable[[np.ndarray], Any]
-    """(A,) float32 physical values, or (1,) int64 -> the action that `env.step` takes."""
+    """(..., A) float32 physical values, or (..., 1) int64 -> what `env.step` takes, of one environment or of many."""
 
 
 def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
@@ -58,7 +66,11 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
     """The action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return ActionLayout(spec=None, discrete=int(space.n), to_env=lambda row: int(row[0]) + start)
+
+        def discrete(rows: np.ndarray) -> Any:
+            return int(rows[0]) + start if rows.ndim == 1 else rows[:, 0] + start
+
+        return ActionLayout(spec=None, discrete=int(space.n), to_env=discrete)
     if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind != "f":
         raise TaskError(
             f"actions must be a Box of floats or Discrete, received {space}; "
@@ -77,9 +89,11 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
     spec = ActionSpec(low=tuple(low.tolist()), high=tuple(high.tolist()))
     shape, dtype = space.shape, space.dtype
     low, high = space.low, space.high  # float32 arithmetic may step outside by one ulp, which some environments refuse
-    return ActionLayout(
-        spec=spec, discrete=None, to_env=lambda row: np.clip(row.reshape(shape).astype(dtype), low, high)
-    )
+
+    def continuous(rows: np.ndarray) -> np.ndarray:
+        return np.clip(rows.reshape(*rows.shape[:-1], *shape).astype(dtype), low, high)
+
+    return ActionLayout(spec=spec, discrete=None, to_env=continuous)
 
 
 def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationLeaf]:
@@ -95,22 +109,22 @@ def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationL
 
 def _convert(space: spaces.Space, name: str) -> tuple[ArraySpec, Convert]:
     if isinstance(space, spaces.Box):
-        return _image(space.shape) if _is_image(space) else (_vector(space), lambda value: np.reshape(value, -1))
+        return _image(space.shape) if _is_image(space) else (_vector(space), np.asarray)
     if isinstance(space, spaces.Discrete):
-        n, start = int(space.n), int(space.start)
-        return ArraySpec(shape=(n,)), lambda value: np.eye(n, dtype=np.float32)[int(value) - start]
+        one_hot = np.eye(int(space.n), dtype=np.float32)
+        return ArraySpec(shape=(len(one_hot),)), lambda value: one_hot[np.asarray(value, np.int64) - int(space.start)]
     if isinstance(space, spaces.MultiBinary):
-        return _vector(space), lambda value: np.reshape(value, -1)
+        return _vector(space), np.asarray
     if isinstance(space, spaces.MultiDiscrete):
-        counts, start = space.nvec.reshape(-1), space.start.reshape(-1)
-        rows = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        tables = [np.eye(n, dtype=np.float32) for n in space.nvec.reshape(-1)]
+        start, dimensions = space.start, space.nvec.ndim
 
-        def one_hot(value: Any) -> np.ndarray:
-            out = np.zeros(int(counts.sum()), np.float32)
-            out[rows + np.reshape(value, -1) - start] = 1.0
-            return out
+        def one_hots(value: Any) -> np.ndarray:
+            index = np.asarray(value, np.int64) - start
+            index = index.reshape(*index.shape[: index.ndim - dimensions], len(tables))
+            return np.concatenate([table[index[..., i]] for i, table in enumerate(tables)], axis=-1)
 
-        return ArraySpec(shape=(int(counts.sum()),)), one_hot
+        return ArraySpec(shape=(int(space.nvec.sum()),)), one_hots
     raise TaskError(
         f"{name} is a {type(space).__name__} space, which cannot become a fixed-size array; "
         "select other keys with --task.obs_keys or wrap the environment in gymnasium.wrappers.TransformObservation"
@@ -131,5 +145,5 @@ def _image(shape: tuple[int, ...]) -> tuple[ArraySpec, Convert]:
     if len(shape) == 2:
         return ArraySpec(shape=(*shape, 1), dtype="uint8"), lambda value: np.asarray(value)[..., None]
     if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
-        return ArraySpec(shape=(*shape[1:], shape[0]), dtype="uint8"), lambda value: np.moveaxis(value, 0, 2)
+        return ArraySpec(shape=(*shape[1:], shape[0]), dtype="uint8"), lambda value: np.moveaxis(value, -3, -1)
     return ArraySpec(shape=shape, dtype="uint8"), np.asarray

@@ -242,6 +242,10 @@ def make_workers(task: TaskConfig, num_envs: int) -> Workers:
         from robolearn.envs.native_mujoco import NativeWorkers
 
         return NativeWorkers(task, num_envs)
+    if task.worker_kind == "vector":
+        from robolearn.envs.vector_workers import VectorWorkers
+
+        return VectorWorkers(task, num_envs)
     if task.worker_kind == "ray":
         from robolearn.envs.ray_workers import RayWorkers
 

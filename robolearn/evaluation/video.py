@@ -33,11 +33,11 @@ class Film:
 
 
 def film_task(task: TaskConfig) -> TaskConfig:
-    """The same episodes, seen by a camera that shows them well, in a single environment in this process."""
+    """The same episodes, seen by a camera that shows them well, in this process."""
     kwargs = dict(task.kwargs)
     if (task.gym_id or "").startswith(metaworld.PREFIX):
         kwargs = metaworld.CAMERA | kwargs
-    return replace(task, kwargs=kwargs, workers=None, worker_kind="sync")
+    return replace(task, kwargs=kwargs, workers=None, worker_kind="vector" if task.worker_kind == "vector" else "sync")
 
 
 def film(policy: Policy | Actor, env: VectorEnv, seeds: Sequence[int], path: str | Path) -> Film:

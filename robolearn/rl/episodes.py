@@ -189,10 +189,21 @@ class EpisodeDriver:
         self.lengths.zero_()
         self.window = self._begin(self.env.reset(seeds=self.episode_seeds), None)
         control_steps = self.control_steps
+        # Episodes are aligned at their present: the youngest joins the replay last, begun anew since not every
+        # environment can hold still until then.
         for i, row in enumerate(actions):
-            # Episodes are aligned at their present: the youngest joins the replay last.
+            if i:
+                self._rejoin(lengths == len(actions) - i)
             self._step(row, lengths >= len(actions) - i)
+        self._rejoin(lengths == 0)
         self.control_steps = control_steps
+
+    def _rejoin(self, mask: Tensor) -> None:
+        """Begin the present episodes of these environments once more."""
+        if mask.any():
+            seeds = [self.episode_seeds[i] for i in mask.nonzero()[:, 0].tolist()]
+            first = self._begin(self.env.reset(seeds=seeds, mask=mask.to(self.env.device)), mask)
+            self.window = self._where(mask, first, self.window)
 
     def _advance_once(self, actions: Tensor) -> Transition:
         """`advance` for Ta = 1, without the masks."""

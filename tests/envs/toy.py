@@ -8,6 +8,7 @@ Ids, also from worker processes (Gymnasium imports the module before the colon):
     gym:tests.envs.toy:toy/Unbounded-v0     an action space without limits
     gym:tests.envs.toy:toy/Nested-v0        nested dictionary observation with an image
     gym:tests.envs.toy:toy/Faulty-v0        raises, dies or returns NaN at a chosen step
+    gym:tests.envs.toy:toy/Team-v0          has only a vector form
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ COUNTER = "gym:tests.envs.toy:toy/Counter-v0"
 WALK = "gym:tests.envs.toy:toy/Walk-v0"
 UNBOUNDED = "gym:tests.envs.toy:toy/Unbounded-v0"
 NESTED = "gym:tests.envs.toy:toy/Nested-v0"
+TEAM = "gym:tests.envs.toy:toy/Team-v0"
 FAULTY = "gym:tests.envs.toy:toy/Faulty-v0"
 
 
@@ -176,9 +178,49 @@ class Faulty(Counter):
         return obs, reward, terminated, truncated, info
 
 
+class Team(gym.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """A third party's batched environment, which resets all of its rows or none: row i ends after 2 + i steps.
+
+    Observation (episodes of this row begun so far, step, sum of actions), reward = step.
+    """
+
+    def __init__(self, num_envs: int = 1, autoreset: str = "SameStep", tells: bool = True, **_: Any) -> None:
+        self.num_envs, self.metadata, self.render_mode, self.tells = num_envs, {"render_fps": 20}, None, tells
+        if autoreset:
+            self.metadata["autoreset_mode"] = autoreset
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.single_action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.state, self.episode, self.over = np.zeros((num_envs, 2)), np.zeros(num_envs), np.zeros(num_envs, bool)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None):
+        self._begin(np.ones(self.num_envs, bool))
+        return self._observe(), {}
+
+    def step(self, actions: np.ndarray):
+        restart = self.over if self.metadata["autoreset_mode"] == "NextStep" else np.zeros_like(self.over)
+        self.state += np.where(restart[:, None], 0.0, np.column_stack((np.ones(self.num_envs), actions[:, 0])))
+        self._begin(restart)
+        reward, self.over = self.state[:, 0].copy(), self.state[:, 0] == 2 + np.arange(self.num_envs)
+        info: dict[str, Any] = {}
+        if self.metadata["autoreset_mode"] == "SameStep" and self.over.any():
+            info = {"final_obs": self._observe(), "_final_obs": self.over} if self.tells else {}
+            self._begin(self.over)
+        return self._observe(), reward, np.zeros_like(self.over), self.over, info
+
+    def _begin(self, mask: np.ndarray) -> None:
+        self.state[mask] = 0.0
+        self.episode[mask] += 1.0
+
+    def _observe(self) -> np.ndarray:
+        return np.column_stack((self.episode, self.state)).astype(np.float32)
+
+
 gym.register("toy/PointReach-v0", f"{__name__}:PointReach", max_episode_steps=50)
 gym.register("toy/Counter-v0", f"{__name__}:Counter", max_episode_steps=10)
 gym.register("toy/Walk-v0", f"{__name__}:Walk", max_episode_steps=100)
 gym.register("toy/Unbounded-v0", f"{__name__}:Unbounded", max_episode_steps=10)
 gym.register("toy/Nested-v0", f"{__name__}:Nested", max_episode_steps=10)
+gym.register("toy/Team-v0", vector_entry_point=f"{__name__}:Team", max_episode_steps=50)
 gym.register("toy/Faulty-v0", f"{__name__}:Faulty", max_episode_steps=10)
