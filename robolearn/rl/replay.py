@@ -95,11 +95,12 @@ class Replay:
         }
         self._check_memory()
         self.arrays = {name: self._allocate(name, field) for name, field in self.fields.items()}
+        self.arrays["final"].fill_(-1)
         # The same memory as (rows * N, ...), made once: a batch would otherwise make these views seven times.
         self.flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
         self.obs_names = [name for name in self.fields if name.startswith("obs/")]
         self.head = self.size = 0
-        self.finals = {name: self._empty(self.fields[name], 64) for name in self.obs_names}
+        self.finals = {name: self._empty(self.fields[name], 1) for name in self.obs_names}
         self.finals_written = self.finals_freed = 0
 
     def __len__(self) -> int:
@@ -154,7 +155,7 @@ class Replay:
         transition is added."""
         return {
             "arrays": {name: [self._part(name, rows) for rows in self._filled()] for name in self.arrays},
-            "finals": {name: value.clone() for name, value in self.finals.items()},
+            "finals": {name: value[self._live() % len(value)] for name, value in self.finals.items()},
             "size": self.size,
             "finals_written": self.finals_written,
             "finals_freed": self.finals_freed,
@@ -165,14 +166,15 @@ class Replay:
         size = int(state["size"])
         if size > self.rows - 1:
             raise TrainingError(f"the saved replay holds {size} rows, this one {self.rows - 1}; keep its capacity")
+        self.arrays["final"].fill_(-1)
         for name, array in self.arrays.items():
             first = 0
             for part in state["arrays"][name]:
                 array[first : first + len(part)].copy_(part)
                 first += len(part)
-        self.finals = {name: value.to(self.device) for name, value in state["finals"].items()}
         self.size = self.head = size
         self.finals_written, self.finals_freed = int(state["finals_written"]), int(state["finals_freed"])
+        self._make_room(len(self._live()), {name: value.to(self.device) for name, value in state["finals"].items()})
 
     def _filled(self) -> list[range]:
         """Rows that hold something, the successor of the newest transition included, oldest first."""
@@ -211,18 +213,25 @@ class Replay:
 
     def _queue(self, ended: Tensor, obs: Observation) -> Tensor:
         """Put final observations into the queue; returns their numbers, which only grow."""
-        count, room = len(ended), len(next(iter(self.finals.values())))
-        while self.finals_written + count - self.finals_freed > room:
-            live = torch.arange(self.finals_freed, self.finals_written, device=self.device)
-            grown = {name: self._empty(self.fields[name], 2 * room) for name in self.obs_names}
-            for name, old in self.finals.items():
-                grown[name][live % (2 * room)] = old[live % room]
-            self.finals, room = grown, 2 * room
+        count, live = len(ended), self._live()
+        if len(live) + count > len(next(iter(self.finals.values()))):
+            self._make_room(len(live) + count, {name: old[live % len(old)] for name, old in self.finals.items()})
         numbers = torch.arange(self.finals_written, self.finals_written + count, device=self.device)
         for name, queue in self.finals.items():
-            queue[numbers % room] = obs[name[4:]][ended].to(queue.device)
+            queue[numbers % len(queue)] = obs[name[4:]][ended].to(queue.device)
         self.finals_written += count
         return numbers
+
+    def _live(self) -> Tensor:
+        """Numbers of the final observations that a row may ask for."""
+        return torch.arange(self.finals_freed, self.finals_written, device=self.device)
+
+    def _make_room(self, count: int, live: dict[str, Tensor]) -> None:
+        """Queues for `count` final observations and as many more, those that are live among them."""
+        room = 2 * count if count else 1
+        self.finals = {name: self._empty(self.fields[name], room) for name in self.obs_names}
+        for name, queue in self.finals.items():
+            queue[self._live() % room] = live[name]
 
     def _free(self, row: int) -> None:
         """Forget the final observations of a row that is about to be written over: always the oldest in the queue."""
