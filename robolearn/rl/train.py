@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.config import write_yaml
 from robolearn.envs.base import Observation, VectorEnv
@@ -61,11 +61,12 @@ class RLResult:
 
 @dataclass(frozen=True)
 class Learner:
-    """An algorithm, its source of batches, and who acts in evaluations."""
+    """An algorithm, its source of batches, who acts in evaluations, and the networks that the main loop computes."""
 
     algorithm: Any
     source: RolloutCollector | ReplayCollector
     actor: Policy | Actor
+    networks: tuple[nn.Module, ...]
 
 
 class Reporting:
@@ -118,9 +119,10 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         learner = make_learner(config, env, device)
         if not main:
             seed_everything(distributed.own_seed(config.seed))
-        if isinstance(learner.actor, Policy):  # PPO gives its updates threads of their own
-            rows = num_envs if isinstance(config.algorithm, PPOConfig) else config.algorithm.batch_size
-            stack.enter_context(fitting_threads(learner.actor, rows=rows))
+        if isinstance(config.algorithm, PPOConfig):  # which gives its updates threads of their own
+            stack.enter_context(fitting_threads(*learner.networks, rows=num_envs))
+        else:
+            stack.enter_context(fitting_threads(*learner.networks, rows=config.algorithm.batch_size))
         judge: VectorEnv | None = None
         if config.eval_episodes and main:
             side_by_side = min(config.eval_episodes, max(8, num_envs))
@@ -171,7 +173,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         ppo = PPO(policy, critic, algorithm, total_updates=total, seed=config.seed)
         generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
         source = RolloutCollector(driver, policy, algorithm.num_steps, generator=generator, compile=algorithm.compile)
-        return Learner(ppo, source, policy)
+        return Learner(ppo, source, policy, (policy,))
     critic = QEnsemble.beside(policy, algorithm.critic).to(device)
     learner: SAC | TD3
     if isinstance(algorithm, SACConfig):
@@ -186,7 +188,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         seed=config.seed,
         statistics=_statistics(config, learner),
     )
-    return Learner(Reporting(learner, replay), replay, policy)
+    return Learner(Reporting(learner, replay), replay, policy, (policy, critic))
 
 
 def make_driver(
@@ -233,7 +235,7 @@ def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: to
     driver = make_driver(config, env, 1, tuple(spec), device)
     statistics = _statistics(config, dqn)
     source = ReplayCollector(driver, dqn, config.algorithm, seed=config.seed, statistics=statistics)
-    return Learner(Reporting(dqn, source), source, Greedy(values, config.actor.obs_steps))
+    return Learner(Reporting(dqn, source), source, Greedy(values, config.actor.obs_steps), (values,))
 
 
 def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatistics | None:

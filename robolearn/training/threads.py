@@ -19,6 +19,7 @@ WORTH_A_THREAD = 10_000_000
 cores that the environments want."""
 ALL = torch.get_num_threads()
 """Torch's own choice."""
+torch.set_num_threads(ALL)  # also tells MKL, which else ends and starts threads between its own calls and torch's
 
 
 @contextmanager

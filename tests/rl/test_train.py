@@ -12,11 +12,12 @@ import torch
 from robolearn.cli.main import main
 from robolearn.config import load
 from robolearn.envs.config import TaskConfig
+from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from robolearn.evaluation.task import task_of
 from robolearn.policies.checkpoint import load_policy
 from robolearn.rl.config import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
-from robolearn.rl.train import train_rl
+from robolearn.rl.train import make_learner, train_rl
 from robolearn.rl.train_config import RLConfig
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.metrics import read_metrics
@@ -115,6 +116,15 @@ def test_command_line_reads_the_shipped_configurations(tmp_path: Path, capsys: p
     ]
     assert main(["rl", *map(str, arguments + tiny)]) == 0
     assert "mean return" in capsys.readouterr().out
+
+
+def test_threads_are_counted_for_every_network_of_an_update(tmp_path: Path) -> None:
+    """SAC's work is mostly its critics'; with the actor alone counted it ran on one core of two."""
+    config = small_run(ALGORITHMS["sac"], tmp_path)
+    with make(config.task, config.num_envs) as env:
+        learner = make_learner(config, env, torch.device("cpu"))
+    sac = learner.algorithm.algorithm
+    assert set(learner.networks) == {sac.policy, sac.critic}
 
 
 @pytest.mark.slow
