@@ -168,26 +168,28 @@ def reached(curve: Curve | None, env_steps: int) -> bool:
 
 
 def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) -> Iterator[Row]:
-    """At the end of PPO, at every mark of SAC: over the training seeds of which both sides have got so far."""
+    """At the end of PPO, at every mark of SAC: over the training seeds of which both sides have got so far, or, where
+    there is a published figure to compare with, those of ours alone."""
     runs = {side: f"{side}/{algorithm}/{task}/{env_steps}/" for side in ("ours", "sb3")}
     for mark in [env_steps] if algorithm == "ppo" else range(MARK, env_steps + 1, MARK):
-        there = [
+        ours, theirs = (
             {k.removeprefix(p) for k in curves if k.startswith(p) and reached(curves[k], mark)} for p in runs.values()
-        ]
-        seeds = sorted(set.intersection(*there), key=int)
+        )
+        published = GOALS.get((algorithm, task)) if mark >= 1_000_000 else None
+        seeds = sorted(ours & theirs or (ours if published else ()), key=int)
         if not seeds:
             continue
-        finals = {side: np.array([at(curves[p + seed], mark) for seed in seeds]) for side, p in runs.items()}
-        ours, theirs = finals["ours"].mean(), finals["sb3"].mean()
-        published = GOALS.get((algorithm, task), -np.inf) if mark >= 1_000_000 else -np.inf
+        sides = list(runs) if ours & theirs else ["ours"]
+        finals = {side: np.array([at(curves[runs[side] + seed], mark) for seed in seeds]) for side in sides}
+        means = {side: float(found.mean()) for side, found in finals.items()}
         by_seed = "; ".join(f"{side} {', '.join(f'{x:.4g}' for x in found)}" for side, found in finals.items())
         yield Row(
             case=f"{algorithm.upper()} {task}, {mark:,} steps",
             unit="mean return",
-            ours=float(ours),
-            peer=float(theirs),
-            peer_name="Stable-Baselines3",
-            goal=float(max(theirs, published)),
+            ours=means["ours"],
+            peer=means.get("sb3"),
+            peer_name="Stable-Baselines3" if "sb3" in means else "",
+            goal=max(x for x in (means.get("sb3"), published) if x is not None),
             note=f"training seeds {', '.join(seeds)}: {by_seed}",
         )
 
