@@ -51,11 +51,12 @@ class Pair:
         """What both return; raises what either raised once both have ended."""
         if self._thread is None:
             return first(), second()
-        threads = torch.get_num_threads()
+        threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
 
         def beside() -> U:
-            torch.set_num_threads(threads)  # which every thread keeps for itself
-            return second()
+            torch.set_num_threads(threads)  # which every thread keeps for itself, as it does the gradients' mode
+            with torch.set_grad_enabled(gradients):
+                return second()
 
         other = self._thread.submit(beside)
         try:

@@ -154,6 +154,7 @@ def test_minibatches_in_one_graph_take_the_same_steps(
 
 def test_actor_and_critic_side_by_side_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "ALL", 2)
+    monkeypatch.setattr(module, "EVAL_ROWS", 16)  # so that the values are computed in several parts, by both threads
     found = []
     for enabled in (False, True):
         source, learner = make(Ledger(4), PPOConfig(num_steps=16, epochs=3, batch_size=8, entropy_coef=0.01))

@@ -62,6 +62,14 @@ def test_a_pair_runs_its_jobs_side_by_side_and_waits_for_both(monkeypatch: pytes
             assert sorted(ended) == ["a", "b"]
 
 
+def test_a_pair_keeps_the_mode_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "ALL", 2)
+    pair = Pair()
+    for enabled in (False, True):
+        with torch.set_grad_enabled(enabled):
+            assert pair(torch.is_grad_enabled, torch.is_grad_enabled) == (enabled, enabled)
+
+
 def test_a_pair_on_one_core_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "ALL", 1)
     order: list[int] = []
