@@ -1,10 +1,12 @@
 """Returns of PPO and SAC from scratch beside Stable-Baselines3: same versions, tasks, seeds, steps and settings.
 
     python -m benchmarks.rl_returns [--algorithm ppo sac] [--task HalfCheetah-v5 ...] [--seeds 3] [--side ours sb3]
+                                    [--until 300000]
 
-A day's work, so it may be cut into pieces: Ctrl-C ends it, the same command goes on from the last checkpoints. What
-there is so far of every curve is kept in benchmarks/results/raw/rl_returns.json and drawn in rl_returns.png beside the
-table. Two processes, one for each side, may work side by side.
+A day's work, so it may be cut into pieces: Ctrl-C (or SIGTERM) ends it, the same command goes on from the last
+checkpoints, and `--until` lets SAC, whose course does not depend on its length, go only so far this time. What there
+is so far of every curve is kept in benchmarks/results/raw/rl_returns.json and drawn in rl_returns.png beside the table.
+Two processes, one for each side, may work side by side.
 
 Both sides are evaluated on the same ten episode seeds with the mode of the policy. PPO, which anneals its step size, is
 compared at the end, SAC at every 100,000 steps that both sides have reached; ours multiplies in bfloat16, for which
@@ -21,6 +23,7 @@ import contextlib
 import itertools
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -48,7 +51,9 @@ GOALS = {("ppo", "HalfCheetah-v5"): 5784.0, ("sac", "HalfCheetah-v5"): 11_000.0}
 """Published returns at 1M steps (Tianshou's benchmark for PPO; our own goal for SAC)."""
 
 RANDOM_STEPS = 10_000
-"""Before SAC learns; both sides evaluate it so many steps later than PPO."""
+"""Before SAC learns."""
+EVALUATE_EVERY = {"ppo": 50_000, "sac": 10_000}
+"""Steps between evaluations."""
 MARK = 100_000
 """Steps between SAC's comparisons."""
 
@@ -63,17 +68,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--side", nargs="*", default=["ours", "sb3"], choices=["ours", "sb3"])
     parser.add_argument("--env-steps", type=int, default=1_000_000)
+    parser.add_argument("--until", type=int, default=1_000_000_000)
     parser.add_argument("--runs", type=Path, default=Path("runs/returns"))
     args = parser.parse_args()
     began = time.perf_counter()
     cases = [(a, task) for a in args.algorithm for task in args.task or TASKS[a]]
     every = list(dict.fromkeys([*((a, task) for a, tasks in TASKS.items() for task in tasks), *cases]))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         for seed, (algorithm, task), side in itertools.product(range(args.seeds), cases, args.side):
             key = f"{side}/{algorithm}/{task}/{args.env_steps}/{seed}"
-            if not reached(load_runs(NAME).get(key), args.env_steps):
+            end = min(args.until, args.env_steps) if algorithm == "sac" else args.env_steps
+            if not reached(load_runs(NAME).get(key), end):
                 run = our_run if side == "ours" else sb3_run
-                run(algorithm, task, seed, args.env_steps, args.runs, lambda c, key=key: save_runs(NAME, {key: c}))
+                folder = args.runs / f"{side}_{algorithm}_{task}_{args.env_steps}_{seed}"
+                run(algorithm, task, seed, end, folder, lambda c, key=key: save_runs(NAME, {key: c}))
     curves = load_runs(NAME)
     found = [row for case in every for row in rows(curves, *case, args.env_steps)]
     if not found:
@@ -83,15 +92,15 @@ def main() -> None:
     picture.savefig(write(NAME, found, seconds=time.perf_counter() - began).with_suffix(".png"), dpi=90)
 
 
-def our_config(algorithm: str, task: str, seed: int, env_steps: int, runs: Path) -> RLConfig:
+def our_config(algorithm: str, task: str, seed: int, env_steps: int, folder: Path) -> RLConfig:
     common: dict[str, Any] = {
         "task": TaskConfig(id=f"gym:{task}"),
         "seed": seed,
         "env_steps": env_steps,
-        "evaluate_every": env_steps // 20,
+        "evaluate_every": EVALUATE_EVERY[algorithm],
         "eval_episodes": len(EVAL_SEEDS),
         "tensorboard": False,
-        "output": str(runs / f"{algorithm}_{task}_{env_steps}_{seed}"),
+        "output": str(folder),
     }
     if algorithm == "ppo":
         settings = PPOConfig(anneal=True, normalise_obs=True, normalise_returns=True, compile=True)
@@ -99,8 +108,8 @@ def our_config(algorithm: str, task: str, seed: int, env_steps: int, runs: Path)
     return RLConfig(algorithm=SACConfig(random_steps=RANDOM_STEPS, compile=True, bf16=True), **common)
 
 
-def our_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, keep: Keep) -> None:
-    config = our_config(algorithm, task, seed, env_steps, runs)
+def our_run(algorithm: str, task: str, seed: int, env_steps: int, folder: Path, keep: Keep) -> None:
+    config = our_config(algorithm, task, seed, env_steps, folder)
     try:
         train_rl(config, resume=True)
     finally:
@@ -110,13 +119,12 @@ def our_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, ke
             keep({"env_steps": steps, "returns": returns})
 
 
-def sb3_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, keep: Keep) -> None:
+def sb3_run(algorithm: str, task: str, seed: int, env_steps: int, folder: Path, keep: Keep) -> None:
     """SAC goes on where it was at its last evaluation; PPO takes minutes and begins anew."""
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
 
-    folder = runs / f"sb3_{algorithm}_{task}_{env_steps}_{seed}"
     curve: Curve = {"env_steps": [], "returns": []}
     if algorithm == "ppo":
         env: Any = VecNormalize(make_vec_env(task, n_envs=8, seed=seed), gamma=0.99)
@@ -136,7 +144,8 @@ def sb3_run(algorithm: str, task: str, seed: int, env_steps: int, runs: Path, ke
     first = RANDOM_STEPS if algorithm == "sac" else 0
 
     def evaluate(local: dict[str, Any], _: dict[str, Any]) -> bool:
-        if model.num_timesteps >= min(env_steps, first + env_steps // 20 * (len(curve["returns"]) + 1)):
+        due = first + EVALUATE_EVERY[algorithm] * (1 + len(curve["returns"]))
+        if model.num_timesteps >= min(env_steps, due):
             curve["env_steps"].append(model.num_timesteps)
             curve["returns"].append(mean_return(task, act, EVAL_SEEDS))
             if algorithm == "sac":

@@ -3,8 +3,9 @@
     python -m benchmarks.rl_speed [--rounds 5] [--ppo-rollouts 4] [--sac-steps 600] [--case NAME ...]
 
 Both sides have the same networks, batches and environments in the way each of them makes them by default: ours in their
-native batched form, Stable-Baselines3's one after the other in the learner's process. They take turns in blocks, so
-that what else the machine does meets both; medians over the blocks are compared.
+native batched form, Stable-Baselines3's one after the other in the learner's process. Each contender has a process of
+its own, so that it inherits no threads and no fragmented memory from another; they take turns in blocks, so that what
+else the machine does meets all of them, and medians over the blocks are compared.
 
 The floors are arithmetic alone, in turns with the rest. PPO's: a rollout's physics by `mujoco.rollout` on all cores,
 step by step, and every matrix product of its epochs (forward and backward, the actor's on one thread beside the
@@ -19,11 +20,15 @@ learning against one after the other. Its ceiling is what would be if the longer
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,8 +40,8 @@ from robolearn.envs.config import TaskConfig
 from robolearn.envs.make import make
 from robolearn.rl.collect import ReplayCollector
 from robolearn.rl.config import PPOConfig, SACConfig
+from robolearn.rl.critic import mlp
 from robolearn.rl.gae import gae
-from robolearn.rl.ppo import PPO
 from robolearn.rl.statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner
 from robolearn.rl.train_config import RLConfig
@@ -44,6 +49,8 @@ from robolearn.sim.pool import default_threads
 from robolearn.training.threads import Pair, fitting_threads
 
 ID = "HalfCheetah-v5"
+STEPS = 256
+"""Of each environment in one of PPO's rollouts."""
 Shape = tuple[int, int, int]
 Contender = Callable[[], float]
 """Runs one block and returns env-steps/s."""
@@ -72,32 +79,9 @@ def main() -> None:
 
 def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Namespace) -> Row:
     blocks = args.ppo_rollouts if num_envs == 8 else 1
-    algorithm = PPOConfig(num_steps=256, batch_size=batch, compile=True)
-    learner, close = our_learner(RLConfig(task=task(), algorithm=algorithm, num_envs=num_envs))
-    steps = 256 * num_envs
-
-    def ours() -> float:
-        assert isinstance(learner.actor, torch.nn.Module)
-        with fitting_threads(learner.actor, rows=num_envs):
-            return rate(steps * blocks, lambda: repeat(blocks, lambda: learner.algorithm.update(learner.source.next())))
-
-    def theirs() -> float:
-        return rate(steps * blocks, lambda: model.learn(steps * blocks, reset_num_timesteps=False))
-
-    physics, pair = Bench(num_envs, default_threads(), 256), Pair()
-    actor, critic = (products_of_network(batch, [17, 64, 64, outputs]) for outputs in (6, 1))
-    minibatches = 10 * steps // batch
-
-    def floor() -> float:
-        assert isinstance(learner.algorithm, PPO)
-        with fitting_threads(learner.algorithm.policy, learner.algorithm.critic, rows=batch, jobs=pair.jobs):
-            start = time.perf_counter()
-            pair(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
-            return steps / (time.perf_counter() - start + physics.rollout())
-
-    model = sb3_ppo(num_envs, batch)
-    speeds = take_turns({"ours": ours, "sb3": theirs, "floor": floor}, args.rounds)
-    close()
+    contenders = {"ours": our_ppo, "sb3": sb3_ppo, "floor": ppo_floor}
+    makers = {name: partial(make, num_envs, batch, blocks) for name, make in contenders.items()}
+    speeds = take_turns(makers, args.rounds)
     return Row(
         case=case,
         unit="ratio of env-steps/s to Stable-Baselines3's",
@@ -111,23 +95,53 @@ def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Na
     )
 
 
+def our_ppo(num_envs: int, batch: int, blocks: int) -> Contender:
+    algorithm = PPOConfig(num_steps=STEPS, batch_size=batch, compile=True)
+    learner, _ = our_learner(RLConfig(task=task(), algorithm=algorithm, num_envs=num_envs))
+
+    def block() -> float:
+        assert isinstance(learner.actor, torch.nn.Module)
+        with fitting_threads(learner.actor, rows=num_envs):
+            update = partial(repeat, blocks, lambda: learner.algorithm.update(learner.source.next()))
+            return rate(STEPS * num_envs * blocks, update)
+
+    return block
+
+
+def sb3_ppo(num_envs: int, batch: int, blocks: int) -> Contender:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    env = make_vec_env(ID, n_envs=num_envs, seed=0)
+    model = PPO("MlpPolicy", env, n_steps=STEPS, batch_size=batch, n_epochs=10, device="cpu", seed=0)
+    steps = STEPS * num_envs * blocks
+    return lambda: rate(steps, lambda: model.learn(steps, reset_num_timesteps=False))
+
+
+def ppo_floor(num_envs: int, batch: int, blocks: int) -> Contender:
+    physics, pair = Bench(num_envs, default_threads(), STEPS), Pair()
+    sizes = [[17, 64, 64, outputs] for outputs in (6, 1)]
+    actor, critic = (products_of_network(batch, widths) for widths in sizes)
+    networks = [mlp(widths, "tanh") for widths in sizes]
+    minibatches = 10 * STEPS * num_envs // batch
+
+    def block() -> float:
+        with fitting_threads(*networks, rows=batch, jobs=pair.jobs):
+            start = time.perf_counter()
+            pair(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
+            return STEPS * num_envs / (time.perf_counter() - start + physics.rollout())
+
+    return lambda: statistics.median(block() for _ in range(blocks))
+
+
 def sac_rows(args: argparse.Namespace) -> list[Row]:
-    config = SACConfig(random_steps=1000, capacity=100_000, compile=True)
-    contenders: dict[str, Contender] = {}
-    closers = []
-    for name, algorithm in {"f32": config, "bf16": replace(config, bf16=True)}.items():
-        learner, close = our_learner(RLConfig(task=task(), algorithm=algorithm))
-        closers.append(close)
-        contenders[name] = lambda learner=learner: rate(
-            args.sac_steps, lambda: repeat(args.sac_steps, lambda: learner.algorithm.update(learner.source.next()))
-        )
-    model = sb3_sac()
-    contenders["sb3"] = lambda: rate(args.sac_steps, lambda: model.learn(args.sac_steps, reset_num_timesteps=False))
-    products = sac_products(256, 17, 6, 256)
-    contenders["floor"] = lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, products))
-    speeds = take_turns(contenders, args.rounds)
-    for close in closers:
-        close()
+    makers = {
+        "f32": partial(our_sac, args.sac_steps, bf16=False),
+        "bf16": partial(our_sac, args.sac_steps, bf16=True),
+        "sb3": partial(sb3_sac, args.sac_steps),
+        "floor": partial(sac_floor, args.sac_steps),
+    }
+    speeds = take_turns(makers, args.rounds)
     common: dict[str, Any] = {"peer_name": "Stable-Baselines3", "floor_name": "matrix products of an update in f32"}
     rows = []
     for name, floor_goal, peer_goal in (("f32", 0.7, 1.15), ("bf16", None, 1.5)):
@@ -143,6 +157,24 @@ def sac_rows(args: argparse.Namespace) -> list[Row]:
                 Row(case=case, unit=unit, ours=share, peer=theirs, floor=1.0, goal=floor_goal, note=note, **common)
             )
     return rows
+
+
+def our_sac(steps: int, *, bf16: bool) -> Contender:
+    config = SACConfig(random_steps=1000, capacity=100_000, compile=True, bf16=bf16)
+    learner, _ = our_learner(RLConfig(task=task(), algorithm=config))
+    return lambda: rate(steps, lambda: repeat(steps, lambda: learner.algorithm.update(learner.source.next())))
+
+
+def sb3_sac(steps: int) -> Contender:
+    from stable_baselines3 import SAC
+
+    model = SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
+    return lambda: rate(steps, lambda: model.learn(steps, reset_num_timesteps=False))
+
+
+def sac_floor(steps: int) -> Contender:
+    products = sac_products(256, 17, 6, 256)
+    return lambda: rate(steps, lambda: repeat(steps, products))
 
 
 def share_rows() -> list[Row]:
@@ -191,17 +223,16 @@ def overlap_row(args: argparse.Namespace) -> Row:
         return lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, step))
 
     batch = in_turn.source.next()
-    speeds = take_turns(
-        {
-            "in turn": both(in_turn),
-            "beside": both(beside),
-            "collecting": lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, in_turn.source.next)),
-            "updating": lambda: rate(
-                args.sac_steps, lambda: repeat(args.sac_steps, lambda: in_turn.algorithm.update(batch))
-            ),
-        },
-        args.rounds,
-    )
+    contenders: dict[str, Contender] = {
+        "in turn": both(in_turn),
+        "beside": both(beside),
+        "collecting": lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, in_turn.source.next)),
+        "updating": lambda: rate(
+            args.sac_steps, lambda: repeat(args.sac_steps, lambda: in_turn.algorithm.update(batch))
+        ),
+    }
+    in_turns(contenders, 1)  # warms up and compiles
+    speeds = in_turns(contenders, args.rounds)
     assert isinstance(beside.source, ReplayCollector)
     beside.source.settle()
     close()
@@ -225,20 +256,6 @@ def our_learner(config: RLConfig) -> tuple[Learner, Callable[[], None]]:
     torch.manual_seed(0)
     env = make(config.task, config.num_envs)
     return make_learner(config, env, torch.device("cpu")), env.close
-
-
-def sb3_ppo(num_envs: int, batch: int) -> Any:
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_vec_env
-
-    env = make_vec_env(ID, n_envs=num_envs, seed=0)
-    return PPO("MlpPolicy", env, n_steps=256, batch_size=batch, n_epochs=10, device="cpu", seed=0)
-
-
-def sb3_sac() -> Any:
-    from stable_baselines3 import SAC
-
-    return SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
 
 
 def products_of_network(batch: int, sizes: list[int]) -> Callable[[], None]:
@@ -280,10 +297,34 @@ def multiply(shapes: list[Shape]) -> Callable[[], None]:
     return run
 
 
-def take_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
-    """Median speed of each after one block of warming up (and compiling)."""
-    for contender in contenders.values():
-        contender()
+def take_turns(makers: dict[str, Callable[[], Contender]], rounds: int) -> dict[str, float]:
+    """Median speed of each after one block of warming up (and compiling), each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for name, make in makers.items():
+            pool = stack.enter_context(ProcessPoolExecutor(1, context, _Own.begin, (make,)))
+            contenders[name] = lambda pool=pool: pool.submit(_Own.block).result()
+            contenders[name]()
+        return in_turns(contenders, rounds)
+
+
+class _Own:
+    """The contender of this process."""
+
+    contender: Contender
+
+    @classmethod
+    def begin(cls, make: Callable[[], Contender]) -> None:
+        cls.contender = make()
+
+    @classmethod
+    def block(cls) -> float:
+        return cls.contender()
+
+
+def in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
+    """Median speed of each over so many rounds."""
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
