@@ -303,24 +303,22 @@ def take_turns(makers: dict[str, Callable[[], Contender]], rounds: int) -> dict[
     with contextlib.ExitStack() as stack:
         contenders: dict[str, Contender] = {}
         for name, make in makers.items():
-            pool = stack.enter_context(ProcessPoolExecutor(1, context, _Own.begin, (make,)))
-            contenders[name] = lambda pool=pool: pool.submit(_Own.block).result()
+            pool = stack.enter_context(ProcessPoolExecutor(1, context, begin_own, (make,)))
+            contenders[name] = lambda pool=pool: pool.submit(own_block).result()
             contenders[name]()
         return in_turns(contenders, rounds)
 
 
-class _Own:
-    """The contender of this process."""
+_own: list[Contender] = []
+"""This process's."""
 
-    contender: Contender
 
-    @classmethod
-    def begin(cls, make: Callable[[], Contender]) -> None:
-        cls.contender = make()
+def begin_own(make: Callable[[], Contender]) -> None:
+    _own.append(make())
 
-    @classmethod
-    def block(cls) -> float:
-        return cls.contender()
+
+def own_block() -> float:
+    return _own[0]()
 
 
 def in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
