@@ -15,6 +15,7 @@ Without it only SAME_STEP can serve, and its episodes are not those of our seeds
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
@@ -40,11 +41,14 @@ class VectorWorkers:
         with opening(task):
             spec = find_spec(task)
             self._env: Any = gym.make_vec(spec.id, num_envs=num_envs, **task.kwargs)
-        self._mode = _autoreset_mode(self._env, task)
-        self._partial = self._mode is not AutoresetMode.SAME_STEP or _knows_reset_masks(self._env)
-        self._leaves = observation_leaves(self._env.single_observation_space, task.obs_keys)
-        self._action = action_layout(self._env.single_action_space, task.action_limit)
-        self.facts = self._describe(task.max_steps or spec.max_episode_steps)
+        with ExitStack() as refused:
+            refused.callback(self._env.close)
+            self._mode = _autoreset_mode(self._env, task)
+            self._partial = self._mode is not AutoresetMode.SAME_STEP or _knows_reset_masks(self._env)
+            self._leaves = observation_leaves(self._env.single_observation_space, task.obs_keys)
+            self._action = action_layout(self._env.single_action_space, task.action_limit)
+            self.facts = self._describe(task.max_steps or spec.max_episode_steps)
+            refused.pop_all()
         layout = Rows.layout(num_envs, self.facts)
         self.rows = Rows.over(layout, bytearray(Rows.size(layout)))
         self._upcoming = {key: value.copy() for key, value in self.rows.obs.items()}

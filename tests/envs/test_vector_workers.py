@@ -187,6 +187,15 @@ def test_refusals_say_what_to_do() -> None:
         assert env.render(1).shape == (64, 64, 3)
 
 
+def test_an_environment_that_is_refused_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its processes, if it has any, would wait for the garbage collector."""
+    closed: list[toy.Team] = []
+    monkeypatch.setattr(toy.Team, "close", lambda self, **_: closed.append(self))
+    with pytest.raises(TaskError, match="autoreset_mode"):
+        env_of(toy.TEAM, kwargs={"autoreset": ""})
+    assert closed
+
+
 def test_a_fault_names_the_environments_words() -> None:
     with env_of(toy.FAULTY, kwargs={"fault": "raise", "seed": 7}) as env:
         env.reset([6, 7, 8])
