@@ -58,8 +58,9 @@ def compiled(method: MethodType) -> Callable[..., Any]:
     """
     if not torch.cuda.is_available() and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ConfigError("compiling updates needs a C++ compiler (g++ or clang++); install one or set compile false")
-    # On the CPU the calls between the kernels are the larger part of a small network's step: let C++ make them.
-    options: dict[str, Any] = {} if torch.cuda.is_available() else {"cpp_wrapper": True}
+    # On the CPU the calls between the kernels are the larger part of a small network's step: let C++ make them. And
+    # tanh to the last bit costs as much as the products around it; by way of exp it is right to 1e-7.
+    options: dict[str, Any] = {} if torch.cuda.is_available() else {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
     options["guard_filter_fn"] = _worth_a_look
     # Graphs are kept with the code that they were made from, and this object's must not be taken for another's.
     function = method.__func__
