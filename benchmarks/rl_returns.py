@@ -32,6 +32,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 
 from benchmarks._report import Row, load_runs, save_runs, write
 from robolearn.envs.config import TaskConfig
@@ -191,7 +192,7 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
         sides = list(runs) if ours & theirs else ["ours"]
         finals = {side: np.array([at(curves[runs[side] + seed], mark) for seed in seeds]) for side in sides}
         means = {side: float(found.mean()) for side, found in finals.items()}
-        by_seed = "; ".join(f"{side} {', '.join(f'{x:.4g}' for x in found)}" for side, found in finals.items())
+        by_seed = "; ".join(f"{side} {', '.join(map(short, found))}" for side, found in finals.items())
         yield Row(
             case=f"{algorithm.upper()} {task}, {mark:,} steps",
             unit="mean return",
@@ -199,8 +200,20 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
             peer=means.get("sb3"),
             peer_name="Stable-Baselines3" if "sb3" in means else "",
             goal=max(x for x in (means.get("sb3"), published) if x is not None),
-            note=f"training seeds {', '.join(seeds)}: {by_seed}",
+            note=f"training seeds {', '.join(seeds)}: {by_seed}{difference(*finals.values())}",
         )
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray | None = None) -> str:
+    """What so few training seeds tell: the interval of the difference in the mean (Welch 1947)."""
+    if theirs is None or len(ours) < 2 or not np.ptp([*ours, *theirs]):
+        return ""
+    low, high = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    return f"; difference {short(low)} to {short(high)} (95%)"
+
+
+def short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def at(curve: Curve, mark: int) -> float:
