@@ -18,7 +18,7 @@ from robolearn.rl.critic import QEnsemble
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.episodes import EpisodeDriver, SeedStream
 from robolearn.rl.replay import ReplayBatch
-from robolearn.rl.sac import SAC, least_of_subset
+from robolearn.rl.sac import SAC, autocast, least_of_subset
 from robolearn.rl.statistics import ObservationStatistics
 from robolearn.rl.td3 import TD3
 from robolearn.specs import ArraySpec, ObservationSpec
@@ -199,6 +199,19 @@ def test_bfloat16_stays_close(algorithm: Any) -> None:
         results.append(metrics["critic_loss"].item())
     assert results[1] == pytest.approx(results[0], rel=0.05)
     assert results[1] != results[0]
+
+
+def test_large_values_keep_their_small_differences_in_bfloat16() -> None:
+    """Around 300, where bfloat16 itself steps by 2, values differ as they do in float32."""
+    _, learner = make(Ledger(1), SACConfig(critic=SMALL, bf16=True))
+    batch, critic = some_batch(64), learner.critic
+    with torch.no_grad():
+        plain = critic(batch.obs, batch.actions)
+        critic.last.bias += 300.0
+        with autocast(torch.device("cpu"), learner.config):
+            shifted = critic(batch.obs, batch.actions)
+    assert plain.std() < 1.0
+    torch.testing.assert_close(shifted - 300.0, plain, rtol=0.0, atol=0.05)
 
 
 def test_sac_learns_to_steer() -> None:
