@@ -32,6 +32,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy import stats
 
 from benchmarks._report import Row, load_runs, save_runs, write
@@ -230,7 +231,10 @@ def draw(curves: dict[str, Curve], cases: Sequence[tuple[str, str]], env_steps: 
             prefix = f"{side}/{algorithm}/{task}/{env_steps}/"
             runs = {key: c for key, c in curves.items() if key.startswith(prefix) and len(c["returns"]) > 1}
             lines = [Line(Path(k), np.array(c["env_steps"]), np.array(c["returns"])) for k, c in runs.items()]
-            groups += [Group(name, tuple(lines))] if lines else []
+            if algorithm == "ppo":
+                groups += [Group(name, tuple(lines))] if lines else []
+            else:  # runs of different lengths, so each by itself
+                groups += [Group(f"{name}, seed {line.run.name}", (line,)) for line in lines]
         panels += [(f"{algorithm.upper()} {task}", groups)] if groups else []
     rows = -(-len(panels) // 3)
     figure = Figure(figsize=(12.0, 3.0 * rows), layout="constrained")
@@ -238,11 +242,15 @@ def draw(curves: dict[str, Curve], cases: Sequence[tuple[str, str]], env_steps: 
     for axes, (title, groups) in zip(grid, panels):
         draw_groups(axes, groups, bootstraps=500)
         axes.set_title(title)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.legend(frameon=False, fontsize="small")
     for axes in grid[len(panels) :]:
         axes.axis("off")
     figure.supxlabel("environment steps")
-    figure.supylabel("mean return of ten evaluation episodes: interquartile mean over seeds, 95% interval")
+    figure.supylabel(
+        "mean return of ten evaluation episodes: interquartile mean over seeds, 95% interval (SAC: by seed)"
+    )
     return figure
 
 
