@@ -175,6 +175,9 @@ class PPOConfig:
     """Ratios beyond 1 +- this earn nothing."""
     target_kl: float | None = None
     """With the clipped surrogate: end an update once its KL exceeds this. With the penalty: what it aims at."""
+    step_kl: float | None = None
+    """Let the actor's step size fall while updates move the policy by more than this KL, and rise back to
+    `learning_rate` once they do not (rsl_rl's adaptive schedule); none never does."""
     value_clip: float | None = None
     """Limit how far a value moves from its old one in an update."""
     entropy_coef: float = 0.0
@@ -212,6 +215,8 @@ class PPOConfig:
             raise ConfigError(
                 f"batch_size and critic_warmup must not be negative, received {self.batch_size}, {self.critic_warmup}"
             )
+        if self.step_kl is not None and not self.step_kl > 0.0:
+            raise ConfigError(f"step_kl must be positive (0.015 is usual) or none, received {self.step_kl}")
         if self.surrogate == "kl" and not self.target_kl:
             raise ConfigError("surrogate kl needs a target_kl (0.01 is usual), received none")
         if self.critic_warmup and self.baseline != "critic":

@@ -175,6 +175,7 @@ class PPO:
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
+        self.step_scale = 1.0
 
     def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; returns metrics."""
@@ -187,7 +188,7 @@ class PPO:
         if self.statistics is not None and self.updates == 0:
             # The first rollout only sets the scales, so that the policy is the same function while it learns from one.
             return self._end_update(rollout, {})
-        self._anneal()
+        self._set_step_sizes()
         rewards = rollout.rewards if self.return_scale is None else self.return_scale.apply(rollout)
         train_actor = self.updates >= config.critic_warmup
         records: list[dict[str, Tensor]] = []
@@ -224,6 +225,7 @@ class PPO:
             "updates": self.updates,
             "env_steps": self.env_steps,
             "kl_coef": self.actor_loss.kl_coef.clone(),
+            "step_scale": self.step_scale,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -239,6 +241,7 @@ class PPO:
             self.statistics.load_state_dict(state["statistics"])
         self.updates, self.env_steps = int(state["updates"]), int(state["env_steps"])
         self.actor_loss.kl_coef.copy_(state["kl_coef"])
+        self.step_scale = float(state["step_scale"])
 
     def rank_state_dict(self) -> dict[str, Any]:
         scale = {} if self.return_scale is None else self.return_scale.rank_state_dict()
@@ -341,22 +344,27 @@ class PPO:
         for obs, rest in zip(zip(*parts.obs.values()), zip(*parts[1:])):
             yield Minibatch(dict(zip(keys, obs)), *rest), max(1, len(rest[0]) // size)
 
-    def _anneal(self) -> None:
-        if not self.config.anneal or self.total_updates is None:
-            return
-        left = max(0.0, 1.0 - self.updates / self.total_updates)
-        config = self.config
-        self.actor_adam.learning_rate.fill_(left * config.learning_rate)
+    def _set_step_sizes(self) -> None:
+        config, left = self.config, 1.0
+        if config.anneal and self.total_updates is not None:
+            left = max(0.0, 1.0 - self.updates / self.total_updates)
+        self.actor_adam.learning_rate.fill_(left * self.step_scale * config.learning_rate)
         self.critic_adam.learning_rate.fill_(left * (config.critic_learning_rate or config.learning_rate))
 
-    def _end_update(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
-        if self.config.surrogate == "kl" and self.config.target_kl and "kl" in metrics:
-            kl = distributed.mean(metrics["kl"])
-            if kl > 1.5 * self.config.target_kl:
-                self.actor_loss.kl_coef *= 2.0
-            elif kl < self.config.target_kl / 1.5:
-                self.actor_loss.kl_coef *= 0.5
+    def _follow_kl(self, kl: float) -> dict[str, float]:
+        """Let the weight of the penalty and the step size answer to the KL of an update; metrics."""
+        config, metrics = self.config, {}
+        if config.surrogate == "kl" and config.target_kl:
+            self.actor_loss.kl_coef *= 2.0 ** _beyond(kl, config.target_kl)
             metrics["kl_coef"] = self.actor_loss.kl_coef.item()
+        if config.step_kl:
+            self.step_scale = min(1.0, self.step_scale * 1.5 ** -_beyond(kl, config.step_kl))
+            metrics["step_scale"] = self.step_scale
+        return metrics
+
+    def _end_update(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
+        if "kl" in metrics:
+            metrics |= self._follow_kl(distributed.mean(metrics["kl"]))
         if self.statistics is not None:
             self.statistics.observe(rollout.flat_obs())
         self.updates += 1
@@ -388,6 +396,11 @@ def _each(step: Callable[[Minibatch], dict[str, Tensor]], rows: Minibatch, count
 
 def _mean(records: list[dict[str, Tensor]], name: str) -> float:
     return torch.cat([record[name] for record in records]).mean().item()
+
+
+def _beyond(kl: float, target: float) -> int:
+    """1 well above the target, -1 well below, 0 near it."""
+    return int(kl > 1.5 * target) - int(kl < target / 1.5)
 
 
 def _pieces(obs: Observation) -> Iterator[Observation]:

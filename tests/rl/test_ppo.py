@@ -221,6 +221,26 @@ def test_target_kl_stops_an_update() -> None:
     assert kl[1] < 0.015 < kl[0]
 
 
+def test_step_size_follows_the_kl() -> None:
+    """A step size far too large comes down until updates move as far as asked."""
+    config = PPOConfig(num_steps=32, epochs=5, batch_size=64, learning_rate=2e-2)
+    free, held = [], []
+    for found, step_kl in ((free, None), (held, 0.01)):
+        collector, ppo = make(Steer(8), replace(config, step_kl=step_kl))
+        found += [ppo.update(collector.next()) for _ in range(30)]
+    settled = [sum(m["kl"] for m in found[10:]) / 20 for found in (free, held)]
+    assert settled[1] < 0.015 < 0.03 < settled[0], settled
+    scale = 1.0
+    for metrics in held:
+        factor = 1 / 1.5 if metrics["kl"] > 0.015 else 1.5 if metrics["kl"] < 0.01 / 1.5 else 1.0
+        scale = min(1.0, scale * factor)
+        assert metrics["step_scale"] == pytest.approx(scale)
+    ppo.update(collector.next())
+    assert ppo.actor_adam.learning_rate.item() == pytest.approx(2e-2 * scale)
+    assert scale < 1.0
+    assert ppo.critic_adam.learning_rate.item() == pytest.approx(2e-2), "the critic's step is its own"
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -249,7 +269,7 @@ def test_learns_to_steer(config: PPOConfig) -> None:
 
 
 def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
-    config = PPOConfig(num_steps=12, epochs=2, batch_size=16, normalise_obs=True, normalise_returns=True)
+    config = PPOConfig(num_steps=12, epochs=2, batch_size=16, normalise_obs=True, normalise_returns=True, step_kl=1e-6)
 
     def run(updates: int, states: Any = None):
         collector, ppo = make(Ledger(3), config, head=MixtureHeadConfig(num_modes=2), exec_steps=2, pred_steps=2)
@@ -263,6 +283,7 @@ def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
 
     whole, again = run(5), run(5)
     half = run(2)
+    assert half[1].step_scale < 1.0
     resumed = run(3, (half[0].state_dict(), half[1].state_dict(), half[1].rank_state_dict()))
     for name, value in whole[1].policy.state_dict().items():
         assert torch.equal(value, again[1].policy.state_dict()[name]), name
@@ -294,6 +315,8 @@ def test_refusals_say_what_to_do() -> None:
         PPO(policy, critic, PPOConfig())
     with pytest.raises(ConfigError, match="target_kl"):
         PPOConfig(surrogate="kl")
+    with pytest.raises(ConfigError, match=r"step_kl must be positive .* received -1"):
+        PPOConfig(step_kl=-1)
     collector, ppo = make(env, PPOConfig(num_steps=8))
     rollout = collector.next()
     rollout.rewards[2] = torch.inf
