@@ -25,7 +25,7 @@ import itertools
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -65,9 +65,9 @@ def main() -> None:
     args = parser.parse_args()
     began, rows = time.perf_counter(), []
     if "ppo8" in args.case:
-        rows.append(ppo_row("PPO, 8 x 256 steps, batch 64, 10 epochs, 64x64", 8, 64, 2.5, args))
+        rows += ppo_rows("PPO, 8 x 256 steps, batch 64, 10 epochs, 64x64", 8, 64, 2.5, args)
     if "ppo64" in args.case:
-        rows.append(ppo_row("PPO, 64 x 256 steps, batch 2048, 10 epochs, 64x64", 64, 2048, 3.0, args))
+        rows += ppo_rows("PPO, 64 x 256 steps, batch 2048, 10 epochs, 64x64", 64, 2048, 3.0, args)
     if "sac" in args.case:
         rows += sac_rows(args)
     if "shares" in args.case:
@@ -77,26 +77,33 @@ def main() -> None:
     write("rl_speed", rows, seconds=time.perf_counter() - began)
 
 
-def ppo_row(case: str, num_envs: int, batch: int, goal: float, args: argparse.Namespace) -> Row:
+def ppo_rows(case: str, num_envs: int, batch: int, goal: float, args: argparse.Namespace) -> Iterator[Row]:
+    """With the same configuration on both sides, and with our default, which computes advantages before every epoch."""
     blocks = args.ppo_rollouts if num_envs == 8 else 1
-    contenders = {"ours": our_ppo, "sb3": sb3_ppo, "floor": ppo_floor}
+    contenders: dict[str, Callable[[int, int, int], Contender]] = {
+        "once": partial(our_ppo, recompute=False),
+        "every epoch": partial(our_ppo, recompute=True),
+        "sb3": sb3_ppo,
+        "floor": ppo_floor,
+    }
     makers = {name: partial(make, num_envs, batch, blocks) for name, make in contenders.items()}
     speeds = take_turns(makers, args.rounds)
-    return Row(
-        case=case,
-        unit="ratio of env-steps/s to Stable-Baselines3's",
-        ours=speeds["ours"] / speeds["sb3"],
-        peer=1.0,
-        peer_name="Stable-Baselines3",
-        floor=speeds["floor"] / speeds["sb3"],
-        floor_name="physics and matrix products alone",
-        goal=goal,
-        note=f"{speeds['ours']:.0f} against {speeds['sb3']:.0f}, floor {speeds['floor']:.0f} env-steps/s",
-    )
+    for name in ("once", "every epoch"):
+        yield Row(
+            case=f"{case}, advantages {name}",
+            unit="ratio of env-steps/s to Stable-Baselines3's",
+            ours=speeds[name] / speeds["sb3"],
+            peer=1.0,
+            peer_name="Stable-Baselines3",
+            floor=speeds["floor"] / speeds["sb3"],
+            floor_name="physics and matrix products alone",
+            goal=goal if name == "once" else None,
+            note=f"{speeds[name]:.0f} against {speeds['sb3']:.0f}, floor {speeds['floor']:.0f} env-steps/s",
+        )
 
 
-def our_ppo(num_envs: int, batch: int, blocks: int) -> Contender:
-    algorithm = PPOConfig(num_steps=STEPS, batch_size=batch, compile=True)
+def our_ppo(num_envs: int, batch: int, blocks: int, *, recompute: bool) -> Contender:
+    algorithm = PPOConfig(num_steps=STEPS, batch_size=batch, recompute_advantages=recompute, compile=True)
     learner, _ = our_learner(RLConfig(task=task(), algorithm=algorithm, num_envs=num_envs))
 
     def block() -> float:

@@ -90,13 +90,12 @@ class Replay:
             "actions": Field(tuple(actions.shape[1:]), actions.dtype),
             "rewards": Field((), torch.float32),
             "discounts": Field((), torch.float32),
-            "terminated": Field((), torch.bool),
             "final": Field((), torch.int64),
         }
         self._check_memory()
         self.arrays = {name: self._allocate(name, field) for name, field in self.fields.items()}
         self.arrays["final"].fill_(-1)
-        # The same memory as (rows * N, ...), made once: a batch would otherwise make these views seven times.
+        # The same memory as (rows * N, ...), made once: a batch would otherwise make these views six times.
         self.flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
         self.obs_names = [name for name in self.fields if name.startswith("obs/")]
         self.head = self.size = 0
@@ -121,8 +120,7 @@ class Replay:
             self._row(name, following).copy_(transition.next_obs[name[4:]])
         self._row("actions", row).copy_(actions)
         self._row("rewards", row).copy_(transition.reward)
-        self._row("discounts", row).copy_(transition.discount)
-        self._row("terminated", row).copy_(transition.terminated)
+        self._row("discounts", row).copy_(transition.discount * ~transition.terminated)
         final = self._row("final", row)
         final.fill_(-1)
         ended = transition.done.nonzero()[:, 0]
@@ -147,8 +145,7 @@ class Replay:
             obs[name[4:]] = self._take(name, place)
             plain, true = self._take(name, following), self.finals[name].index_select(0, slots)
             next_obs[name[4:]] = torch.where(ended.view(-1, *[1] * (plain.ndim - 1)), true, plain)
-        live = ~self._take("terminated", last)
-        return ReplayBatch(obs, self._take("actions", place), rewards, discounts * live, next_obs)
+        return ReplayBatch(obs, self._take("actions", place), rewards, discounts, next_obs)
 
     def state_dict(self) -> dict[str, Any]:
         """The filled part of everything, oldest rows first; of a replay in files a view, to be saved before the next

@@ -108,7 +108,8 @@ class RolloutCollector:
         noise = BatchNoise(n, driver.device, self.generator)
         for t in range(self.num_steps):
             window = driver.window
-            store.put(t, "obs", window)
+            for key, value in window.items():
+                store.put(t, f"obs/{key}", value)
             if self._decide_single is not None:
                 actions, log_probs = self._decide_single(window)
                 transition = driver.advance(actions)
@@ -169,22 +170,16 @@ class _Store:
 
     def __init__(self, num_steps: int, num_envs: int) -> None:
         self.num_steps, self.num_envs = num_steps, num_envs
-        self.fields: dict[str, Any] = {}
+        self.fields: dict[str, Tensor] = {}
+        self.rows: dict[str, tuple[Tensor, ...]] = {}  # views, made once: an index costs more than a small row's copy
         self.final: list[Observation] = []
         self.index: list[Tensor] = []
 
-    def put(self, t: int, name: str, value: Tensor | Observation) -> None:
-        if name not in self.fields:
-            self.fields[name] = (
-                {k: v.new_empty(self.num_steps, *v.shape) for k, v in value.items()}
-                if isinstance(value, dict)
-                else value.new_empty(self.num_steps, *value.shape)
-            )
-        if isinstance(value, dict):
-            for key, array in value.items():
-                self.fields[name][key][t] = array
-        else:
-            self.fields[name][t] = value
+    def put(self, t: int, name: str, value: Tensor) -> None:
+        if name not in self.rows:
+            self.fields[name] = value.new_empty(self.num_steps, *value.shape)
+            self.rows[name] = self.fields[name].unbind()
+        self.rows[name][t].copy_(value)
 
     def keep_final(self, t: int, truncated: Tensor, successors: Observation) -> None:
         if truncated.any():
@@ -194,6 +189,7 @@ class _Store:
 
     def rollout(self, last: Observation, episodes: Sequence[FinishedEpisode]) -> Rollout:
         return Rollout(
+            obs={k: self.fields.pop(f"obs/{k}") for k in last},
             **self.fields,
             last_obs={k: v.clone() for k, v in last.items()},
             final_obs={k: torch.cat([f[k] for f in self.final]) if self.final else v[:0] for k, v in last.items()},
