@@ -57,6 +57,8 @@ RANDOM_STEPS = 10_000
 """Before SAC learns."""
 EVALUATE_EVERY = {"ppo": 50_000, "sac": 10_000}
 """Steps between evaluations."""
+LAST = 5
+"""PPO's evaluations whose mean is told beside the last: Hopper's returns differ by hundreds from one to the next."""
 MARK = 100_000
 """Steps between SAC's comparisons."""
 
@@ -195,6 +197,10 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
         finals = {side: np.array([at(curves[runs[side] + seed], mark) for seed in seeds]) for side in sides}
         means = {side: float(found.mean()) for side, found in finals.items()}
         by_seed = "; ".join(f"{side} {', '.join(map(short, found))}" for side, found in finals.items())
+        lately = [
+            f"{side} {short(float(np.mean([curves[runs[side] + seed]['returns'][-LAST:] for seed in seeds])))}"
+            for side in sides
+        ]
         yield Row(
             case=f"{algorithm.upper()} {task}, {mark:,} steps",
             unit="mean return",
@@ -202,7 +208,8 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
             peer=means.get("sb3"),
             peer_name="Stable-Baselines3" if "sb3" in means else "",
             goal=max(x for x in (means.get("sb3"), published) if x is not None),
-            note=f"training seeds {', '.join(seeds)}: {by_seed}{difference(*finals.values())}",
+            note=f"training seeds {', '.join(seeds)}: {by_seed}{difference(*finals.values())}"
+            + (f"; last {LAST} evaluations {', '.join(lately)}" if algorithm == "ppo" else ""),
         )
 
 
