@@ -197,10 +197,11 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
         finals = {side: np.array([at(curves[runs[side] + seed], mark) for seed in seeds]) for side in sides}
         means = {side: float(found.mean()) for side, found in finals.items()}
         by_seed = "; ".join(f"{side} {', '.join(map(short, found))}" for side, found in finals.items())
-        lately = [
-            f"{side} {short(float(np.mean([curves[runs[side] + seed]['returns'][-LAST:] for seed in seeds])))}"
-            for side in sides
-        ]
+        note = f"training seeds {', '.join(seeds)}: {by_seed}{difference(*finals.values())}"
+        if algorithm == "ppo":
+            lately = {side: [curves[runs[side] + seed]["returns"][-LAST:] for seed in seeds] for side in sides}
+            means_lately = (f"{side} {short(float(np.mean(returns)))}" for side, returns in lately.items())
+            note += f"; last {LAST} evaluations {', '.join(means_lately)}"
         yield Row(
             case=f"{algorithm.upper()} {task}, {mark:,} steps",
             unit="mean return",
@@ -208,8 +209,7 @@ def rows(curves: dict[str, Curve], algorithm: str, task: str, env_steps: int) ->
             peer=means.get("sb3"),
             peer_name="Stable-Baselines3" if "sb3" in means else "",
             goal=max(x for x in (means.get("sb3"), published) if x is not None),
-            note=f"training seeds {', '.join(seeds)}: {by_seed}{difference(*finals.values())}"
-            + (f"; last {LAST} evaluations {', '.join(lately)}" if algorithm == "ppo" else ""),
+            note=note,
         )
 
 

@@ -177,7 +177,7 @@ class PPOConfig:
     """With the clipped surrogate: end an update once its KL exceeds this. With the penalty: what it aims at."""
     step_kl: float | None = None
     """Let the actor's step size fall while updates move the policy by more than this KL, and rise back to
-    `learning_rate` once they do not (rsl_rl's adaptive schedule); none never does."""
+    `learning_rate` once they do not (after rsl_rl's adaptive schedule); none never does."""
     value_clip: float | None = None
     """Limit how far a value moves from its old one in an update."""
     entropy_coef: float = 0.0

@@ -399,7 +399,7 @@ def _mean(records: list[dict[str, Tensor]], name: str) -> float:
 
 
 def _beyond(kl: float, target: float) -> int:
-    """1 well above the target, -1 well below, 0 near it."""
+    """1 well above the target, -1 well below, 0 near it (the bounds of Schulman et al. 2017, section 4)."""
     return int(kl > 1.5 * target) - int(kl < target / 1.5)
 
 

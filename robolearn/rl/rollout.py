@@ -188,8 +188,9 @@ class _Store:
             self.index.append(t * self.num_envs + rows)
 
     def rollout(self, last: Observation, episodes: Sequence[FinishedEpisode]) -> Rollout:
+        obs = {k: self.fields.pop(f"obs/{k}") for k in last}
         return Rollout(
-            obs={k: self.fields.pop(f"obs/{k}") for k in last},
+            obs=obs,
             **self.fields,
             last_obs={k: v.clone() for k, v in last.items()},
             final_obs={k: torch.cat([f[k] for f in self.final]) if self.final else v[:0] for k, v in last.items()},
