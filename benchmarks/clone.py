@@ -13,17 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._report import Row, SuccessRow, write
-from robolearn.config import from_dict, read_yaml
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.demo import PICK_PLACE
+from robolearn.configuration.evaluation import REPORT_SEED
+from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.tree import from_dict, read_yaml
 from robolearn.envs.make import make
-from robolearn.evaluation.config import REPORT_SEED
+from robolearn.episodes.record import record
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
-from robolearn.evaluation.rollout import evaluate
 from robolearn.imitation.bc import train_bc
-from robolearn.imitation.config import BCConfig
-from robolearn.pipeline_config import PICK_PLACE
-from robolearn.policies.checkpoint import load_policy
-from robolearn.teleop.config import RecordConfig
-from robolearn.teleop.record import record
+from robolearn.policies.folder import load_policy
 
 RECIPE = Path(__file__).parents[1] / "configs" / "train" / "pick_place.yaml"
 PEER = 45 / 50

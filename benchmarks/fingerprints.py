@@ -25,7 +25,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-MEASURED = {"timestamps", "time", "started_at", "seconds", "steps_per_s", "wall_s", "wall", "date", "operator", "device"}
+MEASURED = {
+    "timestamps",
+    "time",
+    "started_at",
+    "seconds",
+    "steps_per_s",
+    "wall_s",
+    "wall",
+    "date",
+    "operator",
+    "device",
+}
 SMALL_NETWORK = "--policy.head.network mlp --policy.head.network.width 64 --policy.head.network.num_blocks 1"
 HEADS = {
     "deterministic": "",
@@ -34,7 +45,9 @@ HEADS = {
     "autoregressive": "--policy.head.width 32 --policy.head.num_layers 1",
     "diffusion": SMALL_NETWORK,
     "flow": SMALL_NETWORK,
-    "act": "--policy.head.width 32 --policy.head.num_heads 2 --policy.head.encoder_layers 1 --policy.head.decoder_layers 1",
+    "act": (
+        "--policy.head.width 32 --policy.head.num_heads 2 --policy.head.encoder_layers 1 --policy.head.decoder_layers 1"
+    ),
 }
 FAST = "--loop.evaluate_every 0 --loop.checkpoint_every 0 --loop.log_every 5"
 TRAIN = f"--batch_size 32 --policy.backbone mlp --policy.backbone.hidden_sizes 64 64 --loop.total_steps 30 {FAST}"
@@ -42,45 +55,31 @@ RL = "--num_envs 4 --eval_episodes 4 --seed 3"
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(label, command line after `robolearn`), in the order they depend on each other; relative paths throughout."""
+    """Yield (label, command line after `robolearn`), in the order they depend on each other; all paths are relative."""
     yield "record lift", "record lift.hdf5 --task Lift --episodes 6 --action_noise 0.05 --num_envs 3"
     yield "record push_t", "record push_t.hdf5 --task PushT --episodes 2 --keep_failures"
     yield "record fork", "record fork.hdf5 --task Fork --episodes 4 --task.kwargs.random_physics 0.5"
-    yield (
-        "record metaworld",
-        "record mw.hdf5 --task gym:Meta-World/MT1 --task.kwargs.env_name door-open-v3 --episodes 2 --action_noise 0.1",
-    )
-    for head, options in HEADS.items():
-        yield (
-            f"train {head}",
-            f"train --dataset lift.hdf5 --output train_{head} {TRAIN} --policy.pred_steps 4 --policy.exec_steps 2 "
-            f"--policy.head {head} {options}",
-        )
-    yield (
-        "dagger",
-        "dagger --policy train_mixture/policy --dataset lift.hdf5 --output dagger --rounds 2 --episodes_per_round 3 "
-        f"--task.id Lift --task.max_steps 60 --loop.total_steps 20 {FAST}",
-    )
-    yield (
-        "finetune",
-        "finetune --policy train_mixture/policy --output finetune --num_envs 4 --eval_episodes 4 --max_steps 40 "
-        "--ppo.num_steps 16 --ppo.batch_size 32 --loop.total_steps 3 --loop.evaluate_every 2",
-    )
+    door = "--task gym:Meta-World/MT1 --task.kwargs.env_name door-open-v3"
+    yield "record metaworld", f"record mw.hdf5 {door} --episodes 2 --action_noise 0.1"
+    chunks = "--policy.pred_steps 4 --policy.exec_steps 2"
+    for head, more in HEADS.items():
+        line = f"train --dataset lift.hdf5 --output train_{head} {TRAIN} {chunks} --policy.head {head} {more}"
+        yield f"train {head}", line
+    start = "--policy train_mixture/policy"
+    rounds = f"--rounds 2 --episodes_per_round 3 --task.id Lift --task.max_steps 60 --loop.total_steps 20 {FAST}"
+    yield "dagger", f"dagger {start} --dataset lift.hdf5 --output dagger {rounds}"
+    practice = "--num_envs 4 --eval_episodes 4 --max_steps 40 --ppo.num_steps 16 --ppo.batch_size 32"
+    yield "finetune", f"finetune {start} --output finetune {practice} --loop.total_steps 3 --loop.evaluate_every 2"
     dense = "--task Reach --task.kwargs.reward dense"
-    yield (
-        "rl ppo",
-        f"rl {dense} --output rl_ppo --algorithm ppo --algorithm.num_steps 32 --env_steps 512 {RL} "
-        "--algorithm.normalise_obs true --algorithm.normalise_returns true --evaluate_every 256",
-    )
+    on = "--algorithm.num_steps 32 --algorithm.normalise_obs true --algorithm.normalise_returns true"
+    yield "rl ppo", f"rl {dense} --output rl_ppo --algorithm ppo {on} --env_steps 512 {RL} --evaluate_every 256"
     off = "--algorithm.random_steps 100 --algorithm.capacity 2000 --algorithm.batch_size 32 --env_steps 400"
     for name in ("sac", "td3"):
         yield f"rl {name}", f"rl {dense} --output rl_{name} --algorithm {name} {off} {RL} --evaluate_every 200"
     yield "rl dqn", f"rl --task gym:CartPole-v1 --output rl_dqn --algorithm dqn {off} {RL} --evaluate_every 200"
-    yield (
-        "eval",
-        "eval train_mixture train_diffusion dagger --output eval --episodes 6 --expert auto --videos 0 --num_envs 3 "
-        "--task.id Lift --task.max_steps 60",
-    )
+    policies = "train_mixture train_diffusion dagger"
+    end = "--episodes 6 --expert auto --videos 0 --num_envs 3 --task.id Lift --task.max_steps 60"
+    yield "eval", f"eval {policies} --output eval {end}"
 
 
 def digest_hdf5(path: Path) -> str:
@@ -132,9 +131,8 @@ def main() -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path.cwd()))}
     with tempfile.TemporaryDirectory() as folder:
         for label, line in commands():
-            run = subprocess.run(
-                [sys.executable, "-m", "robolearn", *line.split()], cwd=folder, env=environment, capture_output=True, text=True
-            )
+            command = [sys.executable, "-m", "robolearn", *line.split()]
+            run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
             if run.returncode:
                 print(f"{label} failed ({run.returncode}): {run.stderr.strip()[-2000:]}", file=sys.stderr)
             found[f"{label}: exit"] = str(run.returncode)

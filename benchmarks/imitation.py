@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks._report import Row, SuccessRow, load_runs, save_runs, write
-from robolearn.config import from_dict
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import from_dict
+from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.make import make
+from robolearn.episodes.record import record
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
-from robolearn.evaluation.rollout import evaluate
 from robolearn.imitation.bc import train_bc
-from robolearn.imitation.config import BCConfig
-from robolearn.policies.checkpoint import load_policy
-from robolearn.policies.runner import PolicyRunner
-from robolearn.teleop.config import RecordConfig
-from robolearn.teleop.record import record
+from robolearn.policies.folder import load_policy
 
 RUNS = Path("runs/imitation")
 FIRST_SEED = 20_000

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from benchmarks._report import SuccessRow, write
+from robolearn.configuration.demo import PipelineConfig
+from robolearn.demo import run_pipeline
 from robolearn.evaluation.results import EvaluationResult
-from robolearn.pipeline import run_pipeline
-from robolearn.pipeline_config import PipelineConfig
 
 TITLES = {
     "demonstrator": "demonstrator (Meta-World's scripted policy)",

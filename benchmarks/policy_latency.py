@@ -23,8 +23,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._report import Row, write
-from robolearn.policies.build import build_policy
-from robolearn.policies.config import (
+from robolearn.configuration.policy import (
     ACTHeadConfig,
     AutoregressiveHeadConfig,
     BackboneConfig,
@@ -40,11 +39,12 @@ from robolearn.policies.config import (
     PolicyConfig,
     TransformerConfig,
 )
+from robolearn.deploy.inference import accelerate, faster_dtype
+from robolearn.deploy.realtime import RealtimeRunner, control_loop
+from robolearn.policies.build import build_policy
 from robolearn.policies.heads.diffusion import DiffusionHead
-from robolearn.policies.inference import accelerate, faster_dtype
 from robolearn.policies.networks.unet1d import UNet1d
 from robolearn.policies.policy import Policy
-from robolearn.policies.realtime import RealtimeRunner, control_loop
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 
 OBSERVATION = ObservationSpec({"state": ArraySpec(shape=(23,))})

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks._report import write
 from benchmarks.train_bc import measure, write_dataset
-from robolearn.datasets.writer import DatasetWriter
+from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, ObservationSpec
 
 CHUNK = {"obs_steps": 2, "pred_steps": 16, "exec_steps": 8, "backbone": {"name": "mlp", "hidden_sizes": [256]}}

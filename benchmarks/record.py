@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._report import Row, write
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.validate import validate
-from robolearn.datasets.writer import DatasetWriter
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.recording.writer import DatasetWriter
+from robolearn.datasets.tools.validate import validate
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 
 HEIGHT, WIDTH, HZ = 480, 640, 50.0

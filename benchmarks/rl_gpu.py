@@ -21,12 +21,12 @@ from functools import partial
 import torch
 
 from benchmarks._report import Row, write
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
-from robolearn.evaluation.rollout import evaluate
-from robolearn.rl.config import PPOConfig, SACConfig
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.rl.train import Learner, make_learner
-from robolearn.rl.train_config import RLConfig
 
 FIRST_SEED = 20_000
 TOGETHER_GOAL, UPDATE_GOAL = 300_000.0, 3.0

@@ -37,11 +37,11 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy import stats
 
 from benchmarks._report import Row, load_runs, save_runs, write
-from robolearn.envs.config import TaskConfig
-from robolearn.plotting.curves import Curve as Line, Group, draw_groups
-from robolearn.rl.config import PPOConfig, SACConfig
+from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.evaluation.curves import Curve as Line, Group, draw_groups
 from robolearn.rl.train import train_rl
-from robolearn.rl.train_config import RLConfig
 from robolearn.training.metrics import read_metrics
 
 NAME = "rl_returns"

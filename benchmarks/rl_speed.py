@@ -36,15 +36,15 @@ import torch
 
 from benchmarks._report import Row, write
 from benchmarks.vector_env import Bench
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
-from robolearn.rl.collect import ReplayCollector
-from robolearn.rl.config import PPOConfig, SACConfig
-from robolearn.rl.critic import mlp
-from robolearn.rl.gae import gae
-from robolearn.rl.statistics import RunningMoments
+from robolearn.rl.networks import mlp
+from robolearn.rl.replay_collector import ReplayCollector
+from robolearn.rl.returns import gae
+from robolearn.rl.running_statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner
-from robolearn.rl.train_config import RLConfig
 from robolearn.sim.pool import default_threads
 from robolearn.training.threads import Pair, fitting_threads
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks._report import Row, write
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.sampler import WindowSampler
-from robolearn.datasets.writer import DatasetWriter
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.recording.writer import DatasetWriter
+from robolearn.datasets.windows import WindowSampler
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, ObservationSpec
 
 EPISODES, STEPS, BATCH = 100, 500, 256

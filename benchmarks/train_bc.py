@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from benchmarks._report import Row, write
-from robolearn.config import from_dict
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.writer import DatasetWriter
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.tree import from_dict
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.imitation.bc import BehaviourCloning, DatasetSource, make_policy, make_sampler, resolve_device
-from robolearn.imitation.config import BCConfig
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, Episode, EpisodeInfo, ObservationSpec
-from robolearn.training.config import LoopConfig
 from robolearn.training.loop import run_loop
 from robolearn.training.threads import fitting_threads, flushed_denormals
 

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from benchmarks._report import Row, write
-from robolearn.sim.base import Start
 from robolearn.sim.cpu import CpuSimulation
+from robolearn.sim.simulation import Start
 from robolearn.tasks import registry
 
 SUBSTEPS = 5

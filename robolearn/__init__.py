@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robolearn.envs.make import make
-    from robolearn.policies.checkpoint import load_policy
+    from robolearn.policies.folder import load_policy
 
 try:
     __version__ = version("robolearn")
@@ -17,7 +17,7 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 _LAZY = {
     "make": ("robolearn.envs.make", "make"),
-    "load_policy": ("robolearn.policies.checkpoint", "load_policy"),
+    "load_policy": ("robolearn.policies.folder", "load_policy"),
 }
 
 __all__ = ["__version__", "load_policy", "make"]

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from robolearn.errors import DatasetError, TaskError
 
 if TYPE_CHECKING:
     import torch
+
+
+Observation: TypeAlias = "dict[str, torch.Tensor]"
+"""(N, ...) per key, on the environment's device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,3 +309,19 @@ class Episode:
         if len(self) > 1 and not (np.diff(self.timestamps) > 0).all():
             step = int((np.diff(self.timestamps) <= 0).argmax()) + 1
             raise DatasetError(f"timestamps must increase, but do not at step {step}")
+
+
+class Expert(Protocol):
+    """Something that knows what to do: a scripted policy, a planner or a person.
+
+    `act` must be a function of the current observation and the expert's own state only, so that DAgger may ask
+    for labels at states the expert did not bring about.
+    """
+
+    def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:
+        """Forget the episodes of the masked environments (all where None); `seeds` has one per such environment."""
+        ...
+
+    def act(self, obs: Observation) -> torch.Tensor:
+        """(N, ...) observations -> (N, A) actions in [-1, 1]."""
+        ...

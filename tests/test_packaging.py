@@ -40,7 +40,7 @@ def test_the_sdist_builds_from_itself(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
     assert any(name.endswith("/pyproject.toml") for name in names)
-    assert any(name.endswith("/tests/test_config.py") for name in names)
+    assert any(name.endswith("/tests/configuration/test_tree.py") for name in names)
 
 
 @pytest.mark.timeout(1500)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robolearn.imitation.dagger_config import DaggerConfig
+from robolearn.configuration.dagger import DaggerConfig
 
 CONFIG = DaggerConfig
 

@@ -120,7 +120,7 @@ def info(config: InfoConfig) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from robolearn.datasets.reader import Dataset
+    from robolearn.datasets.dataset import Dataset
 
     console = Console()
     with Dataset(config.path) as dataset:
@@ -156,7 +156,7 @@ def info(config: InfoConfig) -> int:
 
 
 def validate(config: ValidateConfig) -> int:
-    from robolearn.datasets.validate import validate as find
+    from robolearn.datasets.tools.validate import validate as find
 
     problems = find(config.path)
     for problem in problems:
@@ -166,14 +166,14 @@ def validate(config: ValidateConfig) -> int:
 
 
 def repair(config: RepairConfig) -> int:
-    from robolearn.datasets.repair import describe, repair as mend
+    from robolearn.datasets.recording.repair import describe, repair as mend
 
     print("\n".join(describe(mend(config.path))))
     return 0
 
 
 def merge(config: MergeConfig) -> int:
-    from robolearn.datasets import edit
+    from robolearn.datasets.tools import edit
 
     for note in edit.merge(config.paths, config.output):
         print(f"note: {note}")
@@ -181,9 +181,9 @@ def merge(config: MergeConfig) -> int:
 
 
 def split(config: SplitConfig) -> int:
-    from robolearn.datasets import edit
-    from robolearn.datasets.reader import Dataset
-    from robolearn.datasets.sampler import split as draw
+    from robolearn.datasets.dataset import Dataset
+    from robolearn.datasets.tools import edit
+    from robolearn.datasets.windows import split as draw
 
     path = Path(config.path)
     with Dataset(path) as dataset:
@@ -202,14 +202,14 @@ def split(config: SplitConfig) -> int:
 
 
 def delete(config: DeleteConfig) -> int:
-    from robolearn.datasets import edit
+    from robolearn.datasets.tools import edit
 
     edit.delete(config.path, config.output, config.episodes)
     return _written(config.output)
 
 
 def filter(config: FilterConfig) -> int:
-    from robolearn.datasets import edit
+    from robolearn.datasets.tools import edit
 
     conditions = {name: getattr(config, name) for name in FilterConfig.__dataclass_fields__}
     edit.filter(conditions.pop("path"), conditions.pop("output"), **conditions)
@@ -217,7 +217,7 @@ def filter(config: FilterConfig) -> int:
 
 
 def convert(config: ConvertConfig) -> int:
-    from robolearn.datasets.convert import convert as write
+    from robolearn.datasets.tools.convert import convert as write
 
     done = write(config.source, config.target, to=config.to, control_hz=config.control_hz, success=config.success)
     print(f"{config.target}: {done.episodes} episodes")
@@ -227,7 +227,7 @@ def convert(config: ConvertConfig) -> int:
 
 
 def _written(path: str) -> int:
-    from robolearn.datasets.reader import Dataset
+    from robolearn.datasets.dataset import Dataset
 
     with Dataset(path) as dataset:
         print(f"{path}: {len(dataset)} episodes, {sum(dataset.lengths)} steps")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from robolearn.pipeline_config import PipelineConfig
+from robolearn.configuration.demo import PipelineConfig
 
 CONFIG = PipelineConfig
 
 
 def run(config: PipelineConfig) -> int:
-    from robolearn.pipeline import run_pipeline
+    from robolearn.demo import run_pipeline
 
     outcome = run_pipeline(config)
     print()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robolearn.evaluation.config import EvalConfig
+from robolearn.configuration.evaluation import EvalConfig
 
 CONFIG = EvalConfig
 

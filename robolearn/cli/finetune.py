@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from robolearn.rl.finetune_config import FinetuneConfig
+from robolearn.configuration.finetune import FinetuneConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from robolearn import __version__
-from robolearn.config import ConfigError, Option, load, options, unknown_key
+from robolearn.configuration.tree import ConfigError, Option, load, options, unknown_key
 from robolearn.errors import RobolearnError
 
 VERBS: dict[str, tuple[str, str]] = {

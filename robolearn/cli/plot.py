@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from robolearn.plotting.config import CurvesConfig, DensityConfig
+from robolearn.configuration.plots import CurvesConfig, DensityConfig
 
 
 def run_curves(config: CurvesConfig) -> int:
-    from robolearn.plotting.curves import plot_curves
+    from robolearn.evaluation.curves import plot_curves
 
     path, table = plot_curves(config)
     width = max(len(row["name"]) for row in table)
@@ -22,7 +22,7 @@ def run_curves(config: CurvesConfig) -> int:
 
 
 def run_density(config: DensityConfig) -> int:
-    from robolearn.plotting.density import plot_density
+    from robolearn.evaluation.density import plot_density
 
     print(f"wrote {plot_density(config)}")
     return 0

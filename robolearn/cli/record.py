@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from robolearn.teleop.config import RecordConfig
+from robolearn.configuration.record import RecordConfig
 
 CONFIG = RecordConfig
 
 
 def run(config: RecordConfig) -> int:
-    from robolearn.teleop.record import record
+    from robolearn.episodes.record import record
 
     path = record(config)
     print(f"recorded {config.episodes} episodes of {config.task.id} into {path}")

@@ -27,8 +27,8 @@ CONFIG = ReplayConfig
 
 
 def run(config: ReplayConfig) -> int:
-    from robolearn.datasets.reader import Dataset
-    from robolearn.envs.config import TaskConfig
+    from robolearn.configuration.task import TaskConfig
+    from robolearn.datasets.dataset import Dataset
     from robolearn.envs.make import make
     from robolearn.evaluation.replay import replay
 

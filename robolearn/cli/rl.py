@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from robolearn.rl.train_config import RLConfig
+from robolearn.configuration.rl import RLConfig
 
 
 @dataclass(frozen=True, kw_only=True)

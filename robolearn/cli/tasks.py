@@ -28,7 +28,7 @@ class TasksConfig:
 
     def __post_init__(self) -> None:
         if self.action == "view" and self.name is None:
-            raise ConfigError("view needs the name of a task: robolearn.envs.task_viewer Lift")
+            raise ConfigError("view needs the name of a task: robolearn tasks view Lift")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port must lie in [0, 65536), received {self.port}")
 
@@ -40,13 +40,13 @@ def run(config: TasksConfig) -> int:
     from robolearn.tasks import registry
 
     if config.action == "view":
-        from robolearn.envs.task_viewer import view
+        from robolearn.teleop.task_viewer import view
 
         assert config.name is not None
         view(config.name, port=config.port, seed=config.seed)
         return 0
     if config.render:
-        from robolearn.envs.contact_sheet import write_contact_sheet
+        from robolearn.evaluation.contact_sheet import write_contact_sheet
 
         path = Path(config.output)
         write_contact_sheet([config.name] if config.name else registry.own_names(), path, seed=config.seed)

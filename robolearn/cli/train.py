@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robolearn.configuration.cloning import BCConfig
 from robolearn.errors import ConfigError
-from robolearn.imitation.config import BCConfig
 
 if TYPE_CHECKING:
     from robolearn.imitation.bc import PolicyEvaluation
@@ -68,10 +68,10 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
     if not config.rollouts:
         yield None
         return
-    from robolearn.datasets.reader import Dataset
-    from robolearn.envs.config import TaskConfig
+    from robolearn.configuration.task import TaskConfig
+    from robolearn.datasets.dataset import Dataset
     from robolearn.envs.make import make
-    from robolearn.evaluation.rollout import evaluate
+    from robolearn.evaluation.evaluate import evaluate
 
     with Dataset(config.dataset) as dataset:
         task = TaskConfig.from_env_args(dict(dataset.env_args))

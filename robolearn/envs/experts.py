@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from robolearn.envs.base import Expert, Observation, VectorEnv
-from robolearn.envs.fetch import TASKS as FETCH
-from robolearn.envs.metaworld import PREFIX as METAWORLD
+from robolearn.envs.interface import Expert, Observation, VectorEnv
+from robolearn.envs.providers.fetch import TASKS as FETCH
+from robolearn.envs.providers.metaworld import PREFIX as METAWORLD
 from robolearn.errors import TaskError
 
 EXPERTS = "robolearn.experts"

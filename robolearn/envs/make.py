@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from robolearn.envs.base import VectorEnv
-from robolearn.envs.config import GYM_PREFIX, TaskConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.envs.interface import VectorEnv
 from robolearn.errors import TaskError
-
-TASKS = "robolearn.tasks"
+from robolearn.tasks import registry
 
 
 def make(
@@ -37,36 +33,31 @@ def make(
     config = TaskConfig(id=task) if isinstance(task, str) else task
     config = replace(config, kwargs=dict(config.kwargs) | kwargs, backend=backend or config.backend)
     if config.gym_id is None:
-        return _make_own(config, num_envs, device)
+        options = dict(config.kwargs) | config.options
+        return make_task(config.id, num_envs, backend=config.backend, device=device, **options)
     if config.backend != "cpu":
         raise TaskError(
             f"Gymnasium environments run on the CPU only, received backend {config.backend!r} for {config.id}"
         )
-    from robolearn.envs.gymnasium_env import GymVectorEnv
+    from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 
     return GymVectorEnv(config, num_envs, device=device)
 
 
-def task_names() -> list[str]:
-    """The names of robolearn's own tasks and of those that other packages add."""
-    return sorted(point.name for point in entry_points(group=TASKS))
+def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str = "cpu", **options: Any) -> VectorEnv:
+    """Return environments of a task by its name; `options` are those of `TaskOptions`, or of the task's own factory.
 
+    Raises TaskError on an unknown task or option.
+    """
+    from robolearn.envs.task_env import TaskEnv
+    from robolearn.tasks.task import Task
 
-def _make_own(config: TaskConfig, num_envs: int, device: str) -> VectorEnv:
-    factory = _factory(config.id)
-    arguments, where = dict(config.kwargs) | config.options, {"backend": config.backend, "device": device}
+    task = registry.load(name)
+    if isinstance(task, type) and issubclass(task, Task):
+        return TaskEnv.of(task, num_envs, backend=backend, device=device, **options)
+    where = {"backend": backend, "device": device}
     try:
-        inspect.signature(factory).bind(num_envs, **where, **arguments)
+        inspect.signature(task).bind(num_envs, **where, **options)
     except TypeError as error:
-        raise TaskError(f"task {config.id} does not take these arguments: {error}; received {arguments}") from None
-    return factory(num_envs, **where, **arguments)
-
-
-def _factory(name: str) -> Callable[..., VectorEnv]:
-    points = {point.name: point for point in entry_points(group=TASKS)}
-    if name in points:
-        return points[name].load()
-    close = difflib.get_close_matches(name, points, n=1, cutoff=0.4)
-    folded = [known for known in points if known.lower() == name.lower()]
-    hint = f"did you mean {(folded or close)[0]!r}?" if folded or close else f"known: {', '.join(sorted(points))}"
-    raise TaskError(f"unknown task {name!r}; {hint} Gymnasium environments are named {GYM_PREFIX}<id>")
+        raise TaskError(f"task {name} does not take these arguments: {error}; received {options}") from None
+    return task(num_envs, **where, **options)

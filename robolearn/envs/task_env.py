@@ -9,15 +9,15 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from robolearn.envs.base import Expert, Observation, Step
+from robolearn.envs.interface import Expert, Observation, Step
 from robolearn.errors import TaskError
-from robolearn.sim.base import Simulation
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.pictures import Pictures
+from robolearn.sim.simulation import Simulation
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 from robolearn.tasks import randomise
-from robolearn.tasks.base import Sensors, Task
 from robolearn.tasks.draw import Draw
+from robolearn.tasks.task import Sensors, Task
 
 _START = 1  # the stream of randomness that initial states come from
 _COUNTERS = 3  # numbers after the physics in a state row: seed, elapsed steps, steps held
@@ -97,6 +97,16 @@ class TaskEnv:
         self._restart(self._everyone)
         self._specs = self._observation_specs()
 
+    @classmethod
+    def of(
+        cls, task: type[Task], num_envs: int = 1, *, backend: str = "cpu", device: str = "cpu", **options: Any
+    ) -> TaskEnv:
+        """Return environments with `options` by name (see `TaskOptions`). Raises TaskError on an unknown one."""
+        known = TaskOptions.__dataclass_fields__
+        if wrong := sorted(set(options) - set(known)):
+            raise TaskError(f"task {task.name} takes no option {wrong[0]!r}; known: {', '.join(known)}")
+        return cls(task, num_envs, backend=backend, device=device, options=TaskOptions(**options))
+
     @property
     def num_envs(self) -> int:
         return self._sim.num_envs
@@ -133,7 +143,7 @@ class TaskEnv:
 
     @property
     def env_args(self) -> dict[str, Any]:
-        from robolearn.envs.config import TaskConfig
+        from robolearn.configuration.task import TaskConfig
 
         default = TaskOptions()
         changed = {

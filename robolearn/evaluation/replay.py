@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from robolearn.envs.base import VectorEnv
+from robolearn.envs.interface import VectorEnv
 from robolearn.specs import Episode
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from robolearn.envs.metaworld import PREFIX as METAWORLD
+from robolearn.envs.providers.metaworld import PREFIX as METAWORLD
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import plots
 from robolearn.evaluation.compare import Comparison, compare_in_turn

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from robolearn.config import write_yaml
-from robolearn.envs.base import VectorEnv
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.evaluation import EvalConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import write_yaml
 from robolearn.envs.experts import make_expert
+from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.evaluation.compare import compare_in_turn
-from robolearn.evaluation.config import EvalConfig
+from robolearn.evaluation.evaluate import Actor, evaluate
+from robolearn.evaluation.policy_task import task_of
 from robolearn.evaluation.report import Stage, write_report
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
-from robolearn.evaluation.rollout import Actor, evaluate
-from robolearn.evaluation.task import task_of
 from robolearn.evaluation.video import Film, film, film_task
-from robolearn.policies.checkpoint import CONFIG_FILE, load_policy
+from robolearn.policies.folder import CONFIG_FILE, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.training.progress import Progress
 

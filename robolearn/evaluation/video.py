@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from robolearn.envs import metaworld
-from robolearn.envs.base import VectorEnv
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.envs.interface import VectorEnv
+from robolearn.envs.providers import metaworld
 from robolearn.errors import RobolearnError
-from robolearn.evaluation.rollout import Actor, as_actor
+from robolearn.evaluation.evaluate import Actor, as_actor
 from robolearn.policies.policy import Policy
 
 MAX_FPS = 30.0

@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.config import write_yaml
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.sampler import WindowSampler, split
-from robolearn.datasets.statistics import normalisation_statistics
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.loop import OptimiserConfig
+from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.tree import write_yaml
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.normalisation import normalisation_statistics
+from robolearn.datasets.windows import WindowSampler, split
 from robolearn.errors import ConfigError, DatasetError, PolicyError
-from robolearn.imitation.config import BCConfig
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
-from robolearn.policies.config import PolicyConfig
+from robolearn.policies.folder import PolicyCard, load_policy, save_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import Batch
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
-from robolearn.training.config import OptimiserConfig
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.optim import MovingAverage, Optimiser
 from robolearn.training.seeding import seed_everything

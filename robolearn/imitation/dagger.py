@@ -23,21 +23,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.config import write_yaml
-from robolearn.datasets.files import parts_of
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.repair import repair
-from robolearn.envs.base import Expert, Observation, VectorEnv
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.dagger import DaggerConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import write_yaml
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.recording.durable_files import parts_of
+from robolearn.datasets.recording.repair import repair
+from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert
+from robolearn.envs.interface import Expert, Observation, VectorEnv
 from robolearn.envs.make import make
+from robolearn.episodes.record import open_writer
+from robolearn.episodes.run import Decision, collect
 from robolearn.imitation.bc import train_bc
-from robolearn.imitation.dagger_config import DaggerConfig
-from robolearn.policies.checkpoint import load_policy
-from robolearn.policies.runner import PolicyRunner
+from robolearn.policies.folder import load_policy
 from robolearn.specs import ActionMode, Episode, EpisodeInfo, EventKind
-from robolearn.teleop.collect import Decision, collect
-from robolearn.teleop.record import open_writer
 from robolearn.training.progress import Progress
 
 

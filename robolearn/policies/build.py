@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from robolearn.errors import PolicyError
-from robolearn.policies.config import (
+from robolearn.configuration.policy import (
     ACTHeadConfig,
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
@@ -29,6 +28,7 @@ from robolearn.policies.config import (
     PolicyConfig,
     TransformerConfig,
 )
+from robolearn.errors import PolicyError
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
 from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.policy import Policy

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from robolearn.configuration.policy import PolicyConfig
 from robolearn.errors import PolicyError
-from robolearn.policies.config import PolicyConfig
 from robolearn.policies.distributions import ActionDistribution, AffineDistribution
-from robolearn.policies.heads.base import Head
+from robolearn.policies.heads.head import Head
 from robolearn.policies.noise import BatchNoise, Noise
 from robolearn.policies.normaliser import Normaliser
 from robolearn.specs import ActionSpec, Batch, ObservationSpec
@@ -22,7 +22,7 @@ from robolearn.specs import ActionSpec, Batch, ObservationSpec
 class Policy(nn.Module):
     """Encoders per observation key + backbone + action head + normalisers (buffers, saved with the weights).
 
-    Build with `robolearn.policies.build.build_policy`, save and load with `robolearn.policies.checkpoint`.
+    Build with `robolearn.policies.build.build_policy`, save and load with `robolearn.policies.folder`.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robolearn.configuration.policy import VisionConfig
 from robolearn.errors import PolicyError
-from robolearn.policies.config import VisionConfig
 from robolearn.specs import ArraySpec
 
 CHANNELS = (64, 128, 256, 512)

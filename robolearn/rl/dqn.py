@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.envs.base import Observation
+from robolearn.configuration.algorithms import DQNConfig
+from robolearn.configuration.policy import PolicyConfig
+from robolearn.envs.interface import Observation
 from robolearn.policies.build import build_encoder
-from robolearn.policies.config import PolicyConfig
 from robolearn.policies.encoders import ObservationEncoder
-from robolearn.rl.adam import FlatAdam, flatten_
-from robolearn.rl.compiled import Gradients, compiled
-from robolearn.rl.config import DQNConfig
-from robolearn.rl.critic import mlp
-from robolearn.rl.replay import ReplayBatch
+from robolearn.rl.engine.adam import FlatAdam, flatten_
+from robolearn.rl.engine.compiled import Gradients, compiled
+from robolearn.rl.networks import mlp
+from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.specs import ObservationSpec
 from robolearn.training import distributed
 

@@ -16,24 +16,24 @@ from pathlib import Path
 
 import torch
 
-from robolearn.config import write_yaml
-from robolearn.envs.base import VectorEnv
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import write_yaml
+from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import PolicyError
-from robolearn.evaluation.rollout import evaluate
-from robolearn.evaluation.task import task_of
+from robolearn.evaluation.evaluate import evaluate
+from robolearn.evaluation.policy_task import task_of
 from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
-from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig
+from robolearn.policies.folder import PolicyCard, load_policy, save_policy
 from robolearn.policies.policy import Policy
-from robolearn.rl.critic import ValueNetwork
-from robolearn.rl.episodes import EpisodeDriver
-from robolearn.rl.finetune_config import FinetuneConfig
+from robolearn.rl.macro_steps import EpisodeDriver
+from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.rollout import RolloutCollector
-from robolearn.rl.seeds import SharedSeeds
+from robolearn.rl.rollout_collector import RolloutCollector
+from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robolearn.envs.base import Observation
+from robolearn.configuration.algorithms import PPOConfig
+from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError, TrainingError
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
-from robolearn.rl.adam import FlatAdam
-from robolearn.rl.compiled import Gradients, compiled
-from robolearn.rl.config import PPOConfig
-from robolearn.rl.gae import gae
-from robolearn.rl.rollout import Rollout
-from robolearn.rl.statistics import ObservationStatistics, ReturnScale
+from robolearn.rl.engine.adam import FlatAdam
+from robolearn.rl.engine.compiled import Gradients, compiled
+from robolearn.rl.returns import gae
+from robolearn.rl.rollout_collector import Rollout
+from robolearn.rl.running_statistics import ObservationStatistics, ReturnScale
 from robolearn.training import distributed
 from robolearn.training.threads import Pair, fitting_threads
 

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robolearn.configuration.algorithms import OffPolicyConfig, SACConfig
 from robolearn.errors import PolicyError
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
-from robolearn.rl.adam import FlatAdam, flatten_
-from robolearn.rl.compiled import Gradients, compiled
-from robolearn.rl.config import OffPolicyConfig, SACConfig
-from robolearn.rl.critic import QEnsemble
-from robolearn.rl.replay import ReplayBatch
+from robolearn.rl.engine.adam import FlatAdam, flatten_
+from robolearn.rl.engine.compiled import Gradients, compiled
+from robolearn.rl.networks import QEnsemble
+from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.training import distributed
 
 

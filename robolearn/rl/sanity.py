@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robolearn.envs.base import Observation
+from robolearn.envs.interface import Observation
 from robolearn.errors import TrainingError
 
 LARGEST = 1e6

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robolearn.configuration.algorithms import TD3Config
 from robolearn.policies.policy import Policy
-from robolearn.rl.adam import FlatAdam, flatten_
-from robolearn.rl.compiled import Gradients, compiled
-from robolearn.rl.config import TD3Config
-from robolearn.rl.critic import QEnsemble
-from robolearn.rl.replay import ReplayBatch
+from robolearn.rl.engine.adam import FlatAdam, flatten_
+from robolearn.rl.engine.compiled import Gradients, compiled
+from robolearn.rl.networks import QEnsemble
+from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.rl.sac import CriticLoss, autocast, check_reparameterised, least_of_subset
 from robolearn.training import distributed
 

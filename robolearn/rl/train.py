@@ -18,28 +18,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import write_yaml
-from robolearn.envs.base import Observation, VectorEnv
+from robolearn.configuration.algorithms import DQNConfig, PPOConfig, SACConfig
+from robolearn.configuration.rl import SEEDS_PER_RUN, RLConfig
+from robolearn.configuration.tree import write_yaml
+from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, TaskError
-from robolearn.evaluation.rollout import Actor, evaluate
+from robolearn.evaluation.evaluate import Actor, evaluate
 from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import PolicyCard, save_policy
+from robolearn.policies.folder import PolicyCard, save_policy
 from robolearn.policies.policy import Policy
-from robolearn.rl.collect import ReplayCollector
-from robolearn.rl.config import DQNConfig, PPOConfig, SACConfig
-from robolearn.rl.critic import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.dqn import DQN, ActionValues
-from robolearn.rl.episodes import EpisodeDriver
+from robolearn.rl.macro_steps import EpisodeDriver
+from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.ppo import PPO
-from robolearn.rl.rollout import RolloutCollector
+from robolearn.rl.replay_collector import ReplayCollector
+from robolearn.rl.rollout_collector import RolloutCollector
+from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.sanity import LARGEST
-from robolearn.rl.seeds import SharedSeeds
-from robolearn.rl.statistics import ObservationStatistics
+from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.rl.td3 import TD3
-from robolearn.rl.train_config import SEEDS_PER_RUN, RLConfig
 from robolearn.training import distributed
 from robolearn.training.loop import Ranked, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.base import STATE_SPEC, Simulation, Start, check_mask, rows
 from robolearn.sim.pool import WorkerPool, default_threads
+from robolearn.sim.simulation import STATE_SPEC, Simulation, Start, check_mask, rows
 
 _DERIVED_FIELDS = frozenset({"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "qpos0"})
 """Fields after whose change MuJoCo's own constants (`mj_setConst`) must be computed anew."""

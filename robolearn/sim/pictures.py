@@ -12,7 +12,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from robolearn import rendering
+from robolearn.sim import rendering
 
 _LOOKS = ("geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat")
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.base import STATE_SPEC, Simulation, Start, check_mask, rows
+from robolearn.sim.simulation import STATE_SPEC, Simulation, Start, check_mask, rows
 
 _FLOAT_PARTS = {
     "time": "time",

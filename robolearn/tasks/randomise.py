@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 import torch
 
-from robolearn.tasks.base import Task
 from robolearn.tasks.draw import Draw
+from robolearn.tasks.task import Task
 
 _PHYSICS, _VISUALS = 11, 12
 

@@ -1,68 +1,62 @@
-"""All tasks by name: robolearn's own, and those that other packages add through the entry point `robolearn.tasks`.
+"""All tasks by name, from the entry points `robolearn.tasks`: robolearn's own and those that other packages add.
 
-Torch-free to import, so that listing and completing names is quick.
+An entry point names a `Task` class, which says itself what it is for, or a factory of any other `VectorEnv`:
+`(num_envs, *, backend, device, **options)`. Listing and completing names imports neither torch nor MuJoCo.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robolearn.errors import TaskError
 
-GROUP = "robolearn.tasks"
+if TYPE_CHECKING:
+    from robolearn.tasks.task import Task
 
-_OWN = {
-    "Reach": ("reach", "bring the tool to a point in space: the sanity check"),
-    "Lift": ("lift", "grasp and lift a cube at a random pose"),
-    "PickPlace": ("pick_place", "put a cube into one of three bins; the goal is in the observation"),
-    "Stack": ("stack", "put a cube on a cube: precision and a long horizon"),
-    "PegInsert": ("peg_insert", "peg into a hole with 0.8 mm clearance on a radius of 8 mm: the headline task"),
-    "PushT": ("push_t", "push a T onto its outline: planar pushing, many ways to do it"),
-    "Fork": ("fork", "reach a goal behind a wall, by the left or by the right: mode averaging made visible"),
-}
+GROUP = "robolearn.tasks"
 
 
 def names() -> list[str]:
-    """All known tasks: our own in teaching order, then others' by name."""
-    return [*_OWN, *sorted(_others())]
+    """List all known tasks: our own, then others', each by name."""
+    points = _points()
+    return sorted(points, key=lambda name: (not _is_own(points[name]), name))
 
 
 def own_names() -> list[str]:
-    """The tasks that ship with robolearn."""
-    return list(_OWN)
+    """List the tasks that ship with robolearn."""
+    return [name for name in names() if _is_own(_points()[name])]
 
 
 def summary(name: str) -> str:
-    """What a task is for, in a line; for another package's task, where it comes from."""
-    return _OWN[name][1] if name in _OWN else f"from {_others()[name].value}"
+    """Say in a line what a task is for, or where it comes from if its factory does not say. Imports the task."""
+    return getattr(load(name), "summary", None) or f"from {_points()[name].value}"
 
 
-def task_factory(name: str) -> Callable[..., Any]:
-    """The factory `(num_envs, *, backend, device, **options) -> VectorEnv` of a task.
+def load(name: str) -> type[Task] | Callable[..., Any]:
+    """Return the class or factory of a task.
 
     Raises TaskError on an unknown name, with the closest known one, and where another package's module is broken.
     """
-    if name in _OWN:
-        module = importlib.import_module(f"robolearn.tasks.{_OWN[name][0]}")
-        return getattr(module, name).make
-    others = _others()
-    if name in others:
+    points = _points()
+    if name in points:
         try:
-            return others[name].load()
+            return points[name].load()
         except (ImportError, AttributeError) as error:
             raise TaskError(
-                f"task {name!r} is registered as {others[name].value}, which does not load: {error}"
+                f"task {name!r} is registered as {points[name].value}, which does not load: {error}"
             ) from None
-    known = names()
-    folded = [k for k in known if k.lower() == name.lower()]
-    close = folded or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
+    folded = [known for known in points if known.lower() == name.lower()]
+    close = folded or difflib.get_close_matches(name, points, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names())}."
     raise TaskError(f"unknown task {name!r}; {hint}")
 
 
-def _others() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _OWN}
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _is_own(point: EntryPoint) -> bool:
+    return point.value.startswith("robolearn.")

@@ -1,1 +1,1 @@
-"""The operator's side: recording sessions and who drives at each step."""
+"""The operator's side: devices, sessions and pages."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robolearn.errors import TrainingError
-from robolearn.policies.files import atomic_folder
+from robolearn.storage import atomic_folder
 
 STATE_FILE, SUMMARY_FILE = "state.pt", "checkpoint.json"
 MAPPED_BYTES = 2**30

@@ -17,10 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import save_file
 
+from robolearn.configuration.loop import LoopConfig
 from robolearn.errors import TrainingError
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint, part_file, save_checkpoint, save_part
-from robolearn.training.config import LoopConfig
 from robolearn.training.guard import FiniteGuard, NonFinite, named_tensors
 from robolearn.training.interrupt import Interrupt
 from robolearn.training.metrics import Metrics, MetricsLog

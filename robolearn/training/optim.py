@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from robolearn.configuration.loop import OptimiserConfig
 from robolearn.training import distributed
-from robolearn.training.config import OptimiserConfig
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from robolearn.cli.main import VERBS, build_parser, main, parse, verb_commands
-from robolearn.config import options
+from robolearn.configuration.tree import options
 
 
 def robolearn(*args: str, **kwargs: object) -> subprocess.CompletedProcess[str]:

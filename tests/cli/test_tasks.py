@@ -8,7 +8,7 @@ import sys
 import cv2
 import pytest
 
-from robolearn import rendering
+from robolearn.sim import rendering
 from robolearn.tasks import registry
 
 

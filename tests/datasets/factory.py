@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.datasets.writer import DatasetWriter
+from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
 
 STATE = ObservationSpec({"state": ArraySpec(shape=(39,)), "gripper": ArraySpec(shape=())})

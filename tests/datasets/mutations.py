@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.validate import validate
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from tests.datasets.factory import assert_same, episode, writer
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from robolearn.cli.main import main
-from robolearn.datasets.convert import convert
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.validate import validate
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.tools.convert import convert
+from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from tests.datasets.factory import CAMERA, assert_same, assert_same_array, episode, writer
 

@@ -20,10 +20,10 @@ import h5py
 import numpy as np
 import pytest
 
-from robolearn.datasets.files import parts_of
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.repair import repair
-from robolearn.datasets.validate import validate
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.recording.durable_files import parts_of
+from robolearn.datasets.recording.repair import repair
+from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from tests.datasets.factory import CAMERA, assert_same, episode
 from tests.datasets.session import STEPS, file_log, session

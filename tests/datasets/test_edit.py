@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from robolearn.cli.main import main
-from robolearn.datasets import edit
-from robolearn.datasets.reader import Dataset
-from robolearn.datasets.validate import validate
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.tools import edit
+from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from tests.datasets.factory import STATE, assert_same, episode, writer
 

@@ -13,7 +13,7 @@ import h5py
 import pytest
 
 from robolearn.cli.main import main
-from robolearn.datasets.reader import Dataset
+from robolearn.datasets.dataset import Dataset
 from robolearn.errors import DatasetError
 from tests.datasets.mutations import damaged_bytes, make_good, structured
 

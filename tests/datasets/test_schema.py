@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from robolearn.datasets import schema
+from robolearn.datasets.format import schema
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionSpec, EpisodeInfo, Event
 from tests.datasets.factory import ACTION, CAMERA, ENV_ARGS, episode, record, writer

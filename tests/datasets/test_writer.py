@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from robolearn.datasets.reader import Dataset
+from robolearn.datasets.dataset import Dataset
 from robolearn.errors import DatasetError
 from robolearn.specs import ArraySpec, Event, ObservationSpec
 from tests.datasets.factory import CAMERA, STATE, add_step, assert_same, episode, random_array, record, writer
@@ -239,7 +239,7 @@ def source_spec(source: object) -> ArraySpec:
 
 def test_uncompressed_frames_read_back(tmp_path: Path) -> None:
     """When compressing cannot keep up, frames are stored in the same format without being squeezed."""
-    from robolearn.datasets.shard import compress, decompress
+    from robolearn.datasets.format.groups import compress, decompress
 
     rng = np.random.default_rng(0)
     for spec in (ArraySpec(shape=(9, 8, 3), dtype="uint8"), ArraySpec(shape=(70, 33), dtype="float64")):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from robolearn.envs.experts import NoisyExpert, make_expert
-from robolearn.envs.gymnasium_env import GymVectorEnv
+from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
-from robolearn.evaluation.rollout import evaluate
+from robolearn.evaluation.evaluate import evaluate
 from tests.envs import toy
 
 

@@ -6,9 +6,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from robolearn.configuration.task import TaskConfig
 from robolearn.envs import make as module
-from robolearn.envs.config import TaskConfig
-from robolearn.envs.gymnasium_env import GymVectorEnv
+from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from tests.envs import toy

@@ -10,26 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn import rendering
-from robolearn.envs.base import VectorEnv
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.envs.interface import VectorEnv
 from robolearn.envs.task_env import TaskEnv, TaskOptions
 from robolearn.errors import TaskError
-from robolearn.sim import pictures
-from robolearn.sim.base import UnstableError
-from robolearn.tasks.lift import Lift
-from robolearn.tasks.reach import Reach
+from robolearn.sim import pictures, rendering
+from robolearn.sim.simulation import UnstableError
+from robolearn.tasks.arm.lift import Lift
+from robolearn.tasks.arm.reach import Reach
 
 needs_opengl = pytest.mark.skipif(rendering.find_backend() is None, reason="no OpenGL here")
 ZERO = torch.zeros(3, 5)
 
 
 def test_it_is_a_vector_env():
-    assert isinstance(Lift.make(2), VectorEnv)
+    assert isinstance(TaskEnv.of(Lift, 2), VectorEnv)
 
 
 def test_masked_steps_leave_the_others_alone():
-    env, reference = Lift.make(3), Lift.make(3)
+    env, reference = TaskEnv.of(Lift, 3), Lift.make(3)
     for e in (env, reference):
         e.reset([1, 2, 3])
     before = env.get_states()
@@ -44,7 +43,7 @@ def test_masked_steps_leave_the_others_alone():
 
 
 def test_resetting_one_environment_leaves_the_others_alone():
-    env = Lift.make(3)
+    env = TaskEnv.of(Lift, 3)
     env.reset([1, 2, 3])
     env.step(ZERO)
     before = env.get_states()
@@ -55,14 +54,14 @@ def test_resetting_one_environment_leaves_the_others_alone():
 
 
 def test_without_seeds_episodes_differ():
-    env = Reach.make(2)
+    env = TaskEnv.of(Reach, 2)
     first = env.reset()["goal"].clone()
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(env.reset()["goal"], first)
 
 
 def test_observations_of_a_step_are_not_overwritten_by_the_next():
-    env = Lift.make(2)
+    env = TaskEnv.of(Lift, 2)
     obs = env.reset([0, 1])
     kept = {key: value.clone() for key, value in obs.items()}
     step = env.step(torch.full((2, 5), 0.7))
@@ -89,7 +88,7 @@ def test_observations_of_a_step_are_not_overwritten_by_the_next():
     ],
 )
 def test_wrong_input_is_named(call, message):
-    env = Lift.make(3)
+    env = TaskEnv.of(Lift, 3)
     env.reset([0, 1, 2])
     with pytest.raises(TaskError, match=message):
         call(env)
@@ -112,18 +111,18 @@ def test_wrong_input_is_named(call, message):
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(TaskError, match=message):
-        Lift.make(1, **options)
+        TaskEnv.of(Lift, 1, **options)
 
 
 def test_the_expert_of_a_joint_controlled_task_is_refused():
     with pytest.raises(TaskError, match="control='ee'"):
-        Lift.make(1, control="joint").expert()
+        TaskEnv.of(Lift, 1, control="joint").expert()
 
 
 def test_env_args_make_the_same_environment_again():
-    env = Lift.make(1, reward="dense", max_steps=7, obs_keys=("object",))
+    env = TaskEnv.of(Lift, 1, reward="dense", max_steps=7, obs_keys=("object",))
     config = TaskConfig.from_env_args(env.env_args)
-    again = Lift.make(1, **config.kwargs, **config.options)
+    again = TaskEnv.of(Lift, 1, **config.kwargs, **config.options)
     assert again.options == env.options
     assert list(again.observation_spec) == ["object"]
 
@@ -131,7 +130,7 @@ def test_env_args_make_the_same_environment_again():
 def test_an_unstable_world_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROBOLEARN_CRASH_DIR", str(tmp_path))
-    env, reference = Lift.make(3), Lift.make(3)
+    env, reference = TaskEnv.of(Lift, 3), Lift.make(3)
     for e in (env, reference):
         e.reset([1, 2, 3])
         e.step(ZERO)
@@ -149,7 +148,7 @@ def test_an_unstable_world_is_named_and_the_others_go_on(tmp_path, monkeypatch):
 
 @needs_opengl
 def test_pictures():
-    env = Lift.make(2, cameras=("front", "wrist"), image_size=(48, 64))
+    env = TaskEnv.of(Lift, 2, cameras=("front", "wrist"), image_size=(48, 64))
     obs = env.reset([0, 1])
     for key in ("front", "wrist"):
         assert obs[key].shape == (2, 48, 64, 3)
@@ -165,19 +164,19 @@ def test_pictures():
 
 @needs_opengl
 def test_visual_randomisation_changes_pictures_only():
-    plain, varied = Lift.make(2, cameras=("front",)), Lift.make(2, cameras=("front",), random_visuals=1.0)
+    plain, varied = TaskEnv.of(Lift, 2, cameras=("front",)), Lift.make(2, cameras=("front",), random_visuals=1.0)
     a, b = plain.reset([0, 1]), varied.reset([0, 1])
     assert torch.equal(a["object"], b["object"])
     assert not torch.equal(a["front"], b["front"])
-    again = Lift.make(1, cameras=("front",), random_visuals=1.0).reset([1])
+    again = TaskEnv.of(Lift, 1, cameras=("front",), random_visuals=1.0).reset([1])
     assert torch.equal(again["front"][0], b["front"][1]), "looks belong to the seed"
 
 
 @needs_opengl
 def test_a_finer_shadow_is_not_worth_its_time(monkeypatch):
-    coarse = Lift.make(1, cameras=("front",)).reset([0])["front"].float()
+    coarse = TaskEnv.of(Lift, 1, cameras=("front",)).reset([0])["front"].float()
     monkeypatch.setattr(pictures.math, "log2", lambda _: 12)  # the scene's own 4096 texels
-    fine = Lift.make(1, cameras=("front",)).reset([0])["front"].float()
+    fine = TaskEnv.of(Lift, 1, cameras=("front",)).reset([0])["front"].float()
     differ = (coarse - fine).abs().amax(-1) > 30
     assert differ.float().mean() < 0.005
     assert not torch.equal(coarse, fine), "this test is vacuous where both have the same shadow"
@@ -189,8 +188,8 @@ def test_forgetting_to_close_says_nothing_at_exit():
         import weakref
         class Older: pass
         older = Older(); weakref.finalize(older, int)
-        from robolearn.tasks.lift import Lift
-        env = Lift.make(1, cameras=("front",)); env.reset([0])
+        from robolearn.tasks.arm.lift import Lift
+        env = TaskEnv.of(Lift, 1, cameras=("front",)); env.reset([0])
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert "Exception ignored" not in done.stderr
@@ -198,7 +197,7 @@ def test_forgetting_to_close_says_nothing_at_exit():
 
 def test_without_opengl_everything_but_pictures_works(monkeypatch):
     monkeypatch.setattr(rendering, "find_backend", lambda: None)
-    env = Lift.make(1)
+    env = TaskEnv.of(Lift, 1)
     env.reset([0])
     env.step(torch.zeros(1, 5))
     with pytest.raises(TaskError, match="apt-get install"):
@@ -208,4 +207,4 @@ def test_without_opengl_everything_but_pictures_works(monkeypatch):
 def test_options_are_frozen():
     with pytest.raises(AttributeError):
         TaskOptions().reward = "dense"  # pyright: ignore[reportAttributeAccessIssue]
-    assert isinstance(Lift.make(1), TaskEnv)
+    assert isinstance(TaskEnv.of(Lift, 1), TaskEnv)

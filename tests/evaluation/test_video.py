@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robolearn import rendering
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.task import TaskConfig
 from robolearn.envs.experts import make_expert
-from robolearn.envs.gymnasium_env import GymVectorEnv
+from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import video
-from robolearn.evaluation.rollout import evaluate
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.video import film, film_task, write_video
+from robolearn.sim import rendering
 from tests.envs import toy
 
 

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 from robolearn.cli.main import main
 from robolearn.cli.train import TrainConfig
-from robolearn.config import from_dict, load
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import from_dict, load
 from robolearn.errors import ConfigError, DatasetError, PolicyError, TrainingError
 from robolearn.imitation.bc import oddest_row, train_bc
-from robolearn.imitation.config import BCConfig
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import load_policy
+from robolearn.policies.folder import load_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec
 from robolearn.training.checkpoint import load_checkpoint

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robolearn.datasets.reader import Dataset
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.dagger import DaggerConfig
+from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.datasets.dataset import Dataset
 from robolearn.envs.make import make
+from robolearn.episodes.record import record
 from robolearn.errors import ConfigError
-from robolearn.evaluation.rollout import evaluate
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.bc import train_bc
-from robolearn.imitation.config import BCConfig
 from robolearn.imitation.dagger import dagger
-from robolearn.imitation.dagger_config import DaggerConfig
-from robolearn.policies.checkpoint import load_policy
-from robolearn.policies.config import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.policies.folder import load_policy
 from robolearn.specs import ActionMode
-from robolearn.teleop.config import RecordConfig
-from robolearn.teleop.record import record
-from robolearn.training.config import LoopConfig
 from tests.envs.toy import POINT_REACH
 
 TASK = TaskConfig(id=POINT_REACH, kwargs={"tolerance": 0.08}, max_steps=40, worker_kind="sync")
@@ -139,7 +139,7 @@ def test_complete_rounds_are_kept_and_interrupted_ones_go_on(cloned: Path, finis
     second = run_dir / "rounds" / "02"
     (second / "report.json").unlink()
     shutil.rmtree(second / "train")
-    from robolearn.datasets.edit import delete
+    from robolearn.datasets.tools.edit import delete
 
     delete(second / "episodes.hdf5", second / "shorter.hdf5", ["demo_4", "demo_5"])
     (second / "shorter.hdf5").replace(second / "episodes.hdf5")

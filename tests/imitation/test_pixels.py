@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robolearn.config import from_dict
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.tree import from_dict
 from robolearn.imitation.bc import train_bc
-from robolearn.imitation.config import BCConfig
-from robolearn.policies.checkpoint import load_policy
+from robolearn.policies.folder import load_policy
 from robolearn.specs import ArraySpec, Episode, EpisodeInfo, ObservationSpec
 from tests.imitation.toy import ACTION, write_dataset
 

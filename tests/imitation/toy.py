@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.datasets.writer import DatasetWriter
+from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, ObservationSpec
 
 OBSERVATION = ObservationSpec({"state": ArraySpec(shape=(4,)), "goal": ArraySpec(shape=(2,))})

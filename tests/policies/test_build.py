@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.config import from_dict
-from robolearn.errors import ConfigError, PolicyError
-from robolearn.policies import config as policy_config
-from robolearn.policies.build import build_policy
-from robolearn.policies.config import (
+from robolearn.configuration import policy as policy_config
+from robolearn.configuration.policy import (
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,
@@ -22,6 +19,9 @@ from robolearn.policies.config import (
     MLPConfig,
     PolicyConfig,
 )
+from robolearn.configuration.tree import from_dict
+from robolearn.errors import ConfigError, PolicyError
+from robolearn.policies.build import build_policy
 from robolearn.policies.heads.deterministic import DeterministicHead
 from robolearn.specs import ArraySpec, ObservationSpec
 from tests.policies.toy import ACTION, OBSERVATION, make_batch, make_obs, make_policy, statistics

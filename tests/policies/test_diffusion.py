@@ -11,8 +11,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from scipy import stats
 from torch import Tensor
 
-from robolearn.errors import ConfigError, PolicyError
-from robolearn.policies.config import (
+from robolearn.configuration.policy import (
     DenoisingMLPConfig,
     DenoisingTransformerConfig,
     DiffusionHeadConfig,
@@ -20,6 +19,7 @@ from robolearn.policies.config import (
     PolicyConfig,
     UNetConfig,
 )
+from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.heads.chain import ChainHead, FixedNoise
 from robolearn.policies.heads.diffusion import DiffusionHead
 from robolearn.policies.heads.flow import FlowHead

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from robolearn.config import from_dict
+from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.tree import from_dict
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
-from robolearn.policies.config import PolicyConfig
+from robolearn.policies.folder import PolicyCard, load_policy, save_policy
 from robolearn.policies.noise import RowNoise
 from robolearn.policies.policy import Policy
 from tests.policies.toy import ACTION, OBSERVATION, make_batch, make_obs, statistics

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
+from robolearn.configuration.policy import DeterministicHeadConfig, MLPConfig, PolicyConfig, VisionConfig
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import PolicyCard, load_policy, save_policy
-from robolearn.policies.config import DeterministicHeadConfig, MLPConfig, PolicyConfig, VisionConfig
+from robolearn.policies.folder import PolicyCard, load_policy, save_policy
 from robolearn.policies.policy import Policy
 from robolearn.policies.vision import SpatialSoftmax, build_image_encoders, center_crop, color_jitter, random_crop
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from robolearn.configuration.policy import LSTMConfig, MLPConfig, PolicyConfig
 from robolearn.policies.build import build_policy
-from robolearn.policies.config import LSTMConfig, MLPConfig, PolicyConfig
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, ObservationSpec
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
-from robolearn.config import load
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.algorithms import CriticConfig, PPOConfig
+from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import load
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, PolicyError, TrainingError
 from robolearn.policies.build import build_policy
-from robolearn.policies.checkpoint import load_policy, save_policy
-from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
-from robolearn.rl.config import CriticConfig, PPOConfig
+from robolearn.policies.folder import load_policy, save_policy
 from robolearn.rl.finetune import finetune
-from robolearn.rl.finetune_config import FinetuneConfig
-from robolearn.training.config import LoopConfig
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH
 

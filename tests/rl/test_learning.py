@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from robolearn.config import load
-from robolearn.envs.config import TaskConfig
-from robolearn.rl.config import PPOConfig, SACConfig
+from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import load
 from robolearn.rl.train import train_rl
-from robolearn.rl.train_config import RLConfig
 from robolearn.training.metrics import read_metrics
 
 pytestmark = pytest.mark.learning

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from robolearn.configuration.algorithms import DQNConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
-from robolearn.policies.config import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.policies.encoders import LowDimEncoder
 from robolearn.policies.policy import Policy
-from robolearn.rl.collect import ReplayCollector
-from robolearn.rl.config import DQNConfig, QConfig, SACConfig, TD3Config
-from robolearn.rl.critic import QEnsemble
 from robolearn.rl.dqn import DQN, ActionValues
-from robolearn.rl.episodes import EpisodeDriver, SeedStream
-from robolearn.rl.replay import ReplayBatch
+from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
+from robolearn.rl.networks import QEnsemble
+from robolearn.rl.replay_buffer import ReplayBatch
+from robolearn.rl.replay_collector import ReplayCollector
+from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC, autocast, least_of_subset
-from robolearn.rl.statistics import ObservationStatistics
 from robolearn.rl.td3 import TD3
 from robolearn.specs import ArraySpec, ObservationSpec
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from robolearn.errors import ConfigError, PolicyError, TrainingError
-from robolearn.policies.build import build_policy
-from robolearn.policies.config import (
+from robolearn.configuration.algorithms import CriticConfig, PPOConfig
+from robolearn.configuration.policy import (
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,
@@ -20,13 +19,14 @@ from robolearn.policies.config import (
     MLPConfig,
     PolicyConfig,
 )
+from robolearn.errors import ConfigError, PolicyError, TrainingError
+from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl import ppo as module
-from robolearn.rl.config import CriticConfig, PPOConfig
-from robolearn.rl.critic import ValueNetwork
-from robolearn.rl.episodes import EpisodeDriver, SeedStream
+from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
+from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.rollout import RolloutCollector
+from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.training import threads
 from robolearn.training.threads import Pair
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
-from robolearn.config import load
-from robolearn.envs.config import TaskConfig
+from robolearn.configuration.algorithms import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree import load
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
-from robolearn.evaluation.task import task_of
-from robolearn.policies.checkpoint import load_policy
-from robolearn.rl.config import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.evaluation.policy_task import task_of
+from robolearn.policies.folder import load_policy
 from robolearn.rl.train import make_learner, train_rl
-from robolearn.rl.train_config import RLConfig
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH, WALK

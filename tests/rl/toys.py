@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from robolearn.envs.base import Observation, Step
-from robolearn.envs.config import TaskConfig
-from robolearn.rl.config import DQNConfig, PPOConfig, SACConfig, TD3Config
-from robolearn.rl.train_config import RLConfig
+from robolearn.configuration.algorithms import DQNConfig, PPOConfig, SACConfig, TD3Config
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.envs.interface import Observation, Step
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 from tests.envs.toy import POINT_REACH
 

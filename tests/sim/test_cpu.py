@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from robolearn.errors import TaskError
-from robolearn.sim.base import STATE_SPEC, Start, UnstableError, state_layout
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.pool import WorkerPool
+from robolearn.sim.simulation import STATE_SPEC, Start, UnstableError, state_layout
 
 PENDULUM = """
 <mujoco>

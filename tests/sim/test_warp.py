@@ -10,9 +10,9 @@ import torch
 
 from robolearn.envs.task_env import TaskEnv
 from robolearn.errors import TaskError
-from robolearn.sim.base import UnstableError
+from robolearn.sim.simulation import UnstableError
 from robolearn.tasks import registry
-from robolearn.tasks.lift import Lift
+from robolearn.tasks.arm.lift import Lift
 
 warp = pytest.importorskip("mujoco_warp")
 N = 3
@@ -21,13 +21,13 @@ N = 3
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_cuda_where_there_is_none_is_a_clear_error():
     with pytest.raises(TaskError, match=r"finds no CUDA device.*backend='cpu'"):
-        Lift.make(1, backend="warp", device="cuda")
+        TaskEnv.of(Lift, 1, backend="warp", device="cuda")
 
 
 @pytest.mark.parametrize("device", ["tpu-9", "mps"])
 def test_other_devices_are_refused(device):
     with pytest.raises(TaskError, match="cuda"):
-        Lift.make(1, backend="warp", device=device)
+        TaskEnv.of(Lift, 1, backend="warp", device=device)
 
 
 def pair(name) -> tuple[TaskEnv, TaskEnv]:
@@ -107,7 +107,7 @@ def test_a_hundred_steps_have_the_same_outcome(name):
             step = env.step(expert.act(obs), running)
             obs, success = step.obs, success | (step.success & running)
             running &= ~step.done
-        from robolearn.tasks.base import Sensors
+        from robolearn.tasks.task import Sensors
 
         progress = env.task.progress(Sensors.read(env.simulation))
         outcomes.append((success, progress))
@@ -163,7 +163,7 @@ def test_one_bad_world_is_named_and_contained(tmp_path, monkeypatch):
 def test_too_little_room_for_contacts_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("ROBOLEARN_CRASH_DIR", str(tmp_path))
     monkeypatch.setattr(Lift, "warp_constraints", 8)
-    env = Lift.make(2, backend="warp", device="cpu")
+    env = TaskEnv.of(Lift, 2, backend="warp", device="cpu")
     env.reset([1, 2])
     with pytest.raises(UnstableError, match="more contacts or constraints than there is room for"):
         env.step(torch.zeros(2, 5))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from robolearn.tasks.coverage import BAR, STEM, coverage
-from robolearn.tasks.push_t import PushT
+from robolearn.tasks.planar.coverage import BAR, STEM, coverage
+from robolearn.tasks.planar.push_t import PushT
 
 
 def count_points(x, y, yaw, spacing=0.0008):

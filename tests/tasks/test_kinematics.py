@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from robolearn.tasks.arm import HOME, JOINTS, tool_down
-from robolearn.tasks.kinematics import Chain
-from robolearn.tasks.lift import Lift
+from robolearn.tasks.arm.arm_task import HOME, JOINTS, tool_down
+from robolearn.tasks.arm.kinematics import Chain
+from robolearn.tasks.arm.lift import Lift
 from robolearn.tasks.rotations import quat_to_matrix, quat_yaw, rotation_error, wrap, yaw_to_quat
 
 

@@ -38,16 +38,16 @@ def test_listing_needs_no_torch():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("lift", "did you mean 'Lift'"), ("PegInser", "did you mean 'PegInsert'"), ("zzz", "known: Reach")],
+    [("lift", "did you mean 'Lift'"), ("PegInser", "did you mean 'PegInsert'"), ("zzz", "known: Fork")],
 )
 def test_unknown_names(name, hint):
     with pytest.raises(TaskError, match=hint):
-        registry.task_factory(name)
+        registry.load(name)
 
 
 def test_summaries_are_the_tasks_own():
     for name in registry.own_names():
-        task = registry.task_factory(name).__self__
+        task = registry.load(name)
         assert task.name == name
         assert registry.summary(name)
 
@@ -78,7 +78,7 @@ while running.any():
     step = env.step(expert.act(obs), running)
     obs, success = step.obs, success | (step.success & running)
     running &= ~step.done
-import robolearn.envs.registration, gymnasium
+import robolearn.envs.gymnasium.registration, gymnasium
 single = gymnasium.make("robolearn/Poke-v0")
 single.reset(seed=1)
 print(json.dumps({"names": registry.names(), "solved": int(success.sum()), "args": env.env_args}))
@@ -96,7 +96,7 @@ def test_a_broken_package_is_named(package):
     code = """
 from robolearn.tasks import registry
 try:
-    registry.task_factory("Poke")
+    registry.load("Poke")
 except Exception as error:
     print(repr(error))
 """

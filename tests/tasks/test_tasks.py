@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.specs import ObservationSpec
 from robolearn.tasks import registry
-from robolearn.tasks.base import Sensors
 from robolearn.tasks.draw import Draw
+from robolearn.tasks.task import Sensors
 
 NAMES = registry.own_names()
 ARM = ["Reach", "Lift", "PickPlace", "Stack", "PegInsert"]
@@ -21,7 +22,7 @@ FAST_SEEDS = {"PushT": 24}
 
 
 def make(name, num_envs=1, **options) -> TaskEnv:
-    return registry.task_factory(name)(num_envs, **options)
+    return make_task(name, num_envs, **options)
 
 
 def run_expert(name, seeds, **options):

@@ -10,20 +10,20 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from robolearn.config import from_dict
+from robolearn.configuration.algorithms import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.tree import from_dict
 from robolearn.imitation.bc import train_bc
-from robolearn.imitation.config import BCConfig
-from robolearn.rl.config import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
-from robolearn.rl.critic import ValueNetwork
 from robolearn.rl.dqn import DQN, ActionValues
-from robolearn.rl.episodes import EpisodeDriver
 from robolearn.rl.finetune import finetune
+from robolearn.rl.macro_steps import EpisodeDriver
+from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.replay import ReplayBatch
-from robolearn.rl.rollout import Rollout, RolloutCollector
-from robolearn.rl.seeds import SharedSeeds
+from robolearn.rl.replay_buffer import ReplayBatch
+from robolearn.rl.rollout_collector import Rollout, RolloutCollector
+from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.rl.train import train_rl
-from robolearn.rl.train_config import RLConfig
 from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed
 from tests.rl import test_finetune as finetune_tests, test_ppo as ppo_tests

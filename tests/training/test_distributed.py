@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from robolearn.cli.main import main
-from robolearn.config import to_dict
+from robolearn.configuration.tree import to_dict
 from robolearn.errors import ConfigError, TrainingError
 from robolearn.imitation.bc import train_bc
 from robolearn.rl.train import train_rl

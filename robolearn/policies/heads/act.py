@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robolearn.policies.config import ACTHeadConfig
-from robolearn.policies.heads.base import Head, mean_over_steps
+from robolearn.configuration.policy import ACTHeadConfig
+from robolearn.policies.heads.head import Head, mean_over_steps
 from robolearn.policies.networks.transformer import TransformerBlock
 from robolearn.policies.noise import Noise
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.policies.config import AutoregressiveHeadConfig
+from robolearn.configuration.policy import AutoregressiveHeadConfig
 from robolearn.policies.distributions import ActionDistribution
-from robolearn.policies.heads.base import Head
+from robolearn.policies.heads.head import Head
 from robolearn.policies.networks.transformer import KeyValueCache, TransformerBlock, check_heads
 from robolearn.policies.noise import Noise
 

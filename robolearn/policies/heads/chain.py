@@ -16,9 +16,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from robolearn.configuration.policy import DenoiserConfig
 from robolearn.errors import PolicyError
-from robolearn.policies.config import DenoiserConfig
-from robolearn.policies.heads.base import Head
+from robolearn.policies.heads.head import Head
 from robolearn.policies.networks.denoisers import build_denoiser
 from robolearn.policies.noise import Noise
 

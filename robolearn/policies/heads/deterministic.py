@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robolearn.policies.config import DeterministicHeadConfig
-from robolearn.policies.heads.base import Head, mean_over_steps
+from robolearn.configuration.policy import DeterministicHeadConfig
+from robolearn.policies.heads.head import Head, mean_over_steps
 from robolearn.policies.noise import Noise
 
 

@@ -18,10 +18,10 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
+from robolearn.configuration.policy import DiffusionHeadConfig
 from robolearn.errors import PolicyError
-from robolearn.policies.config import DiffusionHeadConfig
-from robolearn.policies.heads.base import mean_over_steps
 from robolearn.policies.heads.chain import ChainHead
+from robolearn.policies.heads.head import mean_over_steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robolearn.policies.config import FlowHeadConfig
-from robolearn.policies.heads.base import mean_over_steps
+from robolearn.configuration.policy import FlowHeadConfig
 from robolearn.policies.heads.chain import ChainHead
+from robolearn.policies.heads.head import mean_over_steps
 
 TIME_SCALE = 100.0
 """Flow times are shown to the network on the scale of diffusion's noise levels."""

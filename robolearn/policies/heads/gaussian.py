@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.policies.config import GaussianHeadConfig
+from robolearn.configuration.policy import GaussianHeadConfig
 from robolearn.policies.distributions import ActionDistribution, sum_steps
-from robolearn.policies.heads.base import Head, bounded
+from robolearn.policies.heads.head import Head, bounded
 from robolearn.policies.noise import Noise
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robolearn.configuration.policy import UNetConfig
 from robolearn.errors import ConfigError
-from robolearn.policies.config import UNetConfig
 from robolearn.policies.networks.time import TimeEmbedding
 
 

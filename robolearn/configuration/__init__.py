@@ -1,0 +1,1 @@
+"""Every configuration: frozen dataclasses, YAML and the command line. Free of torch."""

@@ -1,0 +1,50 @@
+"""Configuration of behaviour cloning. Free of torch, so that the command line starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from robolearn.configuration.loop import LoopConfig, OptimiserConfig
+from robolearn.configuration.policy import PolicyConfig
+from robolearn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCConfig:
+    """Clone the behaviour in dataset files."""
+
+    dataset: tuple[str, ...]
+    """Files to learn from; several read as one."""
+    filter_key: str = ""
+    """Train on the episodes of this mask only; empty takes all that are not set aside for validation."""
+    valid_fraction: float = 0.0
+    """Share of the episodes set aside for validation where the files have no mask `valid`."""
+    target: Literal["actions", "labels"] = "actions"
+    """Learn the executed actions, or at each step the expert's label or what a person executed (DAgger files)."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """What is trained."""
+    init_policy: str = ""
+    """Policy folder to start from, its normalisers kept; it then decides what `policy` is."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """How weights move."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """How long, how often."""
+    export: Literal["last", "best"] = "last"
+    """Export the last weights, or those of the best evaluation (validation likelihood says little about success)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the networks; weights stay float32."""
+    device: str = "auto"
+    """Torch device; auto takes a GPU where there is one."""
+    seed: int = 0
+    """Seed of weights, batches and noise."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ConfigError("dataset needs at least one file, received none")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, received {self.batch_size}")
+        if not 0.0 <= self.valid_fraction < 1.0:
+            raise ConfigError(f"valid_fraction must lie in [0, 1), received {self.valid_fraction}")

@@ -1,0 +1,85 @@
+"""Configuration of DAgger; free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.loop import LoopConfig, OptimiserConfig
+from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaggerConfig:
+    """Correct a policy: roll it out, have every visited state labelled, aggregate, train on."""
+
+    policy: str
+    """Policy folder to start from."""
+    dataset: tuple[str, ...]
+    """Demonstration files that the policy was cloned from."""
+    task: TaskConfig | None = None
+    """Task to roll out in; none takes the one that the data set was recorded in."""
+    output: str = "runs/dagger"
+    """Run folder; a folder with complete rounds is resumed."""
+    expert: str = "auto"
+    """Who labels: auto (the task's own expert), an entry point of robolearn.experts, or module:callable."""
+    rounds: int = 2
+    """Rounds of collecting and training."""
+    episodes_per_round: int = 20
+    """Episodes rolled out in each round."""
+    beta_schedule: Literal["exponential", "linear", "constant"] = "exponential"
+    """How the share of steps that the expert drives falls over the rounds."""
+    beta_start: float = 0.5
+    """Share of steps that the expert drives in the first round."""
+    beta_decay: float = 0.5
+    """Factor from round to round of the exponential schedule."""
+    from_scratch: bool = False
+    """Train a new policy of the same kind in each round instead of going on with the one there is."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """How weights move, in each round."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(total_steps=2000, evaluate_every=0, checkpoint_every=1000)
+    )
+    """How long each round trains."""
+    deterministic: bool = True
+    """Roll out the policy's mode instead of samples."""
+    seed: int = 100000
+    """Seed of the first episode; later ones count up."""
+    num_envs: int = 4
+    """Environments that run side by side; the files do not depend on it."""
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "episodes_per_round", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        for name in ("beta_start", "beta_decay"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} must lie in [0, 1], received {getattr(self, name)}")
+        if not self.dataset:
+            raise ConfigError("dataset needs at least one file: DAgger aggregates with the demonstrations")
+
+    def beta(self, round: int) -> float:
+        """The expert's share of steps in round 1, 2, ..."""
+        if self.beta_schedule == "constant":
+            return self.beta_start
+        if self.beta_schedule == "exponential":
+            return self.beta_start * self.beta_decay ** (round - 1)
+        return self.beta_start * (1 - (round - 1) / max(self.rounds - 1, 1))
+
+    def training(self, dataset: tuple[str, ...], policy: str, kind: PolicyConfig) -> BCConfig:
+        """How a round trains on everything collected so far: labels wherever the policy drove."""
+        return BCConfig(
+            dataset=dataset,
+            target="labels",
+            batch_size=self.batch_size,
+            optimiser=self.optimiser,
+            loop=self.loop,
+            seed=self.seed,
+            policy=kind if self.from_scratch else PolicyConfig(),
+            init_policy="" if self.from_scratch else policy,
+        )

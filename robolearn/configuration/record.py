@@ -1,0 +1,45 @@
+"""Configuration of recording; free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from robolearn.configuration.task import TaskConfig
+from robolearn.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordConfig:
+    """Record demonstrations of an expert."""
+
+    task: TaskConfig
+    """Task to record: a name, or `gym:` and a Gymnasium id."""
+    output: str = field(default="", metadata={"positional": True})
+    """HDF5 file to write; empty means datasets/<task>.hdf5."""
+    expert: str = "auto"
+    """Who demonstrates: auto (the task's own expert), an entry point of robolearn.experts, or module:callable."""
+    episodes: int = 20
+    """Demonstrations to keep."""
+    action_noise: float = 0.0
+    """Standard deviation of the Gaussian noise on executed actions, in their [-1, 1] units."""
+    keep_failures: bool = False
+    """Keep episodes that did not succeed, too."""
+    max_attempts: int | None = None
+    """Attempts after which recording gives up; none allows five for each demonstration."""
+    seed: int = 0
+    """Seed of the first episode; later ones count up."""
+    num_envs: int = 2
+    """Environments that run side by side; the file does not depend on it."""
+    resume: bool = False
+    """Go on with an existing file until it holds that many demonstrations, after the last seed in it."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        if self.action_noise < 0:
+            raise ConfigError(f"action_noise must not be negative, received {self.action_noise}")
+
+    @property
+    def attempts(self) -> int:
+        return self.max_attempts or 5 * self.episodes

@@ -1,0 +1,192 @@
+"""Reading datasets: one file or several as one, ours or of robomimic's layout; images stay on disk until asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from robolearn.datasets.format.episode_file import EpisodeFile
+from robolearn.datasets.format.schema import Header, stored_as_frames
+from robolearn.errors import DatasetError
+from robolearn.specs import ActionSpec, Episode, EpisodeInfo, ObservationSpec
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an episode lies."""
+
+    file: EpisodeFile
+    demo: str
+
+
+class Dataset:
+    """Recorded episodes, in order of file and number.
+
+    Opening reads the specs and the names; small arrays and images are read when asked for. Use as a context manager,
+    or call `close`.
+
+    Args:
+        paths: one file, or several (demonstrations and DAgger rounds, say) that read as one; their specs must agree.
+        filter_key: read only the episodes that the file's mask of this name lists.
+        control_hz: for foreign files that do not say their control rate.
+
+    Raises DatasetError where a file is missing, damaged, or does not fit the first one.
+    """
+
+    def __init__(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        filter_key: str | None = None,
+        control_hz: float | None = None,
+    ) -> None:
+        listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        if not listed:
+            raise DatasetError("expected at least one dataset file, received none")
+        self._files: list[EpisodeFile] = []
+        try:
+            for path in listed:
+                self._files.append(EpisodeFile(Path(path), control_hz))
+            self.header: Header = self._files[0].header
+            self._check_agreement()
+            self._places = [_Place(file, demo) for file in self._files for demo in file.demos(filter_key)]
+        except BaseException:
+            self.close()
+            raise
+        self._infos: dict[int, EpisodeInfo] = {}
+
+    @property
+    def episodes(self) -> tuple[str, ...]:
+        """Names: `demo_3`, or `path:demo_3` where the dataset has several files."""
+        several = len(self._files) > 1
+        return tuple(f"{p.file.path}:{p.demo}" if several else p.demo for p in self._places)
+
+    @property
+    def info(self) -> tuple[EpisodeInfo, ...]:
+        """What is known about each episode."""
+        return tuple(self.episode_info(i) for i in range(len(self)))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """T of each episode."""
+        return tuple(place.file.steps(place.demo) for place in self._places)
+
+    @property
+    def observation_spec(self) -> ObservationSpec:
+        return self.header.observation_spec
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        return self.header.action_spec
+
+    @property
+    def task(self) -> str:
+        return self.header.task
+
+    @property
+    def env_args(self) -> Mapping[str, Any]:
+        return self.header.env_args
+
+    @property
+    def control_hz(self) -> float:
+        return self.header.control_hz
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(file.path for file in self._files)
+
+    @property
+    def masks(self) -> dict[str, tuple[int, ...]]:
+        """Indices of the episodes that each mask lists, over all files."""
+        masks: dict[str, list[int]] = {}
+        listed = {id(file): {n: set(demos) for n, demos in file.masks.items()} for file in self._files}
+        for i, place in enumerate(self._places):
+            for name, demos in listed[id(place.file)].items():
+                if place.demo in demos:
+                    masks.setdefault(name, []).append(i)
+        return {name: tuple(indices) for name, indices in masks.items()}
+
+    def model(self, name: str) -> bytes:
+        """The MJCF that episodes name in `EpisodeInfo.model`. Raises DatasetError where no file holds it."""
+        for file in self._files:
+            models = file.models()
+            if name in models:
+                return models[name]
+        raise DatasetError(f"no model {name!r} in {', '.join(str(file.path) for file in self._files)}")
+
+    def episode_info(self, index: int) -> EpisodeInfo:
+        if index not in self._infos:
+            place = self._place(index)
+            self._infos[index] = place.file.info(place.demo)
+        return self._infos[index]
+
+    def read(self, index: int, keys: Sequence[str] | None = None) -> Episode:
+        """One whole episode, checked; `keys` limits the observation keys (all where None)."""
+        place = self._place(index)
+        return place.file.read(place.demo, self._keys(keys))
+
+    def arrays(self, index: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """(T, ...) arrays of one episode by their names in the file: `actions`, `obs/state`, `expert_actions`, ...
+
+        For training: reads nothing else and asks for nothing else to be there.
+        """
+        place = self._place(index)
+        return place.file.arrays(place.demo, names)
+
+    def frame(self, index: int, key: str, step: int) -> np.ndarray:
+        """(...) one observation of one step, read alone; safe to call from several threads."""
+        place = self._place(index)
+        return place.file.frame(place.demo, key, step)
+
+    def select(self, indices: Sequence[int]) -> Dataset:
+        """These episodes as a dataset of their own, on the same open files."""
+        subset = object.__new__(Dataset)
+        subset._files, subset.header = self._files, self.header
+        subset._places = [self._place(i) for i in indices]
+        subset._infos = {}
+        return subset
+
+    def low_dim_keys(self) -> tuple[str, ...]:
+        """The observation keys that are kept in memory for training."""
+        return tuple(key for key, spec in self.observation_spec.items() if not stored_as_frames(spec))
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return (self.read(i) for i in range(len(self)))
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def _place(self, index: int) -> _Place:
+        if not 0 <= index < len(self._places):
+            raise DatasetError(f"episode index must lie in [0, {len(self._places)}), received {index}")
+        return self._places[index]
+
+    def _keys(self, keys: Sequence[str] | None) -> tuple[str, ...]:
+        unknown = [key for key in keys or () if key not in self.observation_spec]
+        if unknown:
+            raise DatasetError(
+                f"no observation keys {unknown} in {self.paths[0]}; it has {list(self.observation_spec)}"
+            )
+        return tuple(self.observation_spec) if keys is None else tuple(keys)
+
+    def _check_agreement(self) -> None:
+        first = self._files[0]
+        for file in self._files[1:]:
+            difference = first.header.difference(file.header)
+            if difference:
+                raise DatasetError(f"{file.path} does not fit {first.path}: {difference}")

@@ -1,0 +1,273 @@
+"""Reading HDF5 that may be damaged, truncated or hostile.
+
+Every access goes through here: links are looked at before they are followed, shapes and stored sizes are compared
+before anything is allocated, and whatever HDF5 throws becomes a DatasetError that names file and place. Nothing that
+is missing is ever replaced by fill values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import h5py.h5o as h5o
+import numpy as np
+
+from robolearn.datasets.format.schema import DATA_ATTRS, RECORDING, SCHEMA, SCHEMA_VERSION, Header, demo_number
+from robolearn.errors import DatasetError
+
+MAX_ARRAY_BYTES = 1 << 30
+"""Of one small array of one episode: 1000 float64 values at 50 Hz for 45 minutes."""
+MAX_FRAME_BYTES = 1 << 28
+MAX_EXPANSION = 1100
+"""Deflate cannot expand data by more than a factor of 1032."""
+MAX_ATTR_BYTES = 1 << 24
+HDF5_ERRORS = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+SUFFIXES = ".hdf5, .h5"
+
+
+@contextlib.contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turn whatever h5py raises for damaged data into a DatasetError naming the place."""
+    try:
+        yield
+    except HDF5_ERRORS as error:
+        raise DatasetError(f"{place} is damaged or not what it should be: {_words(error)}") from error
+
+
+@contextlib.contextmanager
+def open_file(path: str | Path) -> Iterator[h5py.File]:
+    """An HDF5 file for reading. Raises DatasetError where it is missing, truncated or no HDF5 file."""
+    file = open_hdf5(path)
+    try:
+        with reading(str(path)):
+            yield file
+    finally:
+        file.close()
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """As `open_file`; the caller closes."""
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise DatasetError(f"{path} {what}; expected a dataset file ({SUFFIXES})")
+    with reading(str(path)):
+        return h5py.File(path, "r")
+
+
+def _words(error: BaseException) -> str:
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def place(obj: h5py.HLObject) -> str:
+    return f"{Path(obj.file.filename).name}:{obj.name}"
+
+
+def attrs(obj: h5py.HLObject) -> dict[str, Any]:
+    """The attributes, strings decoded; sizes are checked before anything is read."""
+    values: dict[str, Any] = {}
+    with reading(f"{place(obj)} attributes"):
+        for name in obj.attrs:
+            space = obj.attrs.get_id(name)
+            if space.get_storage_size() > MAX_ATTR_BYTES:
+                raise DatasetError(f"{place(obj)}: the attribute {name} has an absurd size")
+            value = obj.attrs[name]
+            if isinstance(value, bytes):
+                value = value.decode("utf-8")
+            values[name] = value.item() if isinstance(value, np.generic) else value
+    return values
+
+
+def open_child(parent: h5py.Group, name: str) -> Any:
+    """The object `parent[name]`, only where it lies in the same file. Raises DatasetError by name."""
+    where = f"{place(parent).rstrip('/')}/{name}"
+    with reading(where):
+        link = parent.get(name, getlink=True)
+        if link is None:
+            raise DatasetError(f"{where} is missing")
+        if isinstance(link, h5py.ExternalLink):
+            raise DatasetError(f"{where} is a link to another file ({link.filename}), which is not followed")
+        child = parent[name]
+        if h5o.get_info(child.id).fileno != h5o.get_info(parent.id).fileno:
+            raise DatasetError(f"{where} leads into another file, which is not followed")
+        return child
+
+
+def names(parent: h5py.Group) -> list[str]:
+    """Names of the children, in order."""
+    with reading(place(parent)):
+        return [str(name) for name in parent]
+
+
+def group(parent: h5py.Group, name: str) -> h5py.Group:
+    child = open_child(parent, name)
+    if not isinstance(child, h5py.Group):
+        raise DatasetError(f"{place(child)} must be a group, found a {type(child).__name__.lower()}")
+    return child
+
+
+def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
+    child = open_child(parent, name)
+    if not isinstance(child, h5py.Dataset):
+        raise DatasetError(f"{place(child)} must be a dataset, found a {type(child).__name__.lower()}")
+    return child
+
+
+def check(data: h5py.Dataset, shape: Sequence[int | None], kinds: str, limit: int = MAX_ARRAY_BYTES) -> None:
+    """Raise DatasetError unless `data` has this shape (None: any) and dtype kind, and all of its bytes are there."""
+    where = place(data)
+    with reading(where):
+        if data.shape is None or len(data.shape) != len(shape):
+            raise DatasetError(f"{where} must have {len(shape)} dimensions, found shape {data.shape}")
+        if any(want is not None and want != have for want, have in zip(shape, data.shape)):
+            raise DatasetError(f"{where} must have shape {_shape(shape)}, found {data.shape}")
+        if data.dtype.kind not in kinds or data.dtype.hasobject:
+            raise DatasetError(f"{where} must hold {_kinds(kinds)}, found {data.dtype}")
+        if int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize > limit:
+            raise DatasetError(f"{where} claims an absurd size: shape {data.shape} of {data.dtype}")
+        _check_stored(data, where)
+
+
+def _check_stored(data: h5py.Dataset, where: str) -> None:
+    """All bytes must lie in this very file; a hole would read as zeros."""
+    if data.is_virtual or data.external:
+        raise DatasetError(f"{where} takes its values from elsewhere, which is not followed")
+    if 0 in data.shape:
+        return
+    nbytes, stored = data.size * data.dtype.itemsize, data.id.get_storage_size()
+    if data.chunks is None:
+        if stored != nbytes:
+            raise DatasetError(f"{where} has {nbytes} bytes, of which {stored} were ever written")
+        return
+    chunk_bytes = int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize
+    expected = int(np.prod([-(-n // c) for n, c in zip(data.shape, data.chunks)], dtype=object))
+    if chunk_bytes > 4 * MAX_FRAME_BYTES or expected > os.path.getsize(data.file.filename):
+        raise DatasetError(f"{where} claims chunks of an absurd size or number: {data.chunks} of {data.shape}")
+    if data.id.get_num_chunks() != expected:
+        raise DatasetError(
+            f"{where} has {data.id.get_num_chunks()} of {expected} chunks; the others were never written"
+        )
+    if expected * chunk_bytes > MAX_EXPANSION * stored + 65536:
+        raise DatasetError(f"{where} claims {expected * chunk_bytes} bytes, of which only {stored} are there")
+
+
+def load(
+    data: h5py.Dataset, shape: Sequence[int | None], dtype: str | np.dtype | None = None, kinds: str = "biuf"
+) -> np.ndarray:
+    """The checked values of a small array, cast to `dtype`."""
+    check(data, shape, kinds)
+    with reading(place(data)):
+        return np.asarray(data[()] if dtype is None else data.astype(dtype)[()])
+
+
+def check_schema(file: h5py.File) -> None:
+    """Raise DatasetError unless the file is ours and of a version we know."""
+    found = attrs(file)
+    if found.get("schema") != SCHEMA:
+        raise DatasetError(
+            f"{file.filename} has no schema of ours; convert it: robolearn dataset convert {file.filename} NEW.hdf5"
+        )
+    if found.get("schema_version") != SCHEMA_VERSION:
+        raise DatasetError(
+            f"{file.filename} has schema version {found.get('schema_version')}, this program reads {SCHEMA_VERSION}"
+        )
+
+
+def read_header(file: h5py.File) -> Header:
+    data = group(file, "data")
+    found = attrs(data)
+    check_attrs(found, DATA_ATTRS, place(data))
+    return Header.from_attrs(found)
+
+
+def check_attrs(found: Mapping[str, Any], wanted: Mapping[str, tuple[str, str]], where: str) -> None:
+    """Raise DatasetError unless every attribute of a schema's table is there, with its type."""
+    for name, (kind, _) in wanted.items():
+        if name not in found:
+            raise DatasetError(f"{where}: the attribute {name} is missing")
+        if type(found[name]) is not {"int64": int, "float64": float, "bool": bool, "str": str}[kind]:
+            raise DatasetError(f"{where}: the attribute {name} must be {kind}, found {str(found[name])[:100]!r}")
+
+
+def demo_names(data: h5py.Group) -> list[str]:
+    """Names of the episodes, by number."""
+    numbers = {name: demo_number(name) for name in names(data)}
+    strange = sorted(name for name, number in numbers.items() if number is None)
+    if strange:
+        raise DatasetError(f"{place(data)} may hold nothing but demo_<i>, found {strange[:3]}")
+    return sorted(numbers, key=lambda name: numbers[name] or 0)
+
+
+def num_samples(demo: h5py.Group) -> int:
+    """T of an episode. Raises DatasetError unless it is a positive number."""
+    where = place(demo)
+    with reading(where):
+        steps = demo.attrs.get("num_samples")
+    if not isinstance(steps, (int, np.integer)) or steps < 1:
+        raise DatasetError(f"{where}: the attribute num_samples must be a positive integer, found {steps!r}")
+    return int(steps)
+
+
+def read_masks(file: h5py.File) -> dict[str, tuple[str, ...]]:
+    """Filter keys and the episodes they name."""
+    masks: dict[str, tuple[str, ...]] = {}
+    if "mask" in file:
+        found = group(file, "mask")
+        for name in names(found):
+            data = dataset(found, name)
+            check(data, (None,), "SO", MAX_ARRAY_BYTES) if data.dtype.kind == "S" else _check_text(data)
+            with reading(place(data)):
+                masks[name] = tuple(v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in data[()])
+    return masks
+
+
+def read_models(file: h5py.File) -> dict[str, bytes]:
+    if "models" not in file:
+        return {}
+    found = group(file, "models")
+    return {name: load(dataset(found, name), (None,), "uint8", "u").tobytes() for name in names(found)}
+
+
+def is_recording(path: Path) -> bool:
+    """Whether `path` is the index of a recording that goes on or was cut off."""
+    with open_file(path) as file:
+        return RECORDING in file.attrs
+
+
+def _check_text(data: h5py.Dataset) -> None:
+    """Variable-length strings, as other tools write masks."""
+    size = data.shape[0] if data.shape and len(data.shape) == 1 else None
+    if h5py.check_string_dtype(data.dtype) is None or size is None or size > os.path.getsize(data.file.filename):
+        raise DatasetError(f"{place(data)} must be a list of episode names, found {data.dtype} of shape {data.shape}")
+    _check_stored(data, place(data))
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+
+
+def _kinds(kinds: str) -> str:
+    words = {
+        "b": "booleans",
+        "i": "integers",
+        "u": "unsigned integers",
+        "f": "floats",
+        "S": "byte strings",
+        "V": "records",
+    }
+    return " or ".join(words[k] for k in kinds if k in words)

@@ -1,0 +1,1 @@
+"""Recording that loses nothing: writer, live episodes, journal, repair."""

@@ -1,0 +1,1 @@
+"""Validate, edit and convert datasets; one file for each foreign format."""

@@ -1,0 +1,214 @@
+"""Making new dataset files from old ones: merge, split, delete, filter. The input is never touched.
+
+Episodes are copied as stored (frames stay compressed, unknown datasets and attributes come along); what refers to
+episodes by name (masks, the views under `next_obs`) is written for the new names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+
+from robolearn.datasets.format import checked as safe, probe
+from robolearn.datasets.format.episode_file import EpisodeFile
+from robolearn.datasets.format.groups import finish_file, write_masks, write_models
+from robolearn.datasets.format.schema import RECORDING, demo_name, demo_number
+from robolearn.datasets.recording.durable_files import hdf5_file, publish
+from robolearn.datasets.recording.index import OWN_GROUPS
+from robolearn.errors import DatasetError
+from robolearn.specs import EpisodeInfo
+
+
+def merge(paths: Sequence[str | Path], output: str | Path) -> list[str]:
+    """All episodes of several files of the same specs, in order; the first file's keep their names.
+
+    Masks of the same name are united. Returns notes on what could not be kept as it was.
+    """
+    if not paths:
+        raise DatasetError("expected at least one dataset to merge, received none")
+    with ExitStack() as stack:
+        files = [_open(stack, path) for path in paths]
+        for file in files[1:]:
+            difference = files[0].header.difference(file.header)
+            if difference or file.ours != files[0].ours:
+                raise DatasetError(f"{file.path} does not fit {files[0].path}: {difference or 'they differ in layout'}")
+        names = [{name: name for name in files[0].demos()}]
+        free = 1 + max((demo_number(name) or 0 for name in names[0]), default=-1)
+        for file in files[1:]:
+            names.append({name: demo_name(free + i) for i, name in enumerate(file.demos())})
+            free += len(names[-1])
+        return _write(Path(output), list(zip(files, names)))
+
+
+def split(path: str | Path, outputs: Mapping[Path, Sequence[str]]) -> None:
+    """One new file per entry, with the named episodes, which keep their names."""
+    with ExitStack() as stack:
+        file = _open(stack, path)
+        for demos in outputs.values():
+            _check_names(file, demos)
+        for output in outputs:
+            _check_output(output, file)
+        for output, demos in outputs.items():
+            _write(output, [(file, {name: name for name in file.demos() if name in set(demos)})])
+
+
+def delete(path: str | Path, output: str | Path, demos: Sequence[str]) -> None:
+    """A new file without the named episodes; the others keep their names."""
+    with ExitStack() as stack:
+        file = _open(stack, path)
+        _check_names(file, demos)
+        _write(Path(output), [(file, {name: name for name in file.demos() if name not in set(demos)})])
+
+
+def filter(
+    path: str | Path,
+    output: str | Path,
+    *,
+    mask: str | None = None,
+    success: bool | None = None,
+    source: str | None = None,
+    operator: str | None = None,
+    round: int | None = None,
+    interrupted: bool | None = None,
+    min_steps: int = 1,
+    max_steps: int | None = None,
+) -> list[str]:
+    """A new file with the episodes that meet every given condition; returns their names."""
+    wanted = {"success": success, "source": source, "operator": operator, "round": round}
+    with ExitStack() as stack:
+        file = _open(stack, path)
+        kept: list[str] = []
+        for name in file.demos(mask):
+            info, steps = file.info(name), file.steps(name)
+            long_enough = min_steps <= steps <= (steps if max_steps is None else max_steps)
+            same_cut = interrupted is None or file.interrupted(name) == interrupted
+            if long_enough and same_cut and _matches(info, wanted):
+                kept.append(name)
+        _write(Path(output), [(file, {name: name for name in kept})])
+        return kept
+
+
+def _matches(info: EpisodeInfo, wanted: Mapping[str, object]) -> bool:
+    return all(value is None or getattr(info, name) == value for name, value in wanted.items())
+
+
+def _open(stack: ExitStack, path: str | Path) -> EpisodeFile:
+    probe.check(Path(path))
+    file = EpisodeFile(Path(path))
+    stack.callback(file.close)
+    return file
+
+
+def _check_names(file: EpisodeFile, demos: Sequence[str]) -> None:
+    unknown = sorted(set(demos) - set(file.demos()))
+    if unknown:
+        raise DatasetError(f"{file.path} has no episodes {unknown}; it has {len(file.demos())} from {file.demos()[:1]}")
+
+
+def _check_output(output: Path, *inputs: EpisodeFile) -> None:
+    if output.exists():
+        raise DatasetError(f"{output} exists already; editing always writes a new file: choose another name")
+    if not output.parent.is_dir():
+        raise DatasetError(f"the folder {output.parent} does not exist; make it first")
+    assert all(output.resolve() != file.path.resolve() for file in inputs)
+
+
+def _write(output: Path, sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]]) -> list[str]:
+    """A new file of the episodes {old name: new name} of each source; returns notes."""
+    _check_output(output, *(file for file, _ in sources))
+    temporary = output.with_name(output.name + ".tmp")
+    notes: list[str] = []
+    try:
+        with hdf5_file(temporary) as (target, guard):
+            data = target.create_group("data")
+            masks: dict[str, list[str]] = {}
+            models: dict[str, bytes] = {}
+            for file, names in sources:
+                notes += _copy_others(file, target)
+                _add_models(models, file)
+                for old, new in names.items():
+                    with file.group(old) as group:
+                        group.file.copy(group, data, new)
+                    _rename_views(safe.group(data, new), f"/data/{old}", f"/data/{new}")
+                    guard.check()
+                for name, demos in file.masks.items():
+                    masks.setdefault(name, []).extend(names[demo] for demo in demos if demo in names)
+            write_masks(target, masks)
+            write_models(target, models)
+            finish_file(target)
+        publish(temporary, output)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return notes
+
+
+def _copy_others(file: EpisodeFile, target: h5py.File) -> list[str]:
+    """Attributes and unknown objects of a source; what an earlier source has brought stays, and is noted."""
+    notes: list[str] = []
+    source = file.hdf5
+    for name in source.attrs:
+        if name != RECORDING:
+            notes += _copy_attr(file, source, target, name)
+    for name in source["data"].attrs:
+        if name != "total":
+            notes += _copy_attr(file, source["data"], target["data"], name)
+    for name in safe.names(source):
+        if name in OWN_GROUPS:
+            continue
+        if name in target:
+            notes.append(f"{name} of {file.path} was left out: an earlier file has one of that name")
+            continue
+        with file.follow(source, name) as found:
+            found.file.copy(found, target, name)
+    return notes
+
+
+def _copy_attr(file: EpisodeFile, source: h5py.HLObject, target: h5py.HLObject, name: str) -> list[str]:
+    """Copy one attribute, type and all."""
+    with safe.reading(f"{safe.place(source)} attribute {name}"):
+        if name in target.attrs:
+            same = source.attrs[name] == target.attrs[name]
+            return (
+                []
+                if bool(getattr(same, "all", lambda: same)())
+                else [f"attribute {name} of {file.path}:{source.name} was left out: an earlier file has another value"]
+            )
+        attr = source.attrs.get_id(name)
+        if isinstance(source.attrs[name], h5py.Empty):
+            target.attrs[name] = source.attrs[name]
+        else:
+            target.attrs.create(name, source.attrs[name], dtype=attr.dtype)
+        return []
+
+
+def _add_models(models: dict[str, bytes], file: EpisodeFile) -> None:
+    """Take in a source's models; the same name must mean the same model."""
+    for name, content in file.models().items():
+        if models.setdefault(name, content) != content:
+            raise DatasetError(f"models/{name} of {file.path} differs from the one of the same name in an earlier file")
+
+
+def _rename_views(group: h5py.Group, old: str, new: str) -> None:
+    """Let virtual datasets inside a copied episode map to its new name."""
+    if old == new:
+        return
+    views: list[str] = []
+    group.visititems(lambda name, obj: views.append(name) if isinstance(obj, h5py.Dataset) and obj.is_virtual else None)
+    for name in views:
+        view = group[name]
+        assert isinstance(view, h5py.Dataset)
+        sources, attrs = view.virtual_sources(), dict(view.attrs)
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        for source in sources:
+            path = source.dset_name
+            path = new + path[len(old) :] if path.startswith(old + "/") else path
+            plist.set_virtual(source.vspace, source.file_name.encode(), path.encode(), source.src_space)
+        space, kind = view.id.get_space(), view.id.get_type()
+        del group[name]
+        made = h5py.h5d.create(group.id, name.encode(), kind, space, plist)
+        for key, value in attrs.items():
+            h5py.Dataset(made).attrs[key] = value

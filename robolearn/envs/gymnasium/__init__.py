@@ -1,0 +1,1 @@
+"""Gymnasium's environments as batches of ours, and our tasks as Gymnasium's."""

@@ -1,0 +1,252 @@
+"""One Gymnasium environment behind robolearn's conventions; workers hold several of these. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+
+from robolearn.configuration.task import TaskConfig
+from robolearn.envs.providers import metaworld
+from robolearn.envs.providers.quirks import LaggedFrames, Physics, Quirks
+from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.errors import TaskError
+from robolearn.sim import rendering
+
+SUCCESS_KEYS = ("is_success", "success")
+
+_PROVIDERS = (
+    ((metaworld.PREFIX,), "metaworld", "metaworld"),
+    (("Fetch", "Hand", "Adroit", "Franka", "PointMaze", "AntMaze"), "gymnasium_robotics", "robotics"),
+)
+"""Id prefixes, the package that registers them when imported, and the extra that installs it."""
+
+
+class SingleEnv:
+    """One environment: seeded episodes, true final observations, success, and physics states where there are any."""
+
+    def __init__(self, task: TaskConfig) -> None:
+        self._task = task
+        self._env, spec = open_environment(task)
+        self._quirks = _quirks(self._env, spec)
+        self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
+        self._action = action_layout(self._env.action_space, task.action_limit)
+        self._physics = Physics.of(self._env.unwrapped)
+        self.max_steps = task.max_steps or _time_limit(self._env, spec)
+        self.done = True
+        self._started = False
+        self._elapsed, self._return = 0, 0.0
+
+    @property
+    def unwrapped(self) -> Any:
+        """The environment below all wrappers."""
+        return self._env.unwrapped
+
+    def describe(self) -> dict[str, Any]:
+        """What the vector environment must know, as JSON-serialisable values."""
+        spec = self._action.spec
+        return {
+            "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in self._leaves},
+            "action": None if spec is None else spec.to_dict(),
+            "discrete_actions": self._action.discrete,
+            "control_hz": _control_hz(self._env),
+            "max_steps": self.max_steps,
+            "state_size": None if self._physics is None else self._physics.size + 2 + self._quirks.size,
+        }
+
+    def reset(self, seed: int, obs_row: dict[str, np.ndarray]) -> None:
+        """Begin the episode of `seed`, writing the first observation into the rows."""
+        self.done = True
+        self._quirks.before_reset(seed)
+        obs, _ = self._env.reset(seed=seed)
+        self._elapsed, self._return, self.done, self._started = 0, 0.0, False, True
+        self._write(obs, obs_row)
+
+    def step(self, action: np.ndarray, obs_row: dict[str, np.ndarray]) -> tuple[float, bool, bool, bool]:
+        """(A,) physical action -> reward, terminated, truncated, success; at most one of the ends is True."""
+        obs, reward, terminated, truncated, info = self._env.step(self._action.to_env(action))
+        self._elapsed += 1
+        self._return += float(reward)
+        self._write(obs, obs_row)
+        ended = bool(terminated or truncated) or self._elapsed >= self.max_steps
+        success = self._success(info, float(reward), ended)
+        terminated = bool(terminated) or (success and self._task.terminate_on_success)
+        self.done = ended or terminated
+        return float(reward), terminated, self.done and not terminated, success
+
+    def get_state(self) -> np.ndarray:
+        """(S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
+        assert self._physics is not None
+        return np.concatenate([self._physics.get(), [self._elapsed, self._return], self._quirks.get()])
+
+    def set_state(self, state: np.ndarray, obs_row: dict[str, np.ndarray]) -> None:
+        """Restore a state of this episode. Goals drawn at reset are not in it: reset with the episode's seed first."""
+        assert self._physics is not None
+        if not self._started:
+            raise TaskError("set_states needs a reset with the episode's seed first: it draws the goal and the scene")
+        size = self._physics.size
+        self._physics.set(state[:size])
+        self._elapsed, self._return, self.done = int(state[size]), float(state[size + 1]), False
+        self._quirks.set(state[size + 2 :], self._elapsed)
+        self._write(_observe(self._env), obs_row)
+
+    def render(self) -> np.ndarray:
+        """(height, width, 3) uint8."""
+        if not self._started:
+            raise TaskError("render needs a reset first")
+        if self._physics is not None:
+            rendering.prepare()
+        picture: Any = self._env.render() if self._env.render_mode else None
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+            raise TaskError(
+                f"{self._task.id} gives no pictures with render_mode={self._env.render_mode!r}; its modes are "
+                f"{self._env.metadata.get('render_modes')}"
+            )
+        return np.ascontiguousarray(self._quirks.picture(picture[..., :3]), np.uint8)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _write(self, obs: Any, row: dict[str, np.ndarray]) -> None:
+        self._quirks.observed(obs)
+        for leaf in self._leaves:
+            leaf.write(obs, row[leaf.key])
+
+    def _success(self, info: dict[str, Any], reward: float, ended: bool) -> bool:
+        task = self._task
+        if task.success_threshold is not None:
+            return (self._return if task.success_measure == "return" else reward) >= task.success_threshold
+        for key in (task.success_key,) if task.success_key else SUCCESS_KEYS:
+            if key in info:
+                return bool(info[key])
+        if task.success_key and ended:  # some environments report it only with the last step
+            raise TaskError(f"success_key {task.success_key!r} is not in info at the end; it has {sorted(info)}")
+        return False
+
+
+def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
+    """`gym.make` after importing what registers the id, and the registered spec."""
+    with opening(task):
+        spec = find_spec(task)
+        kwargs: dict[str, Any] = {"disable_env_checker": True, "max_episode_steps": -1, **task.kwargs}
+        if _renders(spec):
+            kwargs.setdefault("render_mode", "rgb_array")
+        return gym.make(spec.id, **kwargs), spec
+
+
+def find_spec(task: TaskConfig) -> Any:
+    """What is registered under the task's id. `module:namespace/Name-v0` imports `module`, as in Gymnasium itself."""
+    assert task.gym_id is not None, task.id
+    module, _, gym_id = task.gym_id.rpartition(":")
+    _import_provider(gym_id, module)
+    return gym.spec(gym_id)
+
+
+@contextlib.contextmanager
+def opening(task: TaskConfig) -> Iterator[None]:
+    """Errors of making an environment say what to install or correct."""
+    assert task.gym_id is not None, task.id
+    gym_id = task.gym_id.rpartition(":")[2]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of observation spaces, deprecated versions and the like
+            yield
+    except gym.error.Error as error:
+        raise TaskError(f"{task.id}: {str(error).rstrip(' .')}{_closest(gym_id)}") from None
+    except ImportError as error:
+        raise TaskError(
+            f"{task.id} needs a package that is not installed ({error}); Gymnasium's own environments name theirs as "
+            'extras: pip install "gymnasium[mujoco]"'
+        ) from None
+    except TaskError:
+        raise
+    except Exception as error:  # whatever a third party's constructor raises, most often about its arguments
+        remedy = "check --task.kwargs against the environment's documentation"
+        if gym_id.startswith(metaworld.PREFIX):
+            remedy = metaworld.advice(task.kwargs)
+        raise TaskError(
+            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; {remedy}"
+        ) from error
+
+
+def _import_provider(gym_id: str, module: str) -> None:
+    extra = ""
+    for prefixes, package, its_extra in _PROVIDERS:
+        if not module and gym_id.startswith(prefixes) and gym_id not in gym.registry:
+            module, extra = package, its_extra
+    if not module or (gym_id in gym.registry and module in sys.modules):
+        return
+    level, gym.logger.min_level = gym.logger.min_level, gym.logger.ERROR
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # notices about other environments
+            warnings.simplefilter("ignore")
+            importlib.import_module(module)
+    except ImportError as error:
+        remedy = f'pip install "robolearn[{extra}]"' if extra else "check the module before the colon"
+        raise TaskError(f"{gym_id} needs {module} ({error}): {remedy}") from None
+    finally:
+        gym.logger.min_level = level
+
+
+def _renders(spec: Any) -> bool:
+    creator = spec.entry_point
+    if creator is None:
+        raise TaskError(f"{spec.id} has only a vector form of its own; run it with --task.worker_kind vector")
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    modes = getattr(creator, "metadata", {}).get("render_modes")
+    return spec.id.startswith("Meta-World/") if modes is None else "rgb_array" in modes
+
+
+def _closest(gym_id: str) -> str:
+    if gym_id in gym.registry:
+        return ""
+    close = difflib.get_close_matches(gym_id, list(gym.registry), n=3, cutoff=0.6)
+    return f"; close to it: {', '.join(close)}" if close else ""
+
+
+def _quirks(env: gym.Env, spec: Any) -> Quirks:
+    if spec.id == "Meta-World/MT1":
+        return metaworld.MetaWorldQuirks(env)
+    return (LaggedFrames if hasattr(env.unwrapped, "_mujoco_step") else Quirks)(env)
+
+
+def _time_limit(env: gym.Env, spec: Any) -> int:
+    unwrapped: Any = env.unwrapped
+    limits: Sequence[Any] = (
+        spec.max_episode_steps,
+        getattr(unwrapped, "max_path_length", None),
+        getattr(unwrapped, "_max_episode_steps", None),
+    )
+    for limit in limits:
+        if limit:
+            return int(limit)
+    raise TaskError(f"{spec.id} has no time limit of its own; set one with --task.max_steps")
+
+
+def _control_hz(env: gym.Env) -> float:
+    """Control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
+    dt = getattr(env.unwrapped, "dt", None)
+    if isinstance(dt, (int, float)) and dt > 0:
+        return round(1.0 / dt, 6)
+    return float(env.metadata.get("render_fps") or 1.0)
+
+
+def _observe(env: Any) -> Any:
+    """The current observation, through the observation wrappers on the way out."""
+    if isinstance(env, gym.ObservationWrapper):
+        return env.observation(_observe(env.env))
+    if isinstance(env, gym.Wrapper):
+        return _observe(env.env)
+    if not hasattr(env, "_get_obs"):
+        raise TaskError(f"{type(env).__name__} has no _get_obs, so restored states cannot be observed")
+    return env._get_obs()

@@ -1,0 +1,1 @@
+"""All that is named after a third party: experts, quirks, cameras, packages."""

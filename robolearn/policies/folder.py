@@ -1,0 +1,181 @@
+"""Saved policies: a folder with `config.yaml`, `policy.safetensors` and `card.md`. Loading runs no code from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.tree import from_dict, read_yaml, to_dict
+from robolearn.errors import ConfigError, PolicyError, TaskError
+from robolearn.policies.build import build_policy
+from robolearn.policies.policy import Policy
+from robolearn.specs import ActionSpec, ObservationSpec
+from robolearn.storage import atomic_folder
+
+FORMAT = "robolearn-policy"
+VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "policy.safetensors", "card.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyCard:
+    """What a reader should know before using a policy; each section maps a name to a value."""
+
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """What the policy is for."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What it learned from."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """How well it does, on which seeds."""
+
+    def markdown(self, policy: Policy) -> str:
+        head, backbone, config = policy.config.head.name, policy.config.backbone.name, policy.config
+        keys = ", ".join(f"{key} {list(spec.shape)}" for key, spec in policy.observation_spec.items())
+        makeup = {
+            "head": head,
+            "backbone": backbone,
+            "parameters": f"{sum(p.numel() for p in policy.parameters()):,}",
+            "sees": f"{config.obs_steps} step(s) of {keys}",
+            "predicts": f"{config.pred_steps} step(s) of {policy.action_spec.size} actions",
+            "executes": f"{config.exec_steps} step(s)",
+        }
+        sections = {"Task": self.task, "Policy": makeup, "Data": self.data, "Training": self.training}
+        lines = [f"# Policy: {head} on {backbone}", ""]
+        for title, section in (sections | {"Evaluation": self.evaluation}).items():
+            body = [f"- {name}: {value}" for name, value in section.items()] or ["- not stated"]
+            lines += [f"## {title}", *body, ""]
+        lines += ["## Use", "```python", "from robolearn.policies.folder import load_policy"]
+        lines += ["from robolearn.deploy.runner import PolicyRunner", ""]
+        lines += ['runner = PolicyRunner(load_policy("this/folder"), num_envs=1)', "```", ""]
+        return "\n".join(lines)
+
+
+def save_policy(
+    policy: Policy, folder: str | Path, card: str | PolicyCard = "", *, env_args: Mapping[str, Any] | None = None
+) -> None:
+    """Write (or replace) the folder at once; a crash leaves the old one. Raises PolicyError on non-finite weights.
+
+    Args:
+        env_args: the task the policy is for, as data set files name it, so that it can be evaluated without naming it.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
+    _check_finite(state, "the policy")
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "policy": to_dict(policy.config),
+        "observation_spec": policy.observation_spec.to_dict(),
+        "action_spec": policy.action_spec.to_dict(),
+        "env_args": dict(env_args or {}),
+    }
+    with atomic_folder(folder) as fresh:
+        (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        save_file({name: value.clone() for name, value in state.items()}, fresh / WEIGHTS_FILE)
+        text = card.markdown(policy) if isinstance(card, PolicyCard) else card
+        (fresh / CARD_FILE).write_text(text or PolicyCard().markdown(policy), encoding="utf-8")
+
+
+def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Policy:
+    """The policy saved in `folder`, in evaluation mode. Raises PolicyError naming whatever does not fit."""
+    folder = Path(folder)
+    _check_folder(folder)
+    description = read_description(folder)
+    try:
+        policy = build_policy(
+            from_dict(PolicyConfig, description["policy"]),
+            ObservationSpec.from_dict(description["observation_spec"]),
+            ActionSpec.from_dict(description["action_spec"]),
+        )
+    except (ConfigError, TaskError, PolicyError) as error:
+        raise PolicyError(f"{folder / CONFIG_FILE}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PolicyError(f"{folder / CONFIG_FILE} does not describe a policy: {error!r}") from None
+    except (RuntimeError, MemoryError) as error:
+        raise PolicyError(f"{folder / CONFIG_FILE} describes a policy that cannot be built: {error}") from None
+    try:
+        state = load_file(_inside(folder, WEIGHTS_FILE))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
+    _load_weights(policy, state, folder / WEIGHTS_FILE)
+    return policy.to(device).eval()
+
+
+def policy_env_args(folder: str | Path) -> dict[str, Any]:
+    """The task that a saved policy is for, as data set files name it; empty where it was not said."""
+    _check_folder(Path(folder))
+    return dict(read_description(folder).get("env_args") or {})
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """`config.yaml` of a policy folder as plain values, its format and version checked."""
+    path = _inside(Path(folder), CONFIG_FILE)
+    try:
+        description = read_yaml(path)
+    except ConfigError as error:
+        raise PolicyError(str(error)) from None
+    if description.get("format") != FORMAT:
+        raise PolicyError(
+            f"{path} is not a saved policy: expected format {FORMAT!r}, received {description.get('format')!r}"
+        )
+    if description.get("version") != VERSION:
+        raise PolicyError(
+            f"{path} has version {description.get('version')!r}, this robolearn reads {VERSION}; update robolearn"
+        )
+    missing = {"policy", "observation_spec", "action_spec"} - set(description)
+    if missing:
+        raise PolicyError(f"{path} lacks {sorted(missing)}; save the policy again")
+    return description
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise PolicyError(
+            f"{folder} is a file; a saved policy is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}. "
+            "Pickled checkpoints (.pt, .pth, .ckpt, .pkl) are never loaded, because loading one can run any code"
+        )
+    if not folder.is_dir():
+        raise PolicyError(f"there is no policy folder {folder}")
+    if not (folder / CONFIG_FILE).exists() and (folder / "policy" / CONFIG_FILE).exists():
+        raise PolicyError(f"{folder} is a training run; its policy is {folder / 'policy'}")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise PolicyError(f"{path} links to {path.resolve()}, outside the policy folder; copy the file into the folder")
+    if not path.is_file():
+        raise PolicyError(f"{folder} is not a saved policy: {name} is missing")
+    return path
+
+
+def _load_weights(policy: Policy, state: Mapping[str, Tensor], place: Path) -> None:
+    expected = policy.state_dict()
+    faults = [f"missing {sorted(set(expected) - set(state))}"] if set(expected) - set(state) else []
+    faults += [f"unknown {sorted(set(state) - set(expected))}"] if set(state) - set(expected) else []
+    for name in sorted(set(expected) & set(state)):
+        wanted, found = expected[name], state[name]
+        if wanted.shape != found.shape or wanted.dtype != found.dtype:
+            faults.append(
+                f"{name} is {found.dtype} {tuple(found.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
+            )
+    if faults:
+        raise PolicyError(f"the weights in {place} do not fit the policy's configuration: {'; '.join(faults)}")
+    _check_finite(state, str(place))
+    policy.load_state_dict(dict(state))
+
+
+def _check_finite(state: Mapping[str, Tensor], place: str) -> None:
+    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise PolicyError(f"weights in {place} are not finite: {', '.join(bad)}; go back to an earlier checkpoint")

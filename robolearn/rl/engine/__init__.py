@@ -1,0 +1,1 @@
+"""What makes the algorithms fast: gradients as one graph, Adam on one vector, compilation."""

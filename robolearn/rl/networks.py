@@ -1,0 +1,139 @@
+"""Value networks V and ensembles Q on what a policy sees, through encoders of the same build and statistics."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robolearn.configuration.algorithms import CriticConfig, QConfig
+from robolearn.envs.interface import Observation
+from robolearn.policies.policy import Policy
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
+
+
+def mlp(sizes: list[int], activation: str, *, layer_norm: bool = False, dropout: float = 0.0) -> nn.Sequential:
+    """Fully connected layers, linear at the end; normalisation and dropout come before each activation (DroQ)."""
+    layers: list[nn.Module] = []
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        layers.append(nn.Linear(inputs, outputs))
+        if i < len(sizes) - 2:
+            layers += [nn.Dropout(dropout)] if dropout else []
+            layers += [nn.LayerNorm(outputs)] if layer_norm else []
+            layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers)
+
+
+def orthogonal_init(network: nn.Sequential, *, last_gain: float = 1.0, gain: float = 2.0**0.5) -> None:
+    """Orthogonal weights and zero biases, the usual start of on-policy value networks (Andrychowicz et al. 2021)."""
+    linear = [m for m in network if isinstance(m, nn.Linear)]
+    for layer in linear:
+        nn.init.orthogonal_(layer.weight, last_gain if layer is linear[-1] else gain)
+        nn.init.zeros_(layer.bias)
+
+
+def orthogonal_start(policy: Policy) -> None:
+    """PPO's usual start of an actor: orthogonal hidden layers, and a mean near zero whatever is seen."""
+    for module in policy.backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.orthogonal_(module.weight, 2.0**0.5)
+            nn.init.zeros_(module.bias)
+    if isinstance(mean := getattr(policy.head, "mean", None), nn.Linear):
+        nn.init.orthogonal_(mean.weight, 0.01)
+        nn.init.zeros_(mean.bias)
+
+
+class ValueNetwork(nn.Module):
+    """V of an observation window."""
+
+    def __init__(self, encoder: nn.Module, input_size: int, config: CriticConfig) -> None:
+        """
+        Args:
+            encoder: dict of (B, To, ...) -> (B, To, E), normalising its inputs itself.
+            input_size: To * E.
+        """
+        super().__init__()
+        self.encoder = encoder
+        self.network = mlp([input_size, *config.hidden_sizes, 1], config.activation, layer_norm=config.layer_norm)
+        orthogonal_init(self.network)
+
+    @classmethod
+    def beside(cls, policy: Policy, config: CriticConfig) -> ValueNetwork:
+        """A critic with its own copy of the policy's encoder: same keys, same statistics, its own weights."""
+        encoder = copy.deepcopy(policy.encoder)
+        return cls(encoder, encoded_size(policy), config)
+
+    def forward(self, obs: Observation) -> Tensor:
+        """(B, To, ...) -> (B,)."""
+        return self.network(self.encoder(obs).flatten(1))[:, 0]
+
+
+class EnsembleLinear(nn.Module):
+    """M linear layers at once, with an optional layer normalisation of their own behind each."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, *, layer_norm: bool = False) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+        self.gain = nn.Parameter(torch.ones(members, 1, outputs)) if layer_norm else None
+        self.shift = nn.Parameter(torch.zeros(members, 1, outputs)) if layer_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, B, inputs) -> (M, B, outputs)."""
+        y = torch.baddbmm(self.bias, x, self.weight)
+        if self.gain is None or self.shift is None:
+            return y
+        return F.layer_norm(y.float(), y.shape[-1:]) * self.gain + self.shift
+
+
+class QEnsemble(nn.Module):
+    """M critics of observation windows and action chunks, evaluated together."""
+
+    def __init__(self, encoder: nn.Module, input_size: int, config: QConfig) -> None:
+        """
+        Args:
+            encoder: dict of (B, To, ...) -> (B, To, E).
+            input_size: To * E plus the size of a flat action chunk.
+        """
+        super().__init__()
+        self.encoder, self.members = encoder, config.members
+        sizes = [input_size, *config.hidden_sizes]
+        self.hidden = nn.ModuleList(
+            EnsembleLinear(config.members, i, o, layer_norm=config.layer_norm) for i, o in itertools.pairwise(sizes)
+        )
+        self.last = EnsembleLinear(config.members, sizes[-1], 1)
+        self.dropout, self.activation = config.dropout, ACTIVATIONS[config.activation]()
+
+    @classmethod
+    def beside(cls, policy: Policy, config: QConfig) -> QEnsemble:
+        """Critics with their own copy of the policy's encoder."""
+        chunk = policy.config.pred_steps * policy.action_spec.size
+        return cls(copy.deepcopy(policy.encoder), encoded_size(policy) + chunk, config)
+
+    def forward(self, obs: Observation, actions: Tensor) -> Tensor:
+        """(B, To, ...) windows and (B, Tp, A) chunks -> (M, B)."""
+        x = torch.cat([self.encoder(obs).flatten(1), actions.flatten(1)], -1).expand(self.members, -1, -1)
+        for layer in self.hidden:
+            x = layer(x)
+            if self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            x = self.activation(x)
+        # Beyond 256 bfloat16 knows every second number only, and values of hundreds differ by less.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.last(x.float())[..., 0]
+
+
+@torch.no_grad()
+def encoded_size(policy: Policy) -> int:
+    """To * E: what the policy's encoder makes of one window."""
+    device = next(policy.parameters()).device
+    window = {
+        key: torch.zeros(1, policy.config.obs_steps, *spec.shape, dtype=getattr(torch, spec.dtype), device=device)
+        for key, spec in policy.observation_spec.items()
+    }
+    return policy.encoder(window).flatten(1).shape[1]

@@ -1,0 +1,209 @@
+"""Off-policy collection: step the environments, fill the replay, hand out batches.
+
+One after the other:   collect 1 | update 1 | collect 2 | update 2 | ...
+With `overlap`:        collect 1 | update 1 | update 2 | ...
+                                 | collect 2 | collect 3 | ...          by the policy from before the update beside it
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.configuration.algorithms import OffPolicyConfig
+from robolearn.envs.interface import Observation
+from robolearn.rl.macro_steps import EpisodeDriver, FinishedEpisode, Transition
+from robolearn.rl.replay_buffer import Replay, ReplayBatch
+from robolearn.rl.running_statistics import ObservationStatistics
+from robolearn.training import distributed
+
+
+class Explorer(Protocol):
+    """What decides while data is collected: SAC, TD3 or DQN."""
+
+    @property
+    def actor(self) -> nn.Module:
+        """The network that decides."""
+        ...
+
+    def act(self, window: Observation, generator: torch.Generator | None = None, actor: Any = None) -> Tensor:
+        """By `actor`, a copy from before, or by the network as it is now."""
+        ...
+
+
+Step = tuple[Observation, Tensor, Transition]
+"""Windows, the actions decided on there, and what became of them."""
+
+
+class ReplayCollector:
+    """A source of the training loop: each `next` collects `collect_steps` macro-steps and draws their share of batches.
+
+    The share is exact in the long run: `utd` 0.25 gives a batch at every fourth transition. Where several processes
+    train together, each has environments and a replay of its own; the configuration counts those of all.
+
+    With `config.overlap` a thread collects the steps of the next `next` while the algorithm learns from the batches of
+    this one. It acts by a copy of the network, so that runs are as repeatable as without.
+    """
+
+    def __init__(
+        self,
+        driver: EpisodeDriver,
+        explorer: Explorer,
+        config: OffPolicyConfig,
+        *,
+        exec_steps: int = 1,
+        seed: int = 0,
+        statistics: ObservationStatistics | None = None,
+    ) -> None:
+        """
+        Args:
+            statistics: those that the random steps set, where `config.normalise_obs` asks for it.
+        """
+        self.statistics = statistics
+        self.driver, self.explorer, self.config, self.exec_steps = driver, explorer, config, exec_steps
+        self.processes = distributed.world_size()
+        self.batch_size = distributed.share_of(config.batch_size, "batch_size")
+        self.generator = torch.Generator(driver.device).manual_seed(distributed.own_seed(seed))
+        sample = explorer.act(driver.window, torch.Generator(driver.device).manual_seed(0))
+        self.replay = Replay(
+            -(-config.capacity // self.processes),
+            driver.window,
+            sample,
+            n_step=config.n_step,
+            device=driver.device,
+            directory=self._directory(),
+        )
+        self.owed, self.scaled = 0.0, False
+        self.control_steps = 0
+        self.episodes: list[FinishedEpisode] = []
+        self._acting = copy.deepcopy(explorer.actor).requires_grad_(False) if config.overlap else None
+        self._thread = ThreadPoolExecutor(1, "collect")
+        self._ahead: Future[list[Step]] | None = None
+        self._pending: list[Step] | None = None
+
+    def next(self) -> list[ReplayBatch]:
+        while self.driver.control_steps * self.processes < self.config.random_steps:
+            self._collect(self._random_actions(), self.replay.add)
+        if self.statistics is not None and not self.scaled:
+            every = torch.arange(len(self.replay), device=self.driver.device)
+            self.statistics.observe(self.replay.gather(every).obs, once=True)
+            self.scaled = True
+        if (ahead := self._take_ahead()) is None:
+            self._refresh()
+            self._walk(self.replay.add)
+        else:
+            for step in ahead:
+                self.replay.add(*step)
+        self.control_steps = self.driver.control_steps
+        self.episodes += self.driver.take_finished()
+        self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs * self.processes
+        due, self.owed = int(self.owed), self.owed - int(self.owed)
+        batches = [self.replay.sample(self.batch_size, self.generator) for _ in range(due)]
+        if self.config.overlap:
+            self._refresh()
+            self._ahead = self._thread.submit(self._walk_ahead)
+        return batches
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps of all processes in the replay; they collect in step."""
+        return self.control_steps * self.processes
+
+    def settle(self) -> None:
+        """Wait until nobody steps the environments any more."""
+        if self._ahead is not None:
+            wait([self._ahead])
+
+    def take_metrics(self) -> dict[str, float]:
+        """Of the episodes that ended since the last call, and the steps so far."""
+        metrics: dict[str, float] = {"env_steps": self.env_steps}
+        episodes, self.episodes = self.episodes, []
+        if episodes:
+            metrics["return"] = sum(e.ret for e in episodes) / len(episodes)
+            metrics["episode_length"] = sum(e.length for e in episodes) / len(episodes)
+            metrics["success"] = sum(e.success for e in episodes) / len(episodes)
+        return metrics
+
+    def describe(self, batch: list[ReplayBatch]) -> str:
+        """The largest reward and observation of the batches, for error messages."""
+        rewards = max(float(b.rewards.abs().nan_to_num(torch.inf).max()) for b in batch)
+        largest = max(float(v.float().abs().nan_to_num(torch.inf).max()) for b in batch for v in b.obs.values())
+        return f"Its largest reward is {rewards:g}, its largest observation {largest:g}"
+
+    def state_dict(self) -> dict[str, Any]:
+        self._pending = self._take_ahead()
+        return {
+            "driver": self.driver.state_dict(),
+            "replay": self.replay.state_dict(),
+            "generator": self.generator.get_state(),
+            "owed": self.owed,
+            "scaled": self.scaled,
+            "control_steps": self.control_steps,
+            "pending": None if self._pending is None else [(w, a, vars(t)) for w, a, t in self._pending],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.driver.load_state_dict(state["driver"])
+        self.replay.load_state_dict(state["replay"])
+        self.generator.set_state(state["generator"])
+        self.owed, self.scaled = float(state["owed"]), bool(state["scaled"])
+        self.control_steps = int(state["control_steps"])
+        pending = state["pending"]
+        self._pending = None if pending is None else [(w, a, Transition(**t)) for w, a, t in pending]
+
+    def _directory(self) -> Path | None:
+        """Where the replay's files lie, those of each process apart."""
+        if not self.config.replay_directory:
+            return None
+        folder = Path(self.config.replay_directory)
+        return folder if self.processes == 1 else folder / f"rank_{distributed.rank()}"
+
+    def _take_ahead(self) -> list[Step] | None:
+        """What was collected beside the last update, where that is so."""
+        if self._ahead is not None:
+            self._pending, self._ahead = self._ahead.result(), None
+        pending, self._pending = self._pending, None
+        return pending
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Let the network that acts be as the one that learns is now."""
+        if self._acting is not None:
+            pair = (itertools.chain(m.parameters(), m.buffers()) for m in (self._acting, self.explorer.actor))
+            for old, new in zip(*pair):
+                old.copy_(new)
+
+    def _walk_ahead(self) -> list[Step]:
+        steps: list[Step] = []
+
+        def keep(window: Observation, actions: Tensor, transition: Transition) -> None:
+            following = {k: v.clone() for k, v in transition.next_obs.items()}
+            steps.append((window, actions, replace(transition, next_obs=following)))
+
+        self._walk(keep)
+        return steps
+
+    def _walk(self, keep: Callable[[Observation, Tensor, Transition], None]) -> None:
+        for _ in range(self.config.collect_steps):
+            self._collect(self.explorer.act(self.driver.window, self.generator, self._acting), keep)
+
+    def _collect(self, actions: Tensor, keep: Callable[[Observation, Tensor, Transition], None]) -> None:
+        window = {k: v.clone() for k, v in self.driver.window.items()}
+        transition = self.driver.advance(actions[:, : self.exec_steps])
+        keep(window, actions, transition)
+        self.driver.restart(transition.done)
+
+    def _random_actions(self) -> Tensor:
+        actions = self.replay.arrays["actions"]
+        if actions.is_floating_point():
+            shape = (self.driver.num_envs, *actions.shape[2:])
+            return torch.rand(shape, generator=self.generator, device=self.driver.device) * 2.0 - 1.0
+        return self.explorer.act(self.driver.window, self.generator)

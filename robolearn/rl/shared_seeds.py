@@ -1,0 +1,16 @@
+"""Episode seeds of a run that several processes share."""
+
+from __future__ import annotations
+
+from robolearn.rl.macro_steps import SeedStream
+from robolearn.training import distributed
+
+
+class SharedSeeds(SeedStream):
+    """The seeds that one process would draw, dealt out: process i of n takes the i-th, the (i+n)-th, ..."""
+
+    def take(self, n: int) -> list[int]:
+        processes, own = distributed.world_size(), distributed.rank()
+        seeds = [self.first + ((self.drawn + i) * processes + own) % self.count for i in range(n)]
+        self.drawn += n
+        return seeds

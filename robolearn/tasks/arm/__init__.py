@@ -1,0 +1,1 @@
+"""Tasks of a seven-joint arm with a gripper."""

@@ -1,0 +1,93 @@
+"""Lift: grasp a cube lying anywhere, at any heading, and lift it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from robolearn.sim.simulation import Start
+from robolearn.tasks.arm.arm_task import ArmTask, on_table
+from robolearn.tasks.draw import Draw
+from robolearn.tasks.rotations import quat_to_matrix
+from robolearn.tasks.scripted import ArmExpert, Tool, funnel, nearest_symmetric
+from robolearn.tasks.task import ASSETS, Sensors
+
+HALF_CUBE_M = 0.02
+_LIFTED_M = 0.10
+
+
+class Lift(ArmTask):
+    """Success: the cube 10 cm above the table. Progress: half for reaching the cube, half for its height."""
+
+    name = "Lift"
+    summary = "grasp and lift a cube at a random pose"
+    mjcf = ASSETS / "lift.xml"
+    max_steps = 200
+    random_friction = ("cube", "pad_left", "pad_right", "table")
+    random_mass = ("cube",)
+
+    def start(self, draw: Draw) -> Start:
+        return self.arm_start(draw, on_table(draw, (0.34, 0.60), (-0.24, 0.24), HALF_CUBE_M, math.pi))
+
+    def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
+        return {"proprio": self.proprioception(sensors), "object": body_observation(sensors, "cube")}
+
+    def solved(self, sensors: Sensors) -> torch.Tensor:
+        return sensors["cube_pos"][:, 2] > HALF_CUBE_M + _LIFTED_M
+
+    def progress(self, sensors: Sensors) -> torch.Tensor:
+        reach = reaching(sensors, "cube")
+        height = torch.clamp((sensors["cube_pos"][:, 2] - HALF_CUBE_M) / _LIFTED_M, 0.0, 1.0)
+        return 0.5 * reach + 0.5 * height
+
+    def expert(self, num_envs: int) -> LiftExpert:
+        return LiftExpert(num_envs, self.action_spec.size, self.device)
+
+
+class LiftExpert(ArmExpert):
+    """Down a funnel onto the cube, close, up."""
+
+    slip = 0.012
+    """How far, in metres, what is held may be from the tool, vertically."""
+
+    def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+        tool, cube = Tool.read(obs), obs["object"][:, :3]
+        goal, yaw, close, held = self.grasp(tool, cube, body_yaw(obs["object"]))
+        goal[:, 2] = torch.where(held, tool.position[:, 2] + 0.1, goal[:, 2])
+        return self.move(tool, goal, yaw, close)
+
+    def grasp(
+        self, tool: Tool, cube: torch.Tensor, cube_yaw: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """How to take a cube: goal (N, 3), yaw (N,), close (N,) bool, and whether it is held (N,) bool."""
+        yaw = nearest_symmetric(cube_yaw, tool.yaw, math.pi / 2)
+        offset = cube - tool.position
+        beside = torch.linalg.vector_norm(offset[:, :2], dim=-1)
+        turned = (yaw - tool.yaw).abs()
+        near = (beside < 0.012) & (offset[:, 2].abs() < 0.012) & (turned < 0.15)
+        around = (beside < 0.02) & (offset[:, 2].abs() < self.slip)
+        held = around & tool.holding
+        closing = around & (tool.opening < 0.037)
+        close = self.wait(near) | closing | held
+        goal = cube.clone()
+        goal[:, 2] += funnel(beside + 0.1 * torch.clamp(turned - 0.1, min=0.0), self.hover)
+        return goal, yaw, close, held
+
+
+def body_observation(sensors: Sensors, name: str) -> torch.Tensor:
+    """(N, 12): position of a body 3, its x and y axes 6 (world frame), position relative to the tool 3."""
+    position = sensors[f"{name}_pos"]
+    axes = quat_to_matrix(sensors[f"{name}_quat"])[..., :2].transpose(1, 2).flatten(1)
+    return torch.cat((position, axes, position - sensors["tcp_pos"]), dim=-1)
+
+
+def body_yaw(observation: torch.Tensor) -> torch.Tensor:
+    """(N,) heading in radians, from a `body_observation`."""
+    return torch.atan2(observation[:, 4], observation[:, 3])
+
+
+def reaching(sensors: Sensors, name: str) -> torch.Tensor:
+    """(N,) in [0, 1]: closeness of the tool to a body."""
+    distance = torch.linalg.vector_norm(sensors[f"{name}_pos"] - sensors["tcp_pos"], dim=-1)
+    return 1.0 - torch.tanh(5.0 * distance)

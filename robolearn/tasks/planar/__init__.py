@@ -1,0 +1,1 @@
+"""Tasks in the plane: a puck that pushes or finds its way."""

@@ -1,0 +1,71 @@
+"""PushT: push a T-shaped block onto its outline. Many ways to do it; the score is the share of the outline covered.
+
+Shape, score and the threshold of 0.95 are those of the Diffusion Policy benchmark (Chi et al. 2023), which took the
+task from Implicit Behavioral Cloning (Florence et al. 2021); the physics here is MuJoCo's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from robolearn.sim.simulation import Start
+from robolearn.tasks.draw import Draw
+from robolearn.tasks.planar.coverage import coverage
+from robolearn.tasks.planar.planar_task import PlanarTask
+from robolearn.tasks.planar.push_t_expert import PushTExpert
+from robolearn.tasks.rotations import quat_yaw, wrap, yaw_to_quat
+from robolearn.tasks.task import ASSETS, Sensors
+
+_SOLVED = 0.95
+_GOAL = (0.36, 0.0, 0.0005)
+_GOAL_YAW = math.pi / 4
+
+
+class PushT(PlanarTask):
+    """Success: 95% of the outline covered. Progress: coverage / 0.95."""
+
+    name = "PushT"
+    summary = "push a T onto its outline: planar pushing, many ways to do it"
+    mjcf = ASSETS / "push_t.xml"
+    max_steps = 600
+    random_friction = ("bar", "stem", "table", "pusher")
+    random_mass = ("tee",)
+
+    def start(self, draw: Draw) -> Start:
+        tee = torch.cat((draw.uniform(0.25, 0.46), draw.uniform(-0.18, 0.18)), dim=-1)
+        yaw = draw.uniform(-math.pi, math.pi)
+        bearing, distance = draw.uniform(-math.pi, math.pi), draw.uniform(0.13, 0.17)
+        puck = tee + distance * torch.cat((torch.cos(bearing), torch.sin(bearing)), dim=-1)
+        goal = torch.tensor(_GOAL, dtype=tee.dtype, device=tee.device).expand(len(tee), 1, 3)
+        quat = yaw_to_quat(torch.full_like(yaw, _GOAL_YAW))
+        qpos = torch.cat((puck, tee, torch.zeros_like(yaw), yaw), dim=-1)
+        return Start(qpos=qpos, ctrl=puck, mocap_pos=goal, mocap_quat=quat)
+
+    def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
+        tee, yaw = sensors["tee_pos"][:, :2], quat_yaw(sensors["tee_quat"])
+        goal, goal_yaw = sensors["goal_pos"][:, :2], quat_yaw(sensors["goal_quat"])
+        puck = sensors.all(("pusher_x", "pusher_y"))
+        error = wrap(goal_yaw - yaw)
+        direction = torch.stack((torch.cos(yaw), torch.sin(yaw)), dim=-1)
+        turn = torch.stack((torch.cos(error), torch.sin(error)), dim=-1)
+        return {
+            "proprio": self.proprioception(sensors),
+            "object": torch.cat((tee, direction, tee - puck), dim=-1),
+            "goal": torch.cat((goal, goal - tee, turn), dim=-1),
+        }
+
+    def coverage(self, sensors: Sensors) -> torch.Tensor:
+        """(N,) in [0, 1]: the benchmark's score."""
+        tee, goal = sensors["tee_pos"][:, :2], sensors["goal_pos"][:, :2]
+        return coverage(tee, quat_yaw(sensors["tee_quat"]), goal, quat_yaw(sensors["goal_quat"]))
+
+    def solved(self, sensors: Sensors) -> torch.Tensor:
+        return self.coverage(sensors) >= _SOLVED
+
+    def progress(self, sensors: Sensors) -> torch.Tensor:
+        return torch.clamp(self.coverage(sensors) / _SOLVED, max=1.0)
+
+    def expert(self, num_envs: int) -> PushTExpert:
+        return PushTExpert(num_envs, 2, self.device)
