@@ -79,7 +79,7 @@ def test_recording_repeats_whatever_the_number_of_environments(workspace: Path, 
 
 
 def test_an_expert_that_fails_is_reported_and_its_successes_are_kept(tmp_path: Path) -> None:
-    expert = ("--expert", "tests.teleop.experts:never")
+    expert = ("--expert", "tests.episodes.experts:never")
     message = robolearn("record", "x.hdf5", *TASK, *expert, "--episodes", "2", cwd=tmp_path, code=2)
     assert "solved 0 of 10 attempts" in message
     assert "--keep_failures" in message

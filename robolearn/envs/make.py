@@ -6,7 +6,7 @@ import inspect
 from dataclasses import replace
 from typing import Any, Literal
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.task import GYM_PREFIX, TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
@@ -52,7 +52,10 @@ def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str
     from robolearn.envs.task_env import TaskEnv
     from robolearn.tasks.task import Task
 
-    task = registry.load(name)
+    try:
+        task = registry.load(name)
+    except TaskError as error:
+        raise TaskError(f"{error} Gymnasium environments are named {GYM_PREFIX}<id>") from None
     if isinstance(task, type) and issubclass(task, Task):
         return TaskEnv.of(task, num_envs, backend=backend, device=device, **options)
     where = {"backend": backend, "device": device}

@@ -7,10 +7,10 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from robolearn.configuration.task import TaskConfig
-from robolearn.envs import make as module
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
+from robolearn.tasks import registry
 from tests.envs import toy
 
 
@@ -22,7 +22,7 @@ def factory(num_envs: int, *, backend: str, device: str, size: int = 3, max_step
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint(name, "tests.envs.test_make:factory", "robolearn.tasks") for name in ("Lift", "PushT")]
-    monkeypatch.setattr(module, "entry_points", lambda group: points if group == "robolearn.tasks" else [])
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "robolearn.tasks" else [])
 
 
 def test_gym_ids_and_configurations(tasks: None) -> None:

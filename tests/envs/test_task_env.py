@@ -28,7 +28,7 @@ def test_it_is_a_vector_env():
 
 
 def test_masked_steps_leave_the_others_alone():
-    env, reference = TaskEnv.of(Lift, 3), Lift.make(3)
+    env, reference = TaskEnv.of(Lift, 3), TaskEnv.of(Lift, 3)
     for e in (env, reference):
         e.reset([1, 2, 3])
     before = env.get_states()
@@ -130,7 +130,7 @@ def test_env_args_make_the_same_environment_again():
 def test_an_unstable_world_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROBOLEARN_CRASH_DIR", str(tmp_path))
-    env, reference = TaskEnv.of(Lift, 3), Lift.make(3)
+    env, reference = TaskEnv.of(Lift, 3), TaskEnv.of(Lift, 3)
     for e in (env, reference):
         e.reset([1, 2, 3])
         e.step(ZERO)
@@ -164,7 +164,7 @@ def test_pictures():
 
 @needs_opengl
 def test_visual_randomisation_changes_pictures_only():
-    plain, varied = TaskEnv.of(Lift, 2, cameras=("front",)), Lift.make(2, cameras=("front",), random_visuals=1.0)
+    plain, varied = TaskEnv.of(Lift, 2, cameras=("front",)), TaskEnv.of(Lift, 2, cameras=("front",), random_visuals=1.0)
     a, b = plain.reset([0, 1]), varied.reset([0, 1])
     assert torch.equal(a["object"], b["object"])
     assert not torch.equal(a["front"], b["front"])
@@ -188,6 +188,7 @@ def test_forgetting_to_close_says_nothing_at_exit():
         import weakref
         class Older: pass
         older = Older(); weakref.finalize(older, int)
+        from robolearn.envs.task_env import TaskEnv
         from robolearn.tasks.arm.lift import Lift
         env = TaskEnv.of(Lift, 1, cameras=("front",)); env.reset([0])
     """

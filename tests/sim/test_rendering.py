@@ -71,6 +71,7 @@ def test_compilers_can_be_loaded_after_a_picture() -> None:
     """Triton's LLVM after Mesa's ended in a segmentation fault, as in recording with cameras and then training."""
     pytest.importorskip("triton", reason="comes with torch's CUDA wheels")
     code = """
+        from robolearn.envs.task_env import TaskEnv
         from robolearn.tasks.arm.lift import Lift
         env = TaskEnv.of(Lift, 1, cameras=("front",))
         env.reset([0])

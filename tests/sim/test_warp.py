@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.errors import TaskError
 from robolearn.sim.simulation import UnstableError
@@ -31,8 +32,7 @@ def test_other_devices_are_refused(device):
 
 
 def pair(name) -> tuple[TaskEnv, TaskEnv]:
-    factory = registry.task_factory(name)
-    return factory(N, backend="warp", device="cpu"), factory(N)
+    return make_task(name, N, backend="warp", device="cpu"), make_task(name, N)
 
 
 def poison(env):

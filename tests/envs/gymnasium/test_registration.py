@@ -13,6 +13,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import robolearn.envs.gymnasium.registration  # noqa: F401 (gives the ids)
+from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.sim import rendering
 from robolearn.tasks import registry
@@ -59,7 +60,7 @@ def test_a_seed_is_the_same_episode_as_in_our_own_form():
 
 
 def test_success_is_in_info_and_ends_the_episode():
-    env, own = gymnasium.make("robolearn/Reach-v0"), registry.task_factory("Reach")(1)
+    env, own = gymnasium.make("robolearn/Reach-v0"), make_task("Reach")
     expert = own.expert()
     expert.reset([3])
     obs, info = env.reset(seed=3)
