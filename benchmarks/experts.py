@@ -13,6 +13,7 @@ import time
 import torch
 
 from benchmarks._report import SuccessRow, write
+from robolearn.envs.make import make_task
 from robolearn.tasks import registry
 
 FIRST_SEED = 10_000
@@ -47,7 +48,7 @@ def rollout(name: str, seeds: range, num_envs: int = 125) -> tuple[torch.Tensor,
     solved, steps = [], []
     for first in range(0, len(seeds), num_envs):
         batch = list(seeds[first : first + num_envs])
-        env = registry.task_factory(name)(len(batch))
+        env = make_task(name, len(batch))
         expert = env.expert()
         obs = env.reset(batch)
         expert.reset(batch)

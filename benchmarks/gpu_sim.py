@@ -20,6 +20,7 @@ import torch
 import warp
 
 from benchmarks._report import Row, write
+from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.tasks import registry
 
@@ -44,7 +45,7 @@ def main() -> None:
 
 def measure(name: str, worlds: int, device: str, steps: int) -> Row:
     """One row: a task at a number of worlds."""
-    env: TaskEnv = registry.task_factory(name)(worlds, backend="warp", device=device)
+    env: TaskEnv = make_task(name, worlds, backend="warp", device=device)
     expert, obs = env.expert(), env.reset(range(worlds))
     expert.reset(range(worlds))
     # Elapsed times of a run under way, so that episodes end at their usual rate while we measure.

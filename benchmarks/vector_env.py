@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks._report import Row, write
+from robolearn.envs.make import make_task
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.simulation import Start
 from robolearn.tasks import registry
@@ -168,7 +169,7 @@ def comparison(seconds: dict[str, list[float]], args: argparse.Namespace) -> lis
 
 def task_row(name: str, args: argparse.Namespace) -> Row:
     """Control steps/s of a whole task environment under its expert's actions, beside its physics alone."""
-    env = registry.task_factory(name)(args.envs, threads=args.threads)
+    env = make_task(name, args.envs, threads=args.threads)
     expert, obs = env.expert(), env.reset(range(args.envs))
     expert.reset(range(args.envs))
     actions = []

@@ -22,7 +22,7 @@ from robolearn.envs.experts import make_expert
 from robolearn.envs.make import make
 from robolearn.episodes.record import record
 from robolearn.evaluation.compare import compare_in_turn
-from robolearn.evaluation.evaluate import Actor, evaluate
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.report import Stage, write_report
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.evaluation.video import Film, film, film_task
@@ -31,6 +31,7 @@ from robolearn.imitation.dagger import dagger
 from robolearn.policies.folder import load_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl.finetune import finetune
+from robolearn.specs import Actor
 from robolearn.training.progress import Progress, clock
 
 STAGES = ("clone", "dagger", "finetune")

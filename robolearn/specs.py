@@ -311,11 +311,11 @@ class Episode:
             raise DatasetError(f"timestamps must increase, but do not at step {step}")
 
 
-class Expert(Protocol):
-    """Something that knows what to do: a scripted policy, a planner or a person.
+class Actor(Protocol):
+    """Something that knows what to do: a scripted expert, a planner, a trained policy with its memory.
 
-    `act` must be a function of the current observation and the expert's own state only, so that DAgger may ask
-    for labels at states the expert did not bring about.
+    An expert's `act` must be a function of the current observation and the expert's own state only, so that DAgger may
+    ask for labels at states the expert did not bring about.
     """
 
     def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:

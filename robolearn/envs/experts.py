@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robolearn.envs.interface import Expert, Observation, VectorEnv
+from robolearn.envs.interface import Actor, Observation, VectorEnv
 from robolearn.envs.providers.fetch import TASKS as FETCH
 from robolearn.envs.providers.metaworld import PREFIX as METAWORLD
 from robolearn.errors import TaskError
@@ -21,12 +21,12 @@ from robolearn.errors import TaskError
 EXPERTS = "robolearn.experts"
 
 
-def make_expert(name: str, env: VectorEnv) -> Expert:
+def make_expert(name: str, env: VectorEnv) -> Actor:
     """The expert called `name` for the task that `env` runs.
 
     Args:
         name: "auto" (the task's own: Meta-World's scripted policies, ours for Fetch, or `env.expert()`), an entry
-            point of the group `robolearn.experts` (a factory `(env) -> Expert`), or "module:callable". The callable
+            point of the group `robolearn.experts` (a factory `(env) -> Actor`), or "module:callable". The callable
             takes one observation (a dict of arrays, or the bare array where there is only the key "state") and returns
             one physical action; a class is instantiated once per environment, and its `reset()`, where it has one, is
             called per episode.
@@ -44,7 +44,7 @@ def make_expert(name: str, env: VectorEnv) -> Expert:
 
 
 class CallableExpert:
-    """A function of one observation, or one instance of a class per environment, as an Expert."""
+    """A function of one observation, or one instance of a class per environment, as an Actor."""
 
     def __init__(self, env: VectorEnv, function: Callable[..., Any]) -> None:
         self._env = env
@@ -84,7 +84,7 @@ class NoisyExpert:
     label: torch.Tensor
     """(N, A): the clean action of the last `act`."""
 
-    def __init__(self, expert: Expert, std: float, seed: int = 0) -> None:
+    def __init__(self, expert: Actor, std: float, seed: int = 0) -> None:
         if not (np.isfinite(std) and std >= 0.0):
             raise TaskError(f"the action noise must be a standard deviation of at least 0, received {std}")
         self._expert, self._std, self._seed = expert, std, seed
@@ -105,7 +105,7 @@ class NoisyExpert:
         return (self.label + self._std * torch.from_numpy(noise).to(self.label)).clamp(-1.0, 1.0)
 
 
-def _own_expert(env: VectorEnv) -> Expert:
+def _own_expert(env: VectorEnv) -> Actor:
     name = str(env.env_args["env_name"])
     for prefixes, expert in ((METAWORLD, "metaworld"), (FETCH, "fetch")):
         if name.startswith(prefixes):

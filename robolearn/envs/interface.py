@@ -1,4 +1,4 @@
-"""The environment and expert interfaces that recording, evaluation, DAgger and RL are written against.
+"""The environment interface that recording, evaluation, DAgger and RL are written against.
 
 There is no hidden auto-reset: `step` always returns the true next observation, and the caller resets finished
 environments by mask. So no value can ever be bootstrapped from the wrong episode, in any back end.
@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import torch
 
-from robolearn.specs import ActionSpec, Expert, Observation, ObservationSpec
+from robolearn.specs import ActionSpec, Actor, Observation, ObservationSpec
 
-__all__ = ["Expert", "Observation", "Step", "VectorEnv"]
+__all__ = ["Actor", "Observation", "Step", "VectorEnv"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class VectorEnv(Protocol):
     @property
     def env_args(self) -> dict[str, Any]:
         """robomimic's `env_name`, `type`, `env_kwargs`: enough to make this environment again."""
+        ...
+
+    @property
+    def model_xml(self) -> str | None:
+        """The MJCF in one piece, all that a viewer of recorded states needs; None where there is none."""
         ...
 
     def reset(self, seeds: Sequence[int] | None = None, mask: torch.Tensor | None = None) -> Observation:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from robolearn.envs.interface import Expert, Observation, Step
+from robolearn.envs.interface import Actor, Observation, Step
 from robolearn.errors import TaskError
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.pictures import Pictures
@@ -221,7 +221,7 @@ class TaskEnv:
             self._pictures[size] = Pictures(self.task.model, *size)
         return self._pictures[size].draw(*self._sim.world(index), camera)
 
-    def expert(self) -> Expert:
+    def expert(self) -> Actor:
         """The task's scripted expert, for these environments."""
         if self.options.control != "ee":
             raise TaskError(f"the expert of {self.task.name} acts by end-effector deltas; make it with control='ee'")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -18,43 +20,46 @@ from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.datasets.recording.repair import repair
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.envs.experts import NoisyExpert, make_expert
-from robolearn.envs.interface import Observation, VectorEnv
+from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
-from robolearn.episodes.run import Decision, collect
+from robolearn.episodes.actor import Decision
+from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
+from robolearn.episodes.run import EpisodeLoop, Slot
 from robolearn.errors import TaskError
-from robolearn.specs import ActionMode, EpisodeInfo
+from robolearn.specs import ActionMode, Observation
 from robolearn.training.progress import Progress
 
 
 class ExpertDriver:
     """The expert drives; its action without noise is the label."""
 
-    def __init__(self, expert: NoisyExpert) -> None:
+    def __init__(self, expert: NoisyExpert, num_envs: int) -> None:
         self.expert = expert
+        self._modes = torch.full((num_envs,), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
 
-    def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
+    def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
         self.expert.reset(seeds, mask)
 
     def decide(self, obs: Observation) -> Decision:
         actions = self.expert.act(obs)
-        modes = torch.full((len(actions),), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
-        return Decision(actions=actions, modes=modes, expert_actions=self.expert.label)
+        return Decision(actions=actions, modes=self._modes, expert_actions=self.expert.label)
 
 
 def record(config: RecordConfig) -> Path:
     """Record as `config` says and return the file.
 
-    Episodes are kept in order of their seeds, so the file does not depend on `num_envs`. Every kept episode is
-    committed at once; an interruption loses only those in progress, and `resume` goes on as if there had been none.
+    Every kept episode is committed at once. An interruption loses only those in progress, which `resume` runs again
+    from their seeds, so that the file is the same as without it.
 
     Raises TaskError where the expert solves too few episodes.
     """
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
-    kept, first = _recorded(path) if config.resume else (0, None)
+    kept, first = recorded(path) if config.resume else (0, None)
     seeds = range(config.seed if first is None else first, config.seed + config.attempts)
-    attempts = 0
     with make(config.task, config.num_envs) as env:
-        driver = ExpertDriver(NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed))
+        expert = NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed)
+        loop = EpisodeLoop(env, ExpertDriver(expert, env.num_envs), seeds, states=True)
+        attempts = 0
         try:
             with (
                 open_writer(path, env, append=first is not None) as writer,
@@ -62,13 +67,17 @@ def record(config: RecordConfig) -> Path:
             ):
                 # Only now is this the recording that the file holds.
                 write_yaml(replace(config, output=str(path), resume=False), path.with_suffix(".yaml"))
-                episodes = collect(env, driver, seeds, info=_describe(config.expert))
-                while kept < config.episodes and (episode := next(episodes, None)) is not None:
-                    attempts += 1
-                    if episode.info.success or config.keep_failures:
-                        writer.write_episode(episode)
-                        kept += 1
-                    progress.update(kept, note=f"{attempts - kept + progress.start} failed")
+                describe = {"source": "demo", "operator": f"expert:{config.expert}", "device": "script"}
+                recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
+
+                def keep(slot: Slot) -> bool:
+                    return kept < config.episodes and (slot.success or config.keep_failures)
+
+                with closing(record_episodes(loop, recorder, keep)) as done:
+                    while kept < config.episodes and (attempt := next(done, None)) is not None:
+                        attempts += 1
+                        kept += attempt.name is not None
+                        progress.update(kept, note=f"{attempts - kept + progress.start} failed")
         except KeyboardInterrupt:
             print(
                 f"\nkept {kept} of {config.episodes} demonstrations in {path}; to go on, add --resume", file=sys.stderr
@@ -83,18 +92,24 @@ def record(config: RecordConfig) -> Path:
     return path
 
 
-def _recorded(path: Path) -> tuple[int, int | None]:
-    """Demonstrations in the file of an interrupted recording, and the seed after its last one."""
-    if not path.exists():
+def recorded(path: Path) -> tuple[int, int | None]:
+    """Return the episodes that an interrupted recording from seeds has committed, and the seed after the last one.
+
+    What was in progress is dropped: it will run again from its seed.
+    """
+    if not path.exists() and not parts_of(path).exists():
         return 0, None
     if parts_of(path).exists():
-        repair(path)
+        repair(path, in_progress="drop")
+    if not path.exists():
+        return 0, None
     with Dataset(path) as dataset:
         return len(dataset), max((info.seed for info in dataset.info), default=-1) + 1
 
 
 def open_writer(path: Path, env: VectorEnv, append: bool = False) -> DatasetWriter:
-    """A writer for episodes of `env`."""
+    """Return a writer for episodes of `env`, which also keeps the model that they run in, where it is known."""
+    xml = env.model_xml
     return DatasetWriter(
         path,
         task=TaskConfig.from_env_args(env.env_args).id,
@@ -102,18 +117,17 @@ def open_writer(path: Path, env: VectorEnv, append: bool = False) -> DatasetWrit
         control_hz=env.control_hz,
         action_spec=env.action_spec,
         observation_spec=env.observation_spec,
+        models={} if xml is None else {model_name(env): xml.encode()},
         append=append,
     )
 
 
+def model_name(env: VectorEnv) -> str:
+    """Return the name of the environment's model in a file: a hash of its MJCF, empty where it has none."""
+    return "" if env.model_xml is None else sha256(env.model_xml.encode()).hexdigest()[:16]
+
+
 def default_name(config: RecordConfig) -> str:
-    """A file name from the task and the environment it makes."""
+    """Return a file name made of the task and the environment it makes."""
     words = [config.task.id.removeprefix("gym:"), *(v for v in config.task.kwargs.values() if isinstance(v, str))]
     return "_".join(words).replace("/", "_").lower()
-
-
-def _describe(operator: str) -> Callable[[int, bool], EpisodeInfo]:
-    def info(seed: int, success: bool) -> EpisodeInfo:
-        return EpisodeInfo(success=success, seed=seed, source="demo", operator=f"expert:{operator}", device="script")
-
-    return info

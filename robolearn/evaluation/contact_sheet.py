@@ -7,10 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
+from robolearn.episodes.actor import ActorDriver
+from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
 
@@ -50,17 +51,10 @@ def _row(name: str, seed: int) -> np.ndarray:
 
 
 def _episode(env: TaskEnv, seed: int) -> list[np.ndarray]:
-    """The states of one episode of the expert."""
-    expert = env.expert()
-    obs = env.reset([seed])
-    expert.reset([seed])
-    states = [env.get_states()]
-    done = torch.zeros(1, dtype=torch.bool)
-    while not done.all():
-        step = env.step(expert.act(obs))
-        obs, done = step.obs, step.done
-        states.append(env.get_states())
-    return states
+    """Return the states (1, S) of one episode of the expert."""
+    loop = EpisodeLoop(env, ActorDriver(env.expert(), 1), [seed], states=True)
+    states = [tick.states for tick in loop if tick.states is not None]
+    return [*states, env.get_states()]
 
 
 def _picture(env: TaskEnv, state: np.ndarray, camera: str) -> np.ndarray:

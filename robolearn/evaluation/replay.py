@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from robolearn.envs.interface import VectorEnv
+from robolearn.envs.interface import Observation, VectorEnv
+from robolearn.episodes.actor import ActorDriver
+from robolearn.episodes.run import EpisodeLoop
 from robolearn.specs import Episode
 
 
@@ -37,29 +40,50 @@ class Replay:
         )
 
 
+class RecordedActions:
+    """Acts as an episode says, step by step."""
+
+    def __init__(self, actions: np.ndarray) -> None:
+        """
+        Args:
+            actions: (T, A) in [-1, 1].
+        """
+        self.actions, self.step = torch.as_tensor(actions), 0
+
+    def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:
+        self.step = 0
+
+    def act(self, obs: Observation) -> torch.Tensor:
+        """Return the next actions, the same (A,) for every environment: (N, A)."""
+        self.step += 1
+        rows = len(next(iter(obs.values())))
+        return self.actions[self.step - 1].expand(rows, -1)
+
+
 def replay(env: VectorEnv, episode: Episode, *, render: bool = False) -> Replay:
-    """Replay in environment 0 of `env` from the episode's seed and, where recorded, its first physics state."""
-    mask = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-    mask[0] = True
-    obs = env.reset([episode.info.seed], mask)
+    """Replay in environment 0 of `env` from the episode's seed and, where recorded, its first physics state.
+
+    Where the environment ends the episode earlier than the recording did, the replay stops there.
+    """
+    loop = EpisodeLoop(env, ActorDriver(RecordedActions(episode.actions), env.num_envs), [episode.info.seed])
+    (slot,) = loop.begin()
     if episode.states is not None:
-        obs = env.set_states(episode.states[:1], mask)
-    actions = torch.zeros(env.num_envs, env.action_spec.size, device=env.device)
-    differences, frames, success = [], [], False
-    for t in range(len(episode)):
-        differences.append(_difference(env, obs, episode, t))
+        mask = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+        mask[slot.index] = True
+        loop.obs = env.set_states(episode.states[:1], mask)
+    differences, frames = [], []
+    while loop.running and slot.steps < len(episode):
+        differences.append(_difference(env, loop.obs, episode, slot.steps))
         if render:
-            frames.append(env.render(0))
-        actions[0] = torch.as_tensor(episode.actions[t], device=env.device)
-        step = env.step(actions, mask)
-        obs, success = step.obs, success or bool(step.success[0])
+            frames.append(env.render(slot.index))
+        loop.advance()
     off = [t for t, difference in enumerate(differences) if difference > 0]
     return Replay(
-        steps=len(episode),
-        exact=not off,
-        first_difference=off[0] if off else None,
+        steps=slot.steps,
+        exact=not off and slot.steps == len(episode),
+        first_difference=off[0] if off else None if slot.steps == len(episode) else slot.steps,
         largest_difference=max(differences),
-        success=success,
+        success=slot.success,
         recorded_success=episode.info.success,
         frames=frames,
     )

@@ -13,13 +13,14 @@ from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.evaluation.compare import compare_in_turn
-from robolearn.evaluation.evaluate import Actor, evaluate
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
 from robolearn.evaluation.report import Stage, write_report
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.video import Film, film, film_task
 from robolearn.policies.folder import CONFIG_FILE, load_policy
 from robolearn.policies.policy import Policy
+from robolearn.specs import Actor
 from robolearn.training.progress import Progress
 
 

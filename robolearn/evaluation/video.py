@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.providers import metaworld
+from robolearn.episodes.actor import ActorDriver, as_actor
+from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import RobolearnError
-from robolearn.evaluation.evaluate import Actor, as_actor
 from robolearn.policies.policy import Policy
+from robolearn.specs import Actor
 
 MAX_FPS = 30.0
 
@@ -41,7 +42,7 @@ def film_task(task: TaskConfig) -> TaskConfig:
 
 
 def film(policy: Policy | Actor, env: VectorEnv, seeds: Sequence[int], path: str | Path) -> Film:
-    """Film one episode per seed in environment 0, one after the other, in simulated real time.
+    """Film one episode per seed, one after the other, in simulated real time.
 
     Where OpenGL or PyAV is missing, nothing is written and the note says how to get it.
     """
@@ -50,9 +51,7 @@ def film(policy: Policy | Actor, env: VectorEnv, seeds: Sequence[int], path: str
         _av()
         frames, outcomes = [], []
         stride = max(1, round(env.control_hz / MAX_FPS))
-        actor = as_actor(policy, env)
-        for seed in seeds:
-            pictures, success = _episode(actor, env, seed, stride)
+        for seed, (pictures, success) in zip(seeds, _pictures(as_actor(policy, env), env, seeds, stride)):
             # A second's rest on the last picture shows the outcome and tells episodes apart.
             frames += pictures + pictures[-1:] * max(1, round(env.control_hz / stride))
             outcomes.append(f"seed {seed} {'solved' if success else 'not solved'}")
@@ -99,29 +98,21 @@ def _encode(av: Any, container: Any, frames: Iterable[np.ndarray], fps: float) -
     return count
 
 
-@torch.no_grad()
-def _episode(actor: Actor, env: VectorEnv, seed: int, stride: int) -> tuple[list[np.ndarray], bool]:
-    """Pictures of one episode, one every `stride` steps and the last, and whether the task was solved."""
-    mask = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-    mask[0] = True
-    actor.reset(seeds=[seed], mask=mask)
-    # The other environments idle, but actors and environments take all N rows.
-    others = torch.ones(env.num_envs, dtype=torch.bool, device=env.device) & ~mask
-    if others.any():
-        idle = [seed] * (env.num_envs - 1)
-        actor.reset(seeds=idle, mask=others)
-        env.reset(idle, others)
-    obs = env.reset([seed], mask)
-    pictures, success = [env.render(0)], False
-    for t in range(1, env.max_steps + 1):
-        step = env.step(actor.act(obs).to(env.device), mask)
-        obs, success = step.obs, success or bool(step.success[0])
-        ended = bool(step.done[0])
-        if ended or t % stride == 0:
-            pictures.append(env.render(0))
-        if ended:
-            break
-    return pictures, success
+def _pictures(actor: Actor, env: VectorEnv, seeds: Sequence[int], stride: int) -> list[tuple[list[np.ndarray], bool]]:
+    """Return each seed's pictures, one every `stride` steps and the last, and whether the task was solved."""
+    loop = EpisodeLoop(env, ActorDriver(actor, env.num_envs), seeds)
+    episodes: list[tuple[list[np.ndarray], bool]] = [([], False) for _ in seeds]
+    while True:
+        for slot in loop.begin():
+            episodes[slot.order][0].append(env.render(slot.index))
+        if not loop.running:
+            return episodes
+        tick = loop.advance()
+        for slot in tick.slots:
+            pictures, _ = episodes[slot.order]
+            if slot in tick.ended or slot.steps % stride == 0:
+                pictures.append(env.render(slot.index))
+            episodes[slot.order] = (pictures, slot.success)
 
 
 def _av() -> Any:

@@ -27,17 +27,17 @@ from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
-from robolearn.datasets.recording.durable_files import parts_of
-from robolearn.datasets.recording.repair import repair
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert
-from robolearn.envs.interface import Expert, Observation, VectorEnv
+from robolearn.envs.interface import Actor, Observation, VectorEnv
 from robolearn.envs.make import make
-from robolearn.episodes.record import open_writer
-from robolearn.episodes.run import Decision, collect
+from robolearn.episodes.actor import Decision
+from robolearn.episodes.record import model_name, open_writer, recorded
+from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
+from robolearn.episodes.run import EpisodeLoop
 from robolearn.imitation.bc import train_bc
 from robolearn.policies.folder import load_policy
-from robolearn.specs import ActionMode, Episode, EpisodeInfo, EventKind
+from robolearn.specs import ActionMode, Episode, EventKind
 from robolearn.training.progress import Progress
 
 
@@ -47,12 +47,12 @@ class BetaDriver:
     Who acts is a function of (episode seed, step) alone, so a round repeats whatever the number of environments.
     """
 
-    def __init__(self, policy: PolicyRunner, expert: Expert, beta: float, num_envs: int) -> None:
+    def __init__(self, policy: PolicyRunner, expert: Actor, beta: float, num_envs: int) -> None:
         self.policy, self.expert, self.beta = policy, expert, beta
         self._coins: list[np.random.Generator] = [np.random.default_rng(0)] * num_envs
         self._last = np.full(num_envs, int(ActionMode.POLICY), np.int8)
 
-    def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
+    def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
         self.policy.reset(seeds, mask)
         self.expert.reset(seeds, mask)
         for index, seed in zip(mask.nonzero().flatten().tolist(), seeds, strict=True):
@@ -118,7 +118,7 @@ def dagger(
 def collect_round(config: DaggerConfig, task: TaskConfig, policy: Path, number: int, path: Path) -> dict[str, Any]:
     """Collect what is still missing of round `number` into `path`; returns the round's figures over the whole file."""
     first = config.seed + (number - 1) * config.episodes_per_round
-    have = _recorded(path)
+    have, _ = recorded(path)
     with make(task, config.num_envs) as env:
         if have < config.episodes_per_round:
             seeds = range(first + have, first + config.episodes_per_round)
@@ -136,17 +136,14 @@ def collect_round(config: DaggerConfig, task: TaskConfig, policy: Path, number: 
 def _record_round(
     env: VectorEnv, driver: BetaDriver, seeds: range, number: int, path: Path, have: int, total: int
 ) -> None:
-    def info(seed: int, success: bool) -> EpisodeInfo:
-        return EpisodeInfo(
-            success=success, seed=seed, source="dagger", round=number, operator="expert", device="script"
-        )
-
+    loop = EpisodeLoop(env, driver, seeds, states=True)
     with (
         open_writer(path, env, append=have > 0) as writer,
         Progress(f"dagger round {number}", total, unit="episode", start=have) as progress,
     ):
-        for count, episode in enumerate(collect(env, driver, seeds, info=info), start=have + 1):
-            writer.write_episode(episode)
+        describe = {"source": "dagger", "round": number, "operator": "expert", "device": "script"}
+        recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
+        for count, _ in enumerate(record_episodes(loop, recorder), start=have + 1):
             progress.update(count)
 
 
@@ -162,16 +159,6 @@ def _figures(episodes: Sequence[Episode]) -> dict[str, Any]:
         "takeovers": sum(event.kind == "takeover" for e in episodes for event in e.events),
         "mean_disagreement": float(np.nanmean(np.concatenate(gaps))),
     }
-
-
-def _recorded(path: Path) -> int:
-    """Episodes that an interrupted round left in its file; repairs it first where need be."""
-    if not path.exists():
-        return 0
-    if parts_of(path).exists():
-        repair(path)
-    with Dataset(path) as dataset:
-        return len(dataset)
 
 
 def _env_args(paths: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from robolearn.configuration.tree import write_yaml
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, TaskError
-from robolearn.evaluation.evaluate import Actor, evaluate
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, save_policy
@@ -40,6 +40,7 @@ from robolearn.rl.sac import SAC
 from robolearn.rl.sanity import LARGEST
 from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.rl.td3 import TD3
+from robolearn.specs import Actor
 from robolearn.training import distributed
 from robolearn.training.loop import Ranked, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything
@@ -95,7 +96,7 @@ class Greedy:
             raise ConfigError(f"DQN sees one observation, received policy.obs_steps {obs_steps}")
         self.values = values
 
-    def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
+    def reset(self, seeds: Sequence[int], mask: Tensor | None = None) -> None:
         """Nothing is kept between steps."""
 
     @torch.no_grad()

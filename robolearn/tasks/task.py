@@ -18,7 +18,7 @@ import torch
 
 from robolearn.errors import TaskError
 from robolearn.sim.simulation import Simulation, Start
-from robolearn.specs import ActionSpec, Expert
+from robolearn.specs import ActionSpec, Actor
 from robolearn.tasks.draw import Draw
 
 ASSETS = Path(__file__).parent / "assets"
@@ -128,6 +128,6 @@ class Task(ABC):
     def progress(self, sensors: Sensors) -> torch.Tensor:
         """(N,) in [0, 1]: how far the task has come; 1 only where it is solved. The dense reward is made of it."""
 
-    def expert(self, num_envs: int) -> Expert:
+    def expert(self, num_envs: int) -> Actor:
         """A scripted expert for `num_envs` episodes that sees nothing but observations."""
         raise TaskError(f"task {self.name} has no scripted expert")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from robolearn.envs.interface import Expert
+from robolearn.envs.interface import Actor, Observation
 from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
+from robolearn.episodes.actor import ActorDriver
+from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
 
@@ -24,8 +28,9 @@ class TaskViewer:
         env = make_task(name)
         if not isinstance(env, TaskEnv):
             raise TaskError(f"{name} is not one of robolearn's own kind of task; only those can be viewed")
-        self.env, self.seed, self.paused = env, seed, False
-        self._expert: Expert = env.expert()
+        self.env, self.paused = env, False
+        self._expert: Actor = env.expert()
+        self._loop = EpisodeLoop(env, ActorDriver(self, 1), itertools.count(seed))
         self._server, self._scene = _page(env, port)
         self._build_panel(name)
         self._restart_asked = False
@@ -36,26 +41,26 @@ class TaskViewer:
         """The port that the page is served on, the next free one where the wanted one was taken."""
         return self._server.get_port()
 
+    @property
+    def seed(self) -> int:
+        """The seed of the episode shown."""
+        return self._slot.seed
+
     def restart(self) -> None:
-        """Begin the episode of the present seed."""
-        self._obs = self.env.reset([self.seed])
-        self._expert.reset([self.seed])
-        self._steps = 0
+        """Begin the next seed's episode, the first one at the start."""
+        for slot in self._loop.running:
+            self._loop.end(slot)
+        (self._slot,) = self._loop.begin()
         self._show("")
 
     def tick(self) -> None:
-        """One control step, or nothing while paused; solved and timed-out episodes are followed by the next seed."""
-        if self._restart_asked:
+        """Make one control step, or none while paused; an episode that has ended is followed by the next seed's."""
+        if self._restart_asked or not self._loop.running:
             self._restart_asked = False
-            self.seed += 1
             self.restart()
-        if self.paused:
-            return
-        step = self.env.step(self._action())
-        self._obs, self._steps = step.obs, self._steps + 1
-        self._show("solved" if bool(step.success[0]) else "")
-        if bool(step.done[0]):
-            self._restart_asked = True
+        if not self.paused:
+            tick = self._loop.advance()
+            self._show("solved" if bool(tick.step.success[0]) else "")
 
     def run(self) -> None:
         """Tick at the task's control rate until interrupted."""
@@ -70,9 +75,13 @@ class TaskViewer:
         self._server.stop()
         self.env.close()
 
-    def _action(self) -> torch.Tensor:
+    def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:
+        self._expert.reset(seeds, mask)
+
+    def act(self, obs: Observation) -> torch.Tensor:
+        """Return (1, A) of whoever the panel says."""
         if self._driver.value == "expert":
-            return self._expert.act(self._obs)
+            return self._expert.act(obs)
         size = (1, self.env.action_spec.size)
         return torch.zeros(size) if self._driver.value == "still" else 2.0 * torch.rand(size) - 1.0
 
@@ -94,7 +103,7 @@ class TaskViewer:
 
     def _show(self, remark: str) -> None:
         self._scene.update_from_mjdata(self.env.simulation.world(0)[1])
-        self._status.content = f"seed {self.seed}, step {self._steps} of {self.env.max_steps} {remark}"
+        self._status.content = f"seed {self._slot.seed}, step {self._slot.steps} of {self.env.max_steps} {remark}"
 
 
 def view(name: str, *, port: int, seed: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from robolearn.specs import ArraySpec, Event, ObservationSpec
 from tests.datasets.factory import CAMERA, STATE, add_step, assert_same, episode, random_array, record, writer
@@ -170,8 +171,6 @@ def test_bad_steps_are_refused_and_the_episode_goes_on(tmp_path: Path) -> None:
             add_step(live, source, 2)
         live.discard()
         live = w.begin_episode(seed=1)
-        with pytest.raises(DatasetError, match="still in progress"):
-            w.begin_episode(seed=2)
         with pytest.raises(DatasetError, match="at least one step"):
             live.commit(source.final_obs, success=True)
         add_step(live, source, 0)
@@ -192,6 +191,28 @@ def test_bad_steps_are_refused_and_the_episode_goes_on(tmp_path: Path) -> None:
         found = dataset.read(0)
         assert np.array_equal(found.obs["wrist"], source.obs["wrist"])
         assert len(found) == 7
+
+
+def test_episodes_in_progress_side_by_side_are_named_as_they_are_committed(tmp_path: Path) -> None:
+    sources = [episode(number, 6) for number in range(3)]
+    with writer(tmp_path / "d.hdf5") as w:
+        live = [w.begin_episode(seed=source.info.seed) for source in sources]
+        for t in range(6):
+            for one, source in zip(live, sources):
+                add_step(one, source, t)
+        w.write_episode(episode(7))
+        live[1].discard()
+        names = [live[i].commit(sources[i].final_obs, success=True) for i in (2, 0)]
+    assert names == ["demo_1", "demo_2"]
+    with Dataset(tmp_path / "d.hdf5") as dataset:
+        assert dataset.episodes == ("demo_0", "demo_1", "demo_2")
+        for i, source in ((1, sources[2]), (2, sources[0])):
+            found = dataset.read(i)
+            assert found.info.seed == source.info.seed
+            for key in CAMERA:
+                np.testing.assert_array_equal(found.obs[key], source.obs[key])
+                np.testing.assert_array_equal(found.final_obs[key], source.final_obs[key])
+    assert validate(tmp_path / "d.hdf5") == []
 
 
 def test_an_exception_keeps_the_episode_in_progress(tmp_path: Path) -> None:

@@ -172,13 +172,12 @@ def test_too_little_room_for_contacts_is_named(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_randomised_physics_reaches_the_kernels():
     """A cube twice as heavy needs twice the force to hold; the same on both back ends."""
-    factory = registry.task_factory("Lift")
-    ours = factory(N, backend="warp", device="cpu", random_physics=1.0)
-    theirs = factory(N, random_physics=1.0)
+    ours = make_task("Lift", N, backend="warp", device="cpu", random_physics=1.0)
+    theirs = make_task("Lift", N, random_physics=1.0)
     a, b = ours.reset([1, 2, 3]), theirs.reset([1, 2, 3])
     for _ in range(8):
         action = torch.full((N, 5), 0.6)
         a, b = ours.step(action).obs, theirs.step(action).obs
     torch.testing.assert_close(a["proprio"], b["proprio"], rtol=1e-2, atol=1e-2)
-    plain = factory(N).reset([1, 2, 3])
+    plain = make_task("Lift", N).reset([1, 2, 3])
     assert set(plain) == set(a)

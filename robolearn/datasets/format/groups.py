@@ -140,6 +140,11 @@ class EpisodeGroup:
             compression_opts=1,
         )
 
+    def rename(self, name: str) -> None:
+        """Give the group another name; only before `finish`, which links to it by name."""
+        self._group.file.move(f"data/{self.name}", f"data/{name}")
+        self.name = name
+
     def add_frame(self, key: str, step: int, data: bytes) -> int:
         """Append compressed bytes as they are; returns where in the file they begin."""
         frames = self._frames[key]

@@ -24,7 +24,11 @@ LIBVER = ("v110", "v110")
 RECORDING = "recording"
 """Root attribute of the small index file that stands for the dataset while a recording is going on."""
 
-DEMO_PREFIX = "demo_"
+JOURNAL = "journal"
+"""Root attribute of a committed shard: the journal it was recorded with, which a crash may have left beside it."""
+
+DEMO_PREFIX, LIVE_PREFIX = "demo_", "live_"
+"""Names of episodes, and of the files of those in progress."""
 FRAME_BYTES = 4096
 """Arrays of at least this many bytes per step are stored as compressed frames, like images."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from robolearn.datasets.format.groups import coerce, decompress, frame_keys, step_dtype, unpack_rows
 from robolearn.datasets.format.schema import Header, text
 from robolearn.datasets.recording.durable_files import publish, uninterrupted
-from robolearn.datasets.recording.step_pipeline import RecordingStats, StepPipeline
+from robolearn.datasets.recording.step_pipeline import DiskThread, RecordingStats, StepPipeline
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionMode, EpisodeInfo, Event
 
@@ -34,13 +34,19 @@ class LiveEpisode:
         parts: Path,
         pool: Executor,
         stats: RecordingStats,
-        max_pending_bytes: int,
+        disk: DiskThread,
+        next_name: Callable[[], str],
         on_end: Callable[[LiveEpisode, int], None],
     ) -> None:
+        """
+        Args:
+            name: of its files while it is in progress.
+            next_name: gives the name that it has in the dataset once it is committed.
+            on_end: told when it is committed, with its steps, or discarded (0).
+        """
         self.name, self.info = name, info
-        self.shard = parts / f"{name}.hdf5"
         self.ended = False
-        self._header, self._on_end = header, on_end
+        self._header, self._parts, self._next_name, self._on_end = header, parts, next_name, on_end
         self._partial, self._journal = parts / f"{name}.partial", parts / f"{name}.journal"
         self._frame_keys = frame_keys(header.observation_spec)
         self._layout: np.dtype | None = None
@@ -56,7 +62,7 @@ class LiveEpisode:
             info=info,
             pool=pool,
             stats=stats,
-            max_pending_bytes=max_pending_bytes,
+            disk=disk,
         )
 
     def __len__(self) -> int:
@@ -113,8 +119,17 @@ class LiveEpisode:
         self._events.append(event)
         self._pipeline.put_event(event)
 
-    def commit(self, final_obs: Mapping[str, Any], *, success: bool) -> str:
-        """Make the episode part of the dataset, durably; returns its name.
+    @property
+    def shard(self) -> Path:
+        """The file of the committed episode."""
+        return self._parts / f"{self.name}.hdf5"
+
+    def commit(self, final_obs: Mapping[str, Any], *, success: bool, **changes: Any) -> str:
+        """Make the episode part of the dataset, durably; returns its name, the next free one.
+
+        Args:
+            final_obs: (...) per key, the true observation after the last action.
+            changes: what else of `info` is known only now.
 
         Raises DatasetError where the episode is empty, `final_obs` is wrong (the episode then goes on) or the disk
         fails (the journal then stays for `repair`).
@@ -123,8 +138,9 @@ class LiveEpisode:
         final = self._check_obs(final_obs, "final_obs")
         if not self._rows:
             raise DatasetError("an episode needs at least one step before it is committed; received none")
+        self.info = replace(self.info, success=success, **changes)
         with uninterrupted():
-            return self._finish(len(self), final, success=success)
+            return self._finish(len(self), final)
 
     def discard(self) -> None:
         """Forget the episode."""
@@ -148,7 +164,7 @@ class LiveEpisode:
         last, spec = self._rows[-1], self._header.observation_spec
         final = {key: last[f"obs/{key}"] for key in spec if key not in self._frame_keys}
         final |= {key: decompress(self._pipeline.last_frames[key], spec[key]) for key in self._frame_keys}
-        return self._finish(steps, final, success=False, interrupted=True)
+        return self._finish(steps, final, interrupted=True)
 
     @property
     def failure(self) -> DatasetError | None:
@@ -161,15 +177,16 @@ class LiveEpisode:
             self._pipeline.abandon()
             self.ended = True
 
-    def _finish(self, steps: int, final: Mapping[str, Any], *, success: bool, interrupted: bool = False) -> str:
+    def _finish(self, steps: int, final: Mapping[str, Any], *, interrupted: bool = False) -> str:
         try:
             self._pipeline.drain()
             arrays = unpack_rows(np.array(self._rows[:steps]))
             if interrupted:
                 arrays["truncated"][-1] = not arrays["terminated"][-1]
             events = [event for event in self._events if event.step <= steps]
-            info = replace(self.info, success=success)
-            self._pipeline.group.finish(info, arrays, final, events, interrupted=interrupted)
+            self.name = self._next_name()
+            self._pipeline.name_group(self.name)
+            self._pipeline.group.finish(self.info, arrays, final, events, interrupted=interrupted)
             self._pipeline.close()
             publish(self._partial, self.shard)
             self._end(steps)

@@ -1,4 +1,4 @@
-"""Recovering what an interrupted recording left: the committed episodes, and the one that was in progress."""
+"""Recover what an interrupted recording left: the committed episodes, and those that were in progress."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.groups import EpisodeGroup, decompress, frame_keys, step_dtype, unpack_rows, write_header
-from robolearn.datasets.format.schema import Header
+from robolearn.datasets.format.schema import DEMO_PREFIX, JOURNAL, LIVE_PREFIX, Header, demo_name
 from robolearn.datasets.recording.durable_files import WriteLock, hdf5_file, parts_of, publish, uninterrupted
 from robolearn.datasets.recording.index import BASE, Index
 from robolearn.datasets.recording.journal import Frame, Kind, read_journal
@@ -40,12 +40,14 @@ class RepairReport:
         return bool(self.committed or self.recovered or self.notes)
 
 
-def repair(path: str | Path) -> RepairReport:
+def repair(path: str | Path, *, in_progress: Literal["recover", "drop"] = "recover") -> RepairReport:
     """Finish an interrupted recording: one self-contained file with every committed episode and what can be saved.
 
-    The episode in progress is kept up to its last observation, marked unsuccessful and interrupted. A file that was
-    not interrupted is left as it is. Raises DatasetError where the file is being written, cannot be told from its
-    parts, or the disk is full; nothing is removed before everything is safe in the new file.
+    Episodes in progress are kept up to their last observation, marked unsuccessful and interrupted, or dropped where
+    whoever resumes repeats them from their seeds. A file that was not interrupted is left as it is.
+
+    Raises DatasetError where the file is being written, cannot be told from its parts, or the disk is full; nothing is
+    removed before everything is safe in the new file.
     """
     path = Path(path).resolve()
     if not path.exists() and not parts_of(path).exists():
@@ -55,12 +57,12 @@ def repair(path: str | Path) -> RepairReport:
     lock = WriteLock(path)
     try:
         with uninterrupted():
-            return _repair(path)
+            return _repair(path, in_progress)
     finally:
         lock.release()
 
 
-def _repair(path: Path) -> RepairReport:
+def _repair(path: Path, in_progress: str) -> RepairReport:
     report = RepairReport(path)
     parts = parts_of(path)
     masks: Mapping[str, tuple[str, ...]] = {}
@@ -84,8 +86,10 @@ def _repair(path: Path) -> RepairReport:
     try:
         report.committed = tuple(index.steps)
         index.masks |= {name: tuple(d for d in demos if d in index.steps) for name, demos in masks.items()}
-        for journal in sorted(parts.glob("*.journal")):
-            _recover(journal, index, report)
+        finished = _finished_journals(parts)
+        for journal in sorted(parts.glob("*.journal"), key=lambda path: int(path.stem.removeprefix(LIVE_PREFIX))):
+            if journal.stem not in finished and in_progress == "recover":
+                _recover(journal, index, report)
         index.consolidate()
     finally:
         index.close()
@@ -145,16 +149,13 @@ def _find_header(path: Path, parts: Path) -> Header:
 
 def _recover(journal: Path, index: Index, report: RepairReport) -> None:
     """Turn a journal and its half-written shard into a committed shard."""
-    partial, shard = journal.with_suffix(".partial"), journal.with_suffix(".hdf5")
-    name = journal.stem
-    if name in index.steps:
-        journal.unlink()
-        return
+    partial, name = journal.with_suffix(".partial"), demo_name(index.next_number)
+    shard = journal.with_name(f"{name}.hdf5")
     with safe.reading(str(journal)):
         recovered = _Recovered(journal, partial, index.header)
     steps = len(recovered.rows) - 1
     if steps < 1:
-        report.notes.append(f"{name} had not one complete step and is left out")
+        report.notes.append("an episode in progress had not one complete step and is left out")
         return
     target = journal.with_suffix(".tmp")
     with hdf5_file(target) as (file, _):
@@ -164,6 +165,15 @@ def _recover(journal: Path, index: Index, report: RepairReport) -> None:
     publish(target, shard)
     index.add_file(shard)
     report.recovered[name] = steps
+
+
+def _finished_journals(parts: Path) -> set[str]:
+    """Names of journals whose episodes were committed before they could be removed."""
+    found = set()
+    for shard in parts.glob(f"{DEMO_PREFIX}*.hdf5"):
+        with safe.open_file(shard) as file:
+            found.add(str(safe.attrs(file).get(JOURNAL, "")))
+    return found
 
 
 class _Recovered:

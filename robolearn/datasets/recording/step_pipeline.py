@@ -1,21 +1,23 @@
 """From the control loop to the disk without making it wait.
 
-    put (control loop)     compressor threads      writer thread               sync thread
-    queue  --------------> frame -> zlib stream -> chunk into the shard  ----> fdatasync every 0.25 s
-                                                   records into the journal
+    put (control loop)     compressor threads      disk thread, every 20 ms
+    queue  --------------> frame -> zlib stream -> chunk into the shard, records into the journal
+                                                   fdatasync every 0.25 s
 
-The queue is bounded in bytes. When it is half full, frames are stored uncompressed, which is as fast as memory; when
-it is full, `put` waits and the wait is counted. Nothing is dropped.
+One disk thread serves all episodes of a writer, and is not woken for each step: a step costs the control loop an entry
+in a queue. The queues are bounded in bytes. When they are half full, frames are stored uncompressed, which is as fast
+as memory; when they are full, `put` waits and the wait is counted. Nothing is dropped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +26,13 @@ import h5py
 import numpy as np
 
 from robolearn.datasets.format.groups import EpisodeGroup, compress, frame_keys, write_header
-from robolearn.datasets.format.schema import LIBVER, Header
+from robolearn.datasets.format.schema import JOURNAL, LIBVER, Header
 from robolearn.datasets.recording.durable_files import GuardedFile, storage_error
 from robolearn.datasets.recording.journal import Frame, Journal, Kind
 from robolearn.errors import DatasetError
 from robolearn.specs import EpisodeInfo, Event
 
-SYNC_SECONDS = 0.25
+WRITE_SECONDS, SYNC_SECONDS = 0.02, 0.25
 
 
 @dataclass
@@ -56,6 +58,67 @@ class _Step:
     nbytes: int
 
 
+class DiskThread:
+    """Writes what the episodes of one writer have queued, and brings it to the disk."""
+
+    def __init__(self, max_pending_bytes: int) -> None:
+        """
+        Args:
+            max_pending_bytes: what the queues may hold together before `put` waits.
+        """
+        self.limit, self.pending = max_pending_bytes, 0
+        self.room = threading.Condition()
+        self._pipelines: list[StepPipeline] = []
+        self._hurry = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread.start()
+
+    def serve(self, pipeline: StepPipeline) -> None:
+        """Take care of an episode from now on."""
+        self._pipelines = [*self._pipelines, pipeline]
+
+    def leave(self, pipeline: StepPipeline) -> None:
+        """Leave an episode to its caller."""
+        self._pipelines = [p for p in self._pipelines if p is not pipeline]
+
+    def await_room(self, nbytes: int, stats: RecordingStats, failed: Callable[[], bool]) -> None:
+        """Take room for `nbytes`; waits for it, and counts the wait, where the queues are full."""
+        with self.room:
+            if self.pending and self.pending + nbytes > self.limit:
+                began = time.perf_counter()
+                stats.blocked_steps += 1
+                self._hurry.set()
+                self.room.wait_for(lambda: failed() or not self.pending or self.pending + nbytes <= self.limit)
+                stats.blocked_s += time.perf_counter() - began
+            self.pending += nbytes
+            stats.max_pending_bytes = max(stats.max_pending_bytes, self.pending)
+
+    def release(self, nbytes: int) -> None:
+        """Give room back."""
+        with self.room:
+            self.pending -= nbytes
+            self.room.notify_all()
+
+    def close(self) -> None:
+        """End the thread; episodes that it still served are left as they are."""
+        self._closing = True
+        self._hurry.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        synced = time.monotonic()
+        while not self._closing:
+            self._hurry.wait(WRITE_SECONDS)
+            self._hurry.clear()
+            for pipeline in self._pipelines:
+                pipeline.write()
+            if time.monotonic() - synced >= SYNC_SECONDS:
+                for pipeline in self._pipelines:
+                    pipeline.sync()
+                synced = time.monotonic()
+
+
 class StepPipeline:
     """Carries the steps of one episode into its shard and its journal."""
 
@@ -69,74 +132,90 @@ class StepPipeline:
         info: EpisodeInfo,
         pool: Executor,
         stats: RecordingStats,
-        max_pending_bytes: int,
+        disk: DiskThread,
     ) -> None:
         self.failure: DatasetError | None = None
         self.last_frames: dict[str, bytes] = {}
         """The compressed frames of the last step written."""
         self._partial = partial
         self._keys = frame_keys(header.observation_spec)
-        self._pool, self._stats, self._limit = pool, stats, max_pending_bytes
+        self._pool, self._stats, self._disk = pool, stats, disk
         self._queue: deque[_Step | Event] = deque()
-        self._pending = 0
-        self._written = 0
+        self._written, self._unsynced = 0, False
         self._closed = False
-        self._closing = threading.Event()
-        self._wake = threading.Condition()
+        self._writing = threading.Lock()  # the disk thread writes, or whoever commits
         self._journal = Journal(journal)
         self._journal.append((Kind.HEADER, journal_header(name, header, info)))
         self._guard = GuardedFile(partial)
         self._file = h5py.File(self._guard, "w", libver=LIBVER)
         write_header(self._file, header)
         self.group = EpisodeGroup(self._file, name, header.observation_spec)
-        self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=f"record {name}", daemon=True)
-            for work in (self._write_queue, self._sync_files)
-        ]
-        for thread in self._threads:
-            thread.start()
+        disk.serve(self)
 
     def put(self, row: np.ndarray, frames: Sequence[np.ndarray]) -> None:
         """Queue a step; takes over the arrays. Raises what has gone wrong in the background."""
         nbytes = row.nbytes + sum(frame.nbytes for frame in frames)
-        stats = self._stats
-        with self._wake:
-            self._await_room(nbytes)
-            futures = tuple(self._pool.submit(self._compress, frame) for frame in frames)
-            self._queue.append(_Step(row, futures, nbytes))
-            self._pending += nbytes
-            stats.max_pending_bytes = max(stats.max_pending_bytes, self._pending)
-            self._wake.notify_all()
-        stats.steps += 1
-        stats.frames += len(frames)
-        stats.raw_bytes += nbytes
+        self._disk.await_room(nbytes, self._stats, lambda: self.failure is not None)
+        futures = tuple(self._pool.submit(self._compress, frame) for frame in frames)
+        self._queue.append(_Step(row, futures, nbytes))
+        if self.failure is not None:
+            raise self.failure
+        self._stats.steps += 1
+        self._stats.frames += len(frames)
+        self._stats.raw_bytes += nbytes
 
     def put_event(self, event: Event) -> None:
-        with self._wake:
-            self._queue.append(event)
-            self._wake.notify_all()
+        self._queue.append(event)
+
+    def write(self) -> None:
+        """Write what is queued; what goes wrong is raised by the next call of the control loop."""
+        with self._writing, self._failing():
+            while self._queue and self.failure is None and not self._closed:
+                item = self._queue[0]
+                if isinstance(item, _Step):
+                    self._write_step(item)
+                    self._disk.release(item.nbytes)
+                else:
+                    self._journal.append((Kind.EVENT, json.dumps(asdict(item)).encode()))
+                self._queue.popleft()
+                self._unsynced = True
+
+    def sync(self) -> None:
+        """Bring what is written to the disk."""
+        with self._writing, self._failing():
+            if self._unsynced and self.failure is None and not self._closed:
+                self._unsynced = False
+                if self._keys:
+                    self._guard.sync()
+                self._journal.sync()
 
     def drain(self) -> None:
-        """Wait until everything queued is written and stop the threads; raises what has gone wrong."""
-        with self._wake:
-            self._closing.set()
-            self._wake.notify_all()
-        for thread in self._threads:
-            thread.join()
+        """Write everything queued and leave the disk thread; raises what has gone wrong."""
+        self._disk.leave(self)
+        self.write()
         if self.failure is not None:
             raise self.failure
 
+    def name_group(self, name: str) -> None:
+        """Give the episode's group its name in the dataset, and note which journal it was recorded with."""
+        self._file.attrs[JOURNAL] = np.bytes_(self.group.name)
+        self.group.rename(name)
+
     def close(self) -> None:
         """Close the shard and the journal, after `drain`; raises DatasetError where a write has failed."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self._file.close()
-            self._guard.sync()
-        finally:
-            self._guard.close()
-            self._journal.close()
+        with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            for item in self._queue:
+                if isinstance(item, _Step):
+                    self._disk.release(item.nbytes)
+            try:
+                self._file.close()
+                self._guard.sync()
+            finally:
+                self._guard.close()
+                self._journal.close()
 
     def abandon(self) -> None:
         """Stop and close whatever the state; the files stay, for `repair`."""
@@ -146,27 +225,18 @@ class StepPipeline:
             except DatasetError as error:
                 self.failure = self.failure or error
 
-    def _await_room(self, nbytes: int) -> None:
-        """Wait, holding the condition, until the queue can take `nbytes` more; count the wait."""
-        if self._pending and self._pending + nbytes > self._limit:
-            began = time.perf_counter()
-            self._stats.blocked_steps += 1
-            self._wake.wait_for(lambda: self.failure or not self._pending or self._pending + nbytes <= self._limit)
-            self._stats.blocked_s += time.perf_counter() - began
-        if self.failure is not None:
-            raise self.failure
-
     def _compress(self, frame: np.ndarray) -> bytes:
-        hurry = self._pending > self._limit // 2
+        hurry = self._disk.pending > self._disk.limit // 2
         if hurry:
             self._stats.uncompressed_frames += 1
         return compress(frame, stored=hurry)
 
-    def _run(self, work: Callable[[], None]) -> None:
-        """A thread's life: what goes wrong in it is raised by the next call of the control loop."""
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Remember what goes wrong inside as the failure of this recording."""
         failure = None
         try:
-            work()
+            yield
         except DatasetError as error:
             failure = error
         except OSError as error:
@@ -174,26 +244,9 @@ class StepPipeline:
         except Exception as error:
             failure = DatasetError(f"recording into {self._partial} failed: {error!r}")
         if failure is not None:
-            with self._wake:
-                self.failure = self.failure or failure
-                self._closing.set()
-                self._wake.notify_all()
-
-    def _write_queue(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._queue or self._closing.is_set())
-                if not self._queue or self.failure:
-                    return
-                item = self._queue[0]
-            if isinstance(item, _Step):
-                self._write_step(item)
-            else:
-                self._journal.append((Kind.EVENT, json.dumps(asdict(item)).encode()))
-            with self._wake:
-                self._queue.popleft()
-                self._pending -= item.nbytes if isinstance(item, _Step) else 0
-                self._wake.notify_all()
+            self.failure = self.failure or failure
+            with self._disk.room:
+                self._disk.room.notify_all()
 
     def _write_step(self, item: _Step) -> None:
         step = self._written
@@ -210,11 +263,6 @@ class StepPipeline:
         self._journal.append(*records, (Kind.STEP, item.row.tobytes()))
         self._written += 1
         self._stats.stored_bytes += item.row.nbytes
-
-    def _sync_files(self) -> None:
-        while not self._closing.wait(SYNC_SECONDS):
-            self._guard.sync()
-            self._journal.sync()
 
 
 def journal_header(name: str, header: Header, info: EpisodeInfo) -> bytes:

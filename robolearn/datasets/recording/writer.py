@@ -5,7 +5,7 @@ While recording, the dataset is a small index file with links into a folder besi
     pick.hdf5                index: attributes and one relative external link per episode; republished by rename
     pick.hdf5.parts/         base.hdf5      the file that is being appended to (a hard link, never written)
                              demo_7.hdf5    a committed episode: written, synced, then renamed to this name
-                             demo_8.partial, demo_8.journal     the episode in progress
+                             live_9.partial, live_9.journal     an episode in progress
 
 `close` copies everything into one self-contained file, renames it over the index and removes the folder. So the name
 `pick.hdf5` opens in plain h5py at every instant, and a commit costs the episode, not the dataset.
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from robolearn.datasets.format.groups import EpisodeGroup, coerce, compress, frame_keys, write_header
-from robolearn.datasets.format.schema import STEP_ARRAYS, Header, demo_name, text
+from robolearn.datasets.format.schema import LIVE_PREFIX, STEP_ARRAYS, Header, demo_name, text
 from robolearn.datasets.recording.durable_files import (
     WriteLock,
     hdf5_file,
@@ -35,7 +35,7 @@ from robolearn.datasets.recording.durable_files import (
 )
 from robolearn.datasets.recording.index import Index
 from robolearn.datasets.recording.live_episode import LiveEpisode
-from robolearn.datasets.recording.step_pipeline import RecordingStats
+from robolearn.datasets.recording.step_pipeline import DiskThread, RecordingStats
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionSpec, Episode, EpisodeInfo, ObservationSpec
 
@@ -47,7 +47,7 @@ LOOKAHEAD = 8
 class DatasetWriter:
     """Creates or extends a dataset file; use as a context manager.
 
-    On leaving, also through an exception, an episode still in progress is kept up to its last observation, marked
+    On leaving, also through an exception, episodes still in progress are kept up to their last observation, marked
     unsuccessful and interrupted.
 
     Args:
@@ -85,8 +85,8 @@ class DatasetWriter:
         self.stats = RecordingStats()
         self.path = Path(path).resolve()
         self.parts = parts_of(self.path)
-        self._limit = max_pending_bytes
-        self._live: LiveEpisode | None = None
+        self._live: list[LiveEpisode] = []
+        self._begun = 0
         self._closed = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,7 @@ class DatasetWriter:
             self._lock.release()
             raise
         self._pool = ThreadPoolExecutor(COMPRESSORS, thread_name_prefix="compress")
+        self._disk = DiskThread(max_pending_bytes)
 
     @property
     def episodes(self) -> tuple[str, ...]:
@@ -116,10 +117,11 @@ class DatasetWriter:
         started_at: str | None = None,
         model: str = "",
     ) -> LiveEpisode:
-        """Start recording step by step; `started_at` is now where it is not given."""
+        """Start recording step by step; `started_at` is now where it is not given.
+
+        Several episodes may be in progress at once; they get their place in the dataset when they are committed.
+        """
         self._check_open()
-        if self._live is not None:
-            raise DatasetError(f"{self._live.name} is still in progress; commit or discard it before the next episode")
         info = EpisodeInfo(
             success=False,
             seed=seed,
@@ -131,17 +133,20 @@ class DatasetWriter:
             model=model,
         )
         self._check_info(info)
-        self._live = LiveEpisode(
-            name=demo_name(self._index.next_number),
+        live = LiveEpisode(
+            name=f"{LIVE_PREFIX}{self._begun}",
             header=self.header,
             info=info,
             parts=self.parts,
             pool=self._pool,
             stats=self.stats,
-            max_pending_bytes=self._limit,
+            disk=self._disk,
+            next_name=lambda: demo_name(self._index.next_number),
             on_end=self._end_live,
         )
-        return self._live
+        self._begun += 1
+        self._live.append(live)
+        return live
 
     def write_episode(self, episode: Episode) -> str:
         """Commit one whole episode, durably; returns its name."""
@@ -150,8 +155,6 @@ class DatasetWriter:
     def write_episodes(self, episodes: Sequence[Episode]) -> list[str]:
         """Commit several whole episodes at once, all or none: for many short ones, far fewer waits for the disk."""
         self._check_open()
-        if self._live is not None:
-            raise DatasetError(f"{self._live.name} is still in progress; commit or discard it first")
         checked = [(episode, *self._check_episode(episode)) for episode in episodes]
         if not checked:
             return []
@@ -187,13 +190,15 @@ class DatasetWriter:
         self._closed = True
         try:
             with uninterrupted():
-                if self._live is not None:
-                    if self._live.failure is not None:
-                        self._live.abandon()
-                        raise self._live.failure
-                    self._live.salvage()
+                if failures := [live.failure for live in self._live if live.failure is not None]:
+                    for live in self._live:
+                        live.abandon()
+                    raise failures[0]
+                for live in list(self._live):
+                    live.salvage()
                 self._index.consolidate()
         finally:
+            self._disk.close()
             self._index.close()
             self._pool.shutdown()
             self._lock.release()
@@ -212,8 +217,9 @@ class DatasetWriter:
     def _check_open(self) -> None:
         if self._closed:
             raise DatasetError(f"the writer of {self.path} is closed")
-        if self._live is not None and self._live.failure is not None:
-            raise self._live.failure
+        for live in self._live:
+            if live.failure is not None:
+                raise live.failure
 
     def _check_info(self, info: EpisodeInfo) -> None:
         for value in (info.operator, info.device, info.started_at, info.model):
@@ -262,4 +268,4 @@ class DatasetWriter:
     def _end_live(self, episode: LiveEpisode, steps: int) -> None:
         if steps:
             self._index.add({episode.name: steps}, episode.shard)
-        self._live = None
+        self._live.remove(episode)

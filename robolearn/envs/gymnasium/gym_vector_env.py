@@ -64,6 +64,11 @@ class GymVectorEnv:
         return self._facts["discrete_actions"]
 
     @property
+    def model_xml(self) -> None:
+        """Packages keep their models to themselves."""
+        return None
+
+    @property
     def control_hz(self) -> float:
         return self._facts["control_hz"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from robolearn.errors import TaskError
 
 if TYPE_CHECKING:
-    from robolearn.envs.interface import Expert, VectorEnv
+    from robolearn.envs.interface import Actor, VectorEnv
 
 TASKS = ("FetchReach", "FetchPickAndPlace")
 METRES = 0.05
@@ -18,7 +18,7 @@ GRASPED = 0.055
 """Gap between the fingers, in metres, once they hold the 50 mm block."""
 
 
-def make_expert(env: VectorEnv) -> Expert:
+def make_expert(env: VectorEnv) -> Actor:
     """The expert of the task that `env` runs; sees what the task observes, nothing else. Raises TaskError elsewhere."""
     from robolearn.envs.experts import CallableExpert
 

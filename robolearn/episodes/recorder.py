@@ -1,0 +1,170 @@
+"""The one road of a step into the file.
+
+    loop -> tick -> begin_episode, add_step, as it happens -> commit or discard, in the order of the seeds
+
+What is committed survives anything; of the episodes in progress, also of several environments, a killed process loses
+at most the last second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from robolearn.datasets.recording.live_episode import LiveEpisode
+from robolearn.datasets.recording.writer import DatasetWriter
+from robolearn.episodes.run import EpisodeLoop, Slot, Tick
+from robolearn.specs import ActionMode, Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """An episode that has ended."""
+
+    seed: int
+    success: bool
+    steps: int
+    name: str | None
+    """Its name in the dataset; None where it was not kept."""
+
+
+class EpisodeRecorder:
+    """Records the episodes of a loop as they happen.
+
+    Episodes are committed in the order of their seeds, so the file does not depend on the number of environments; those
+    that finish before their turn wait for it in their journals.
+    """
+
+    def __init__(self, writer: DatasetWriter, *, describe: Mapping[str, Any], model: str = "") -> None:
+        """
+        Args:
+            describe: what the file says about every episode: source, round, operator, device.
+            model: name of the model that they run in, one of the writer's.
+        """
+        self.writer, self._describe, self._model = writer, dict(describe), model
+        self._live: dict[int, _Live] = {}
+        self._next = 0
+
+    def take(self, tick: Tick) -> None:
+        """Record one control step of every running episode."""
+        rows = _Rows.of(tick)
+        for slot in tick.slots:
+            live = self._live.get(slot.order) or self._begin(slot)
+            live.add(rows, tick, slot)
+        for slot in tick.ended:
+            self._live[slot.order].end(rows, slot)
+
+    def settle(self, keep: Callable[[Slot], bool] = lambda slot: True) -> Iterator[Attempt]:
+        """Yield the attempts whose turn has come, committed where `keep` says so."""
+        while (live := self._live.get(self._next)) is not None and live.ended is not None:
+            slot, kept = live.ended, keep(live.ended)
+            name = live.settle(kept)
+            del self._live[self._next]
+            self._next += 1
+            yield Attempt(seed=slot.seed, success=slot.success, steps=slot.steps, name=name)
+
+    def discard(self) -> None:
+        """Forget the episodes in progress; after a failure of the disk their journals stay for `repair`."""
+        for live in self._live.values():
+            if live.episode.failure is None:
+                live.episode.discard()
+            else:
+                live.episode.abandon()
+        self._live.clear()
+
+    def _begin(self, slot: Slot) -> _Live:
+        live = _Live(self.writer.begin_episode(seed=slot.seed, model=self._model, **self._describe))
+        self._live[slot.order] = live
+        return live
+
+
+def record_episodes(
+    loop: EpisodeLoop, recorder: EpisodeRecorder, keep: Callable[[Slot], bool] = lambda slot: True
+) -> Generator[Attempt]:
+    """Run and record a loop's episodes; yields attempts in the order of the seeds.
+
+    Lazily: stop iterating, and close the iterator, and the rest is neither run nor kept.
+    """
+    try:
+        for tick in loop:
+            recorder.take(tick)
+            yield from recorder.settle(keep)
+    finally:
+        recorder.discard()
+
+
+@dataclass
+class _Rows:
+    """One control step of N environments on the host."""
+
+    obs: dict[str, np.ndarray]
+    next_obs: dict[str, np.ndarray]
+    actions: np.ndarray
+    modes: np.ndarray
+    policy_actions: np.ndarray | None
+    expert_actions: np.ndarray | None
+    gate: np.ndarray | None
+
+    @classmethod
+    def of(cls, tick: Tick) -> _Rows:
+        decision = tick.decision
+        optional = {
+            name: None if value is None else value.cpu().numpy()
+            for name in ("policy_actions", "expert_actions", "gate")
+            for value in [getattr(decision, name)]
+        }
+        return cls(
+            obs={key: value.cpu().numpy() for key, value in tick.obs.items()},
+            next_obs={key: value.cpu().numpy() for key, value in tick.step.obs.items()},
+            actions=np.clip(decision.actions.cpu().numpy(), -1.0, 1.0),
+            modes=decision.modes.cpu().numpy(),
+            **optional,
+        )
+
+
+@dataclass
+class _Live:
+    """An episode in progress."""
+
+    episode: LiveEpisode
+    began: float | None = None
+    ended: Slot | None = None
+    final_obs: Mapping[str, np.ndarray] | None = None
+
+    def add(self, rows: _Rows, tick: Tick, slot: Slot) -> None:
+        i = slot.index
+        self.began = tick.decided_at if self.began is None else self.began
+        time_s = tick.decided_at - self.began
+        for index, kind, reason in tick.decision.events:
+            if index == i:
+                self.episode.add_event(Event(step=slot.steps - 1, time_s=time_s, kind=kind, reason=reason))
+        self.episode.add_step(
+            {key: value[i] for key, value in rows.obs.items()},
+            rows.actions[i],
+            float(tick.reward[i]),
+            bool(tick.terminated[i]),
+            bool(tick.truncated[i]),
+            time_s,
+            state=None if tick.states is None else tick.states[i],
+            mode=ActionMode(rows.modes[i]),
+            policy_action=None if rows.policy_actions is None else rows.policy_actions[i],
+            expert_action=None if rows.expert_actions is None else rows.expert_actions[i],
+            gate=None if rows.gate is None else float(rows.gate[i]),
+        )
+
+    def end(self, rows: _Rows, slot: Slot) -> None:
+        # Copies: the environment goes on with other episodes while this one waits for its turn.
+        self.ended = slot
+        self.final_obs = {key: value[slot.index].copy() for key, value in rows.next_obs.items()}
+
+    def settle(self, keep: bool) -> str | None:
+        """Commit the episode, or discard it; returns its name in the dataset."""
+        assert self.ended is not None
+        assert self.final_obs is not None
+        if keep:
+            return self.episode.commit(self.final_obs, success=self.ended.success)
+        self.episode.discard()
+        return None
