@@ -25,18 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-MEASURED = {
-    "timestamps",
-    "time",
-    "started_at",
-    "seconds",
-    "steps_per_s",
-    "wall_s",
-    "wall",
-    "date",
-    "operator",
-    "device",
-}
+MEASURED = set("timestamps time started_at created_at seconds wall date operator device versions".split())
 SMALL_NETWORK = "--policy.head.network mlp --policy.head.network.width 64 --policy.head.network.num_blocks 1"
 HEADS = {
     "deterministic": "",
