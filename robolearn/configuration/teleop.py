@@ -40,7 +40,7 @@ PAD_BUTTONS = (
     *("left_stick", "right_stick", "dpad_up", "dpad_down", "dpad_left", "dpad_right", "guide"),
 )
 PUCK_AXES = AXES
-PUCK_BUTTONS = tuple(f"button_{number}" for number in range(1, 17))
+PUCK_BUTTONS = tuple(f"button_{number}" for number in range(1, 33))
 TOUCH_AXES = ("touch_left_x", "touch_left_y", "touch_right_x", "touch_right_y")
 MOUSE_AXES = ("mouse_x", "mouse_y", "wheel")
 MOUSE_BUTTONS = ("mouse_left", "mouse_middle", "mouse_right")
@@ -190,6 +190,39 @@ class ActionMap:
             _check(drive[1:], (*AXES, "gripper"), f"axis in actions.{name}")
         if not (math.isfinite(self.scale) and 0.0 < self.scale <= 1.0):
             raise ConfigError(f"scale must lie in (0, 1], received {self.scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceTestConfig:
+    """Show a device's live signals."""
+
+    device: str = "keyboard"
+    """Device to test; `robolearn teleop devices` lists them."""
+    profile: str | None = None
+    """Profile, a file or the name of one in teleop/; none takes the one named like the device."""
+    seconds: float | None = None
+    """How long; none goes on until Ctrl-C."""
+    host: str = "127.0.0.1"
+    """network: address to listen on."""
+    port: int = 8765
+    """network: port to listen on."""
+    token: str = ""
+    """network: what a client must have in its link."""
+    index: int = 0
+    """gamepad: number of the gamepad."""
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not self.seconds > 0.0:
+            raise ConfigError(f"seconds must be positive, received {self.seconds}")
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"port must lie in [0, 65536), received {self.port}")
+        if self.index < 0:
+            raise ConfigError(f"index must be at least 0, received {self.index}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicesConfig:
+    """List the devices."""
 
 
 def _check(name: str, known: Collection[str], what: str) -> None:

@@ -48,7 +48,7 @@ class CommandMapper:
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes of a twist that move anything here, for showing them."""
-        return tuple(axis for axis, used in zip(AXES, self._drives.any(axis=0)) if used)
+        return tuple(axis for axis, used in zip(AXES, np.abs(self._drives).sum(axis=0)) if used)
 
     @property
     def has_gripper(self) -> bool:
