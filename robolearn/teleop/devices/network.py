@@ -28,7 +28,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -45,6 +45,8 @@ LARGEST_BYTES = 4096
 """Longest message; a longer one ends the connection."""
 _FIELDS = frozenset(("seq", "time", "twist", "action", "gripper", "buttons", "engaged"))
 _LOCAL = frozenset(("127.0.0.1", "localhost", "::1"))
+_PING_S = 2.0
+"""A client that is gone without a word makes room for another after twice this, seconds."""
 _WINDOW = 100
 """Messages over which the sender's clock is compared with ours."""
 
@@ -82,7 +84,7 @@ class NetworkDevice(SignalDevice):
         """The link for the client."""
         assert self._server is not None, "connect first"
         port = self._server.socket.getsockname()[1]
-        return f"ws://{self.host}:{port}/" + (f"?token={self.token}" if self.token else "")
+        return f"ws://{self.host}:{port}/" + (f"?token={quote(self.token)}" if self.token else "")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -103,6 +105,8 @@ class NetworkDevice(SignalDevice):
                 process_request=self._refusal,
                 compression=None,
                 max_size=LARGEST_BYTES,
+                ping_interval=_PING_S,
+                ping_timeout=_PING_S,
                 logger=quiet,
             )
         except OSError as error:
