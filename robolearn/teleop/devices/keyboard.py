@@ -29,7 +29,7 @@ SCANCODES: dict[int, str] = {
     **dict(enumerate(("ControlRight", "ShiftRight", "AltRight"), 228)),
 }
 """USB HID usage ids (page 0x07 of the HID Usage Tables), which SDL's scancodes are -> W3C `KeyboardEvent.code`."""
-_SIZE, _LINE, _COLUMNS = (620, 420), 20, 2
+_SIZE, _LINE, _COLUMNS, _NAMES = (620, 420), 22, 2, 110
 _PAPER, _INK, _PALE = (246, 246, 244), (32, 34, 38), (150, 152, 156)
 
 
@@ -112,18 +112,19 @@ class Keyboard(SignalDevice):
         page.blit(font.render(title + (f"   mode: {self.mode}" if self.mode else ""), True, _INK), (16, 14))
         lines = describe(self.profile, self.mode)
         rows = -(-len(lines) // _COLUMNS)
-        for i, line in enumerate(lines):
-            place = (16 + (i // rows) * _SIZE[0] // _COLUMNS, 48 + (i % rows) * _LINE)
-            page.blit(font.render(line, True, ink), place)
+        for i, (name, what) in enumerate(lines):
+            x, y = 16 + (i // rows) * _SIZE[0] // _COLUMNS, 48 + (i % rows) * _LINE
+            page.blit(font.render(name, True, _PALE), (x, y))
+            page.blit(font.render(what, True, ink), (x + _NAMES, y))
         pygame.display.flip()
 
 
-def describe(profile: Profile, mode: str | None) -> list[str]:
-    """Return what each input of a profile does, one a line."""
-    lines = [f"{name}   {axis}" for name, axis in profile.motion(mode).items()]
+def describe(profile: Profile, mode: str | None) -> list[tuple[str, str]]:
+    """Return each input of a profile, and what it does."""
     gripper = profile.gripper
-    lines += [f"{name}   {what} gripper" for what in ("open", "close", "toggle") for name in getattr(gripper, what)]
-    lines += [f"{gripper.squeeze}   squeeze gripper"] if gripper.squeeze else []
-    lines += [f"{name}   hold to move" for name in profile.deadman] + [f"{name}   slower" for name in profile.fine]
-    lines += [f"{name}   next mode" for name in profile.mode_inputs]
-    return lines + [f"{name}   {button}" for name, button in profile.buttons.items()]
+    lines = [*profile.motion(mode).items()]
+    lines += [(name, f"{what} gripper") for what in ("open", "close", "toggle") for name in getattr(gripper, what)]
+    lines += [(gripper.squeeze, "squeeze gripper")] if gripper.squeeze else []
+    named = {"hold to move": profile.deadman, "slower": profile.fine, "next mode": profile.mode_inputs}
+    lines += [(name, what) for what, names in named.items() for name in names]
+    return [*lines, *profile.buttons.items()]

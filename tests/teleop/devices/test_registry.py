@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,7 +85,8 @@ def test_the_list_says_what_is_there(capsys: pytest.CaptureFixture[str], monkeyp
 
 
 def test_teleop_test_shows_live_signals_of_a_client(capsys: pytest.CaptureFixture[str]) -> None:
-    port = "18765"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     client = (
         f"import runpy, sys, time\ntime.sleep(1)\n"
         f"sys.argv = ['client', 'ws://127.0.0.1:{port}/', '--seconds', '1']\n"
