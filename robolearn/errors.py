@@ -27,3 +27,11 @@ class PolicyError(RobolearnError):
 
 class TrainingError(RobolearnError):
     """A training run cannot start, resume or go on (for example: the loss is not finite)."""
+
+
+class DeviceError(RobolearnError):
+    """A teleoperation device, its profile or what it needs is missing or wrong."""
+
+
+class DeviceLost(DeviceError):
+    """A device that was connected has gone: unplugged, closed, or out of data."""

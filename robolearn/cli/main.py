@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "init": ("robolearn.cli.init", "make a workspace: folders and example configurations"),
     "tasks": ("robolearn.cli.tasks", "list, render and view the tasks"),
     "record": ("robolearn.cli.record", "record demonstrations of an expert into an HDF5 file"),
+    "teleop": ("robolearn.cli.teleop", "list the devices to drive with, and test one"),
     "dataset": ("robolearn.cli.dataset", "look at, check, repair, edit and convert datasets"),
     "train": ("robolearn.cli.train", "train a policy by behaviour cloning"),
     "dagger": ("robolearn.cli.dagger", "correct a policy with DAgger rounds"),
