@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from robolearn.configuration.workspace_verbs import InitConfig
 from robolearn.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitConfig:
-    """Make a workspace."""
-
-    folder: str = field(default="", metadata={"positional": True})
-    """Folder to make; existing files in it are kept."""
-
-    def __post_init__(self) -> None:
-        if not self.folder:
-            raise ConfigError("name the folder of the workspace: robolearn init DIR")
-
 
 CONFIG = InitConfig
 

@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from robolearn.configuration.evaluation import ReplayConfig
 from robolearn.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
-    """Replay recorded episodes in the simulator."""
-
-    dataset: str = field(default="", metadata={"positional": True})
-    """HDF5 file with the episodes."""
-    episodes: tuple[int, ...] = (0,)
-    """Indices of the episodes."""
-    video: str = ""
-    """MP4 file to render the replay into; needs OpenGL and the extra `video`."""
-
-    def __post_init__(self) -> None:
-        if not self.dataset:
-            raise ConfigError("name the data set to replay: robolearn replay FILE")
-
 
 CONFIG = ReplayConfig
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from robolearn.configuration.algorithms import CriticConfig, PPOConfig
 from robolearn.configuration.loop import LoopConfig
 from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """Improve a cloned policy with PPO, from the task's success alone or from its reward."""
+
+    OWN_TASK: ClassVar[str] = "policy"
 
     policy: str
     """Policy folder to start from."""
@@ -63,9 +66,9 @@ class FinetuneConfig:
     """Where the networks live: cpu, cuda, or auto."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "num_seeds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "num_seeds", low=1, high=MAX_EPISODES)
+        check_range(self, "seed", "first_seed", low=0, high=MAX_SEED)
         if not 0 <= self.eval_episodes < self.num_seeds:
             raise ConfigError(
                 f"eval_episodes must lie in [0, num_seeds), received {self.eval_episodes} of {self.num_seeds}"
@@ -78,3 +81,19 @@ class FinetuneConfig:
         """The seeds that evaluation takes; training never does."""
         end = self.first_seed + self.num_seeds
         return range(end - self.eval_episodes, end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(FinetuneConfig):
+    """Fine-tune a policy with PPO."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("policy", "task", "reward", "max_steps"),
+        "training": ("loop.total_steps", "ppo.num_steps", "ppo.learning_rate", "min_std"),
+        "how": ("seed", "num_envs", "device"),
+        "evaluation": ("eval_episodes", "export"),
+        "output": ("output", "resume"),
+    }
+
+    resume: bool = False
+    """Go on where the run in the output folder stopped."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from robolearn.configuration.algorithms import CriticConfig, DQNConfig, PPOConfig, SACConfig, TD3Config
 from robolearn.configuration.loop import LoopConfig
 from robolearn.configuration.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.task import TaskConfig
-from robolearn.errors import ConfigError
+from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, MAX_STEPS, check_range
 
 SEEDS_PER_RUN = 1_000_000
 """Training episodes of run seed s take the seeds from (s + 1) million on."""
@@ -50,12 +51,11 @@ class RLConfig:
     """Where networks and replay live: cpu, cuda, or auto."""
 
     def __post_init__(self) -> None:
-        for name in ("env_steps", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
-        for name in ("eval_episodes", "evaluate_every", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, received {getattr(self, name)}")
+        check_range(self, "env_steps", low=1, high=MAX_STEPS)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "eval_episodes", low=0, high=MAX_EPISODES)
+        check_range(self, "evaluate_every", "log_every", "checkpoint_every", low=0, high=MAX_STEPS)
+        check_range(self, "seed", low=0, high=MAX_SEED)
 
     @property
     def actor(self) -> PolicyConfig:
@@ -96,3 +96,19 @@ class RLConfig:
     def run_dir(self) -> str:
         task = self.task.id.split("/")[-1].removeprefix("gym:")
         return self.output or f"runs/{self.algorithm.name}_{task}_{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLCommand(RLConfig):
+    """Train a controller from scratch with RL."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("task", "task.kwargs", "algorithm", "env_steps"),
+        "algorithm": ("algorithm.learning_rate", "algorithm.batch_size", "algorithm.gamma", "policy.head"),
+        "how": ("seed", "num_envs", "device"),
+        "evaluation": ("eval_episodes", "evaluate_every"),
+        "output": ("output", "resume"),
+    }
+
+    resume: bool = False
+    """Go on where the run in the output folder stopped."""

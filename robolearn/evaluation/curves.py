@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robolearn.configuration.plots import CurvesConfig
+from robolearn.configuration.evaluation import CurvesConfig
 from robolearn.configuration.tree import read_yaml
 from robolearn.errors import ConfigError
 from robolearn.evaluation.plots import COLOURS

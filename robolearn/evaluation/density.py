@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from robolearn.configuration.plots import DensityConfig
+from robolearn.configuration.evaluation import DensityConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.folder import load_policy
