@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robolearn.cli.parsing.help import terminal_width, two_columns
 from robolearn.configuration.dataset_verbs import (
     ConvertConfig,
     DeleteConfig,
@@ -17,7 +18,10 @@ from robolearn.configuration.dataset_verbs import (
     SplitConfig,
     ValidateConfig,
 )
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, count
+
+TABLE_WIDTH = 90
+"""Columns that the table of episodes needs; with less, episodes are listed."""
 
 
 def info(config: InfoConfig) -> int:
@@ -36,7 +40,7 @@ def info(config: InfoConfig) -> int:
         overview = Table.grid(padding=(0, 2))
         rows = {
             "task": dataset.task,
-            "environment": str(dataset.env_args.get("env_name")),
+            "environment": _environment(dataset.env_args),
             "control rate": f"{dataset.control_hz:g} Hz",
             "size": f"{Path(config.path).stat().st_size / 1e6:.1f} MB",
             "episodes": f"{len(dataset)}, {sum(info.success for info in infos)} successful",
@@ -56,7 +60,7 @@ def info(config: InfoConfig) -> int:
             keys.add_row(key, str(spec.shape), spec.dtype)
         console.print(keys)
         if config.episodes:
-            console.print(_episode_table(dataset))
+            console.print(_episode_table(dataset) if console.width >= TABLE_WIDTH else _episode_lines(dataset))
     return 0
 
 
@@ -66,7 +70,7 @@ def validate(config: ValidateConfig) -> int:
     problems = find(config.path)
     for problem in problems:
         print(f"{problem.place}: {problem.message}\n    to do: {problem.remedy}")
-    print(f"{config.path}: {len(problems)} problems" if problems else f"{config.path}: no faults found")
+    print(f"{config.path}: {count(len(problems), 'problem')}" if problems else f"{config.path}: no faults found")
     return 2 if problems else 0
 
 
@@ -125,7 +129,7 @@ def convert(config: ConvertConfig) -> int:
     from robolearn.datasets.tools.convert import convert as write
 
     done = write(config.source, config.target, to=config.to, control_hz=config.control_hz, success=config.success)
-    print(f"{config.target}: {done.episodes} episodes")
+    print(f"{config.target}: {count(done.episodes, 'episode')}")
     for line in done.lost:
         print(f"  not kept as it was: {line}")
     return 0
@@ -135,7 +139,7 @@ def _written(path: str) -> int:
     from robolearn.datasets.dataset import Dataset
 
     with Dataset(path) as dataset:
-        print(f"{path}: {len(dataset)} episodes, {sum(dataset.lengths)} steps")
+        print(f"{path}: {count(len(dataset), 'episode')}, {count(int(sum(dataset.lengths)), 'step')}")
     return 0
 
 
@@ -161,6 +165,12 @@ def _named(modes: Counter[int]) -> dict[str, int]:
     return {known.get(mode, f"mode {mode}"): modes[mode] for mode in sorted(modes)}
 
 
+def _environment(env_args: Mapping[str, Any]) -> str:
+    """Return the environment's name with what its constructor was told: `Meta-World/MT1, env_name pick-place-v3`."""
+    words = (f"{name} {value}" for name, value in dict(env_args.get("env_kwargs") or {}).items())
+    return ", ".join([str(env_args.get("env_name")), *words])
+
+
 def _spread(lengths: Any) -> str:
     return f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.0f}" if len(lengths) else "none"
 
@@ -184,6 +194,15 @@ def _episode_table(dataset: Any) -> Any:
         row = (name, steps, success, known.source, known.round, known.seed, known.operator, known.started_at)
         table.add_row(*map(str, row))
     return table
+
+
+def _episode_lines(dataset: Any) -> str:
+    rows = []
+    for name, steps, known in zip(dataset.episodes, dataset.lengths, dataset.info):
+        success = "success" if known.success else "no success"
+        source = known.source + (f" round {known.round}" if known.round else "")
+        rows.append((name, f"{count(steps, 'step')}, {success}, {source}, seed {known.seed}, {known.operator}"))
+    return "\n".join(two_columns(rows, terminal_width()))
 
 
 VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from robolearn.configuration.finetune import FinetuneCommand
+from robolearn.configuration.rl import FinetuneCommand
 
 CONFIG = FinetuneCommand
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robolearn.configuration.workspace_verbs import InitConfig
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, count
 
 CONFIG = InitConfig
 
@@ -11,6 +11,7 @@ CONFIG = InitConfig
 def run(config: InitConfig) -> int:
     import shutil
     from pathlib import Path
+    from shlex import quote
 
     from robolearn.workspace import shipped_files, template
 
@@ -26,6 +27,6 @@ def run(config: InitConfig) -> int:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(template() / file, copy)
     folders = sorted({f"{file.parts[0]}/" for file in files})
-    print(f"workspace {target}: {' '.join(folders)}" + (f"({kept} existing files kept)" if kept else ""))
-    print(f"next: cd {target} && robolearn tasks")
+    print(f"workspace {target}: {' '.join(folders)}" + (f" ({count(kept, 'existing file')} kept)" if kept else ""))
+    print(f"next: cd {quote(str(target))} && robolearn tasks")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robolearn.configuration.evaluation import ReplayConfig
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, count
 
 CONFIG = ReplayConfig
 
@@ -20,7 +20,9 @@ def run(config: ReplayConfig) -> int:
             frames = []
             for index in config.episodes:
                 if not 0 <= index < len(dataset):
-                    raise ConfigError(f"episode {index} is not there; {config.dataset} has 0 to {len(dataset) - 1}")
+                    raise ConfigError(
+                        f"episode {index} is not there; {config.dataset} has {count(len(dataset), 'episode')}, from 0"
+                    )
                 result = replay(env, dataset.read(index), render=bool(config.video))
                 frames += result.frames
                 print(f"{dataset.episodes[index]}: {result}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robolearn.cli.parsing.help import terminal_width, two_columns
 from robolearn.configuration.workspace_verbs import TasksConfig
 
 CONFIG = TasksConfig
@@ -16,7 +17,7 @@ def run(config: TasksConfig) -> int:
         from robolearn.teleop.task_viewer import view
 
         assert config.name is not None
-        view(config.name, port=config.port, seed=config.seed)
+        view(config.name, host=config.host, port=config.port, seed=config.seed)
         return 0
     if config.render:
         from robolearn.evaluation.contact_sheet import write_contact_sheet
@@ -25,8 +26,6 @@ def run(config: TasksConfig) -> int:
         write_contact_sheet([config.name] if config.name else registry.own_names(), path, seed=config.seed)
         print(f"wrote {path}")
         return 0
-    names = registry.names()
-    width = max(map(len, names)) + 2
-    for name in names:
-        print(f"{name:<{width}}{registry.summary(name)}")
+    rows = [(name, registry.summary(name)) for name in registry.names()]
+    print("\n".join(two_columns(rows, terminal_width())))
     return 0

@@ -9,10 +9,10 @@ from typing import ClassVar
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.evaluation import REPORT_SEED
-from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.policy import MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 

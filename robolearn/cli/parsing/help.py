@@ -23,8 +23,8 @@ LONGEST_CHOICES = 40
 
 
 def terminal_width() -> int:
-    """Return the columns to fill: the terminal's (or the variable COLUMNS), within reason."""
-    return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
+    """Return the columns to fill: the terminal's or the variable COLUMNS, within reason; all of them for a pipe."""
+    return min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
 
 
 def command_help(command: Command, *, everything: bool = False, width: int | None = None) -> str:
