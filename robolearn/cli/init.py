@@ -13,6 +13,7 @@ def run(config: InitConfig) -> int:
     from pathlib import Path
     from shlex import quote
 
+    from robolearn.storage import atomic_file
     from robolearn.workspace import shipped_files, template
 
     target, kept = Path(config.folder), 0
@@ -24,8 +25,8 @@ def run(config: InitConfig) -> int:
         if copy.exists():
             kept += 1
             continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(template() / file, copy)
+        with atomic_file(copy) as fresh:
+            shutil.copyfile(template() / file, fresh)
     folders = sorted({f"{file.parts[0]}/" for file in files})
     print(f"workspace {target}: {' '.join(folders)}" + (f" ({count(kept, 'existing file')} kept)" if kept else ""))
     print(f"next: cd {quote(str(target))} && robolearn tasks")

@@ -18,6 +18,7 @@ from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.folder import load_policy
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.storage import atomic_file
 
 RESOLUTION = 121
 """Cells of the density along each axis."""
@@ -57,8 +58,8 @@ def plot_density(config: DensityConfig) -> Path:
     with Dataset(config.dataset) as dataset:
         panels = make_panels(policy, dataset, config)
     figure = draw(panels, [names[d] for d in config.dims])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with atomic_file(path) as fresh:
+        figure.savefig(fresh, format=path.suffix[1:])
     return path
 
 

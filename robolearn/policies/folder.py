@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from robolearn.configuration.policy import PolicyConfig
@@ -85,7 +85,7 @@ def save_policy(
     }
     with atomic_folder(folder) as fresh:
         (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        save_file({name: value.clone() for name, value in state.items()}, fresh / WEIGHTS_FILE)
+        (fresh / WEIGHTS_FILE).write_bytes(save({name: value.clone() for name, value in state.items()}))
         text = card.markdown(policy) if isinstance(card, PolicyCard) else card
         (fresh / CARD_FILE).write_text(text or PolicyCard().markdown(policy), encoding="utf-8")
 

@@ -16,6 +16,7 @@ from robolearn.errors import RobolearnError, count, hint
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+OUTPUTS = ("run_dir", "output", "folder", "target", "video")
 NO_SUCH_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -37,38 +38,45 @@ def explained(verb: str, config: Any) -> Iterator[None]:
         number = error.errno or _number_in(str(error))
         if number is None:
             raise
-        where = f" {os.fsdecode(error.filename)}" if error.filename else ""
-        reason = os.strerror(number)
-        raise BadLuckError(f"cannot read or write{where}: {reason}. {_kept(verb, config)}; {_mend(number)}") from error
+        place = error.filename2 or error.filename or _output(config) or "a file"
+        kept, again = _prospects(verb, config)
+        raise BadLuckError(
+            f"cannot read or write {os.fsdecode(place)}: {os.strerror(number)}. {kept}; {_remedy(number)}, then {again}"
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
-        raise BadLuckError(
-            f"there is not enough memory for this ({str(error).splitlines()[0] if str(error) else 'none was left'}). "
-            f"{_kept(verb, config)}; lower batch_size, num_envs or the sizes under policy"
-        ) from error
+        kept, again = _prospects(verb, config)
+        reason = str(error).splitlines()[0] if str(error) else "none was left"
+        remedy = "lower batch_size, num_envs or the sizes under policy"
+        raise BadLuckError(f"there is not enough memory ({reason}). {kept}; {remedy}, then {again}") from error
 
 
-def _mend(number: int) -> str:
+def _remedy(number: int) -> str:
     if number in FULL:
-        return "make room first"
+        return "make room"
     if number in FORBIDDEN:
-        return "or choose a place that you may write to"
-    return "check that path, or choose another" if number in NO_SUCH_PLACE else "look after that disk first"
+        return "get the right to write there or choose another place"
+    return "mend that path or choose another" if number in NO_SUCH_PLACE else "look after that disk"
 
 
-def _kept(verb: str, config: Any) -> str:
-    """What the command leaves behind, and the command that goes on from there."""
-    run = Path(getattr(config, "run_dir", "") or getattr(config, "output", "") or getattr(config, "folder", ""))
+def _output(config: Any) -> str:
+    """Where the command writes; every configuration says so by one of these names."""
+    return str(next((value for name in OUTPUTS if (value := getattr(config, name, ""))), ""))
+
+
+def _prospects(verb: str, config: Any) -> tuple[str, str]:
+    """What the command leaves behind, and how to go on from there."""
+    run = Path(_output(config))
     summary = run / "checkpoints" / "latest" / "checkpoint.json"
     if summary.is_file():
         step = json.loads(summary.read_text(encoding="utf-8")).get("step")
         resume = hint(verb, "--config", run / "config.yaml", "--resume")
-        return f"The checkpoint of step {step} in {run} is whole; go on with: {resume}"
+        return f"The checkpoint of step {step} in {run} is kept", f"go on with: {resume}"
     rounds = len(list(run.glob("rounds/*/report.json")))
     if rounds:
-        return f"{count(rounds, 'complete round')} in {run} stay; run the same again to go on from there"
-    return "What was written before stays as it is; run the same again to go on"
+        return f"The {count(rounds, 'complete round')} in {run} are kept", "run the same again to go on from there"
+    return "What is complete is kept", "run the same again"
 
 
 def _number_in(text: str) -> int | None:
