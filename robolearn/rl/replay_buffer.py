@@ -276,7 +276,7 @@ def _free_bytes(device: torch.device, directory: Path | None) -> int:
         return disk.f_bavail * disk.f_frsize
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_host_bytes(), _container_bytes(Path("/sys/fs/cgroup")))
+    return min(_host_bytes(), container_bytes(Path("/sys/fs/cgroup")))
 
 
 def _host_bytes() -> int:
@@ -287,7 +287,7 @@ def _host_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _container_bytes(group: Path) -> int:
+def container_bytes(group: Path) -> int:
     """Return what a container's limit leaves (control groups, version 2), whatever the host has.
 
     File caches count as free, for they can be given up. Where there is no limit, more than any host has.
