@@ -40,13 +40,14 @@ from robolearn.configuration.algorithms import PPOConfig, SACConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
+from robolearn.rl.engine.side_by_side import SideBySide
 from robolearn.rl.networks import mlp
 from robolearn.rl.replay_collector import ReplayCollector
 from robolearn.rl.returns import gae
 from robolearn.rl.running_statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner
 from robolearn.sim.pool import default_threads
-from robolearn.training.threads import Pair, fitting_threads
+from robolearn.training.threads import fitting_threads
 
 ID = "HalfCheetah-v5"
 STEPS = 256
@@ -126,16 +127,16 @@ def sb3_ppo(num_envs: int, batch: int, blocks: int) -> Contender:
 
 
 def ppo_floor(num_envs: int, batch: int, blocks: int) -> Contender:
-    physics, pair = Bench(num_envs, default_threads(), STEPS), Pair()
+    physics, beside = Bench(num_envs, default_threads(), STEPS), SideBySide()
     sizes = [[17, 64, 64, outputs] for outputs in (6, 1)]
     actor, critic = (products_of_network(batch, widths) for widths in sizes)
     networks = [mlp(widths, "tanh") for widths in sizes]
     minibatches = 10 * STEPS * num_envs // batch
 
     def block() -> float:
-        with fitting_threads(*networks, rows=batch, jobs=pair.jobs):
+        with fitting_threads(*networks, rows=batch, jobs=beside.jobs):
             start = time.perf_counter()
-            pair(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
+            beside(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
             return STEPS * num_envs / (time.perf_counter() - start + physics.rollout())
 
     return lambda: statistics.median(block() for _ in range(blocks))

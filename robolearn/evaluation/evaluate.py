@@ -22,7 +22,7 @@ from robolearn.errors import TaskError
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult, Trajectory
 from robolearn.policies.policy import Policy
 from robolearn.specs import Actor
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import fitting_threads, start_thread_pool
 
 Record = Literal["none", "trajectory", "full"]
 
@@ -49,6 +49,7 @@ def evaluate(
     """
     began = time.perf_counter()
     finished: dict[int, EpisodeRecord] = {}
+    start_thread_pool()
     actor = as_actor(policy, env, deterministic=deterministic)
     with fitting_threads(*([policy] if isinstance(policy, Policy) else []), rows=env.num_envs):
         for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit):

@@ -30,7 +30,7 @@ from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.optim import MovingAverage, Optimiser
 from robolearn.training.seeding import seed_everything
-from robolearn.training.threads import fitting_threads, flushed_denormals
+from robolearn.training.threads import fitting_threads, flushed_denormals, start_thread_pool
 
 MAX_VALID_BATCHES = 50
 
@@ -132,6 +132,7 @@ def train_bc(
     """
     run_dir = Path(run_dir)
     check_run_dir(run_dir, resume)
+    start_thread_pool()
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group())
         device = distributed.own_device(resolve_device(config.device))

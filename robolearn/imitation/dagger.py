@@ -39,6 +39,7 @@ from robolearn.imitation.bc import train_bc
 from robolearn.policies.folder import load_policy
 from robolearn.specs import ActionMode, Episode, EventKind
 from robolearn.training.progress import Progress
+from robolearn.training.threads import start_thread_pool
 
 
 class BetaDriver:
@@ -89,6 +90,7 @@ def dagger(
     Args:
         resume_hint: what to tell someone who interrupts the run.
     """
+    start_thread_pool()
     task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
     with make(task, 1) as env:  # refused before there is a run folder
         load_policy(config.policy)

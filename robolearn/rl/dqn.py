@@ -1,6 +1,6 @@
 """Double deep Q-learning (van Hasselt et al. 2016) for discrete actions, on the same replay as SAC.
 
-y = r + gamma^n Q'(s', argmax_a Q(s', a))
+y = r + gamma^n Q'(s', argmax_a Q(s', a))          Q(s, a) -> y
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from robolearn.configuration.policy import PolicyConfig
 from robolearn.envs.interface import Observation
 from robolearn.policies.build import build_encoder
 from robolearn.policies.encoders import ObservationEncoder
-from robolearn.rl.engine.adam import FlatAdam, flatten_
-from robolearn.rl.engine.compiled import Gradients, compiled
+from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
+from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import mlp
+from robolearn.rl.off_policy import OffPolicyAlgorithm
 from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.specs import ObservationSpec
 from robolearn.training import distributed
@@ -39,7 +40,7 @@ class ActionValues(nn.Module):
         )
 
     def forward(self, obs: Observation) -> Tensor:
-        """(B, To, ...) -> (B, actions)."""
+        """Return the value of every action, (B, To, ...) -> (B, actions)."""
         return self.network(self.encoder(obs).flatten(1))
 
 
@@ -51,48 +52,64 @@ class ValueLoss(nn.Module):
         self.values, self.config = values, config
 
     def forward(self, batch: ReplayBatch, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        taken = self.values(batch.obs).gather(1, batch.actions)[:, 0]
+        """Return the scalar loss and metrics.
+
+        Args:
+            target: (B,) y.
+        """
+        taken = self.values(batch.obs).gather(1, batch.actions)[:, 0]  # (B, actions) -> (B,) Q(s, a)
+        # E[(Q - y)^2] / 2, or Huber's loss, linear beyond an error of one
         loss = F.smooth_l1_loss(taken, target) if self.config.huber else 0.5 * F.mse_loss(taken, target)
         return loss, {"critic_loss": loss.detach(), "value": taken.detach().mean()}
 
 
-class DQN:
+class DQN(OffPolicyAlgorithm[DQNConfig]):
     """Updates action values; an algorithm of the training loop."""
 
     def __init__(self, values: ActionValues, config: DQNConfig, *, seed: int = 0) -> None:
-        self.values, self.config = values.train(), config
+        """
+        Args:
+            seed: as for every algorithm; an update of this one draws nothing.
+        """
+        super().__init__(config, next(values.parameters()).device)
+        self.values = values.train()
         distributed.broadcast_(values)
         self.target = copy.deepcopy(values).requires_grad_(False)
-        parameters = list(values.parameters())
-        self.device = parameters[0].device
-        self.adam = FlatAdam(
-            parameters,
+        self.optimiser = LossOptimiser(
+            ValueLoss(values, config),
+            trainable(values),
             learning_rate=config.critic_learning_rate or config.learning_rate,
             max_grad_norm=config.max_grad_norm,
         )
-        self.target_vector = flatten_(list(self.target.parameters()))
-        self._gradients = Gradients(ValueLoss(values, config), self.adam)
-        self._step = compiled(self._eager_step) if config.compile else self._eager_step
-        self.updates = self.decisions = 0
+        self.target_update = TargetUpdate(self.target, values, self.optimiser.adam, config.tau)
+        self.parts = {"values": values, "target": self.target, "optimiser": self.optimiser}
+        self.decisions = 0
 
-    def update(self, batch: list[ReplayBatch]) -> dict[str, Tensor]:
-        """One gradient step for each batch."""
-        metrics: dict[str, Tensor] = {}
-        for part in batch:
-            self.updates += 1
-            metrics |= self._step(part)
+    def critic_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            target = self.targets(batch)
+        metrics = self.optimiser.step(batch, target)
+        self.target_update.step()
         return metrics
 
+    def targets(self, batch: ReplayBatch) -> Tensor:
+        """Return y, (B,)."""
+        beyond = self.target(batch.next_obs)  # (B, actions) Q'(s', .)
+        chooser = self.values(batch.next_obs) if self.config.double else beyond
+        value = beyond.gather(1, chooser.argmax(-1, keepdim=True))[:, 0]  # (B,) Q'(s', argmax_a Q(s', a))
+        return batch.rewards + batch.discounts * value  # r + gamma^n Q'
+
     @property
-    def actor(self) -> ActionValues:
+    def network(self) -> ActionValues:
+        """The values, which decide while data is collected."""
         return self.values
 
     @torch.no_grad()
-    def act(
-        self, window: Observation, generator: torch.Generator | None = None, actor: ActionValues | None = None
+    def explore(
+        self, window: Observation, generator: torch.Generator | None = None, network: ActionValues | None = None
     ) -> Tensor:
-        """(N, To, ...) -> (N, 1) int64, greedy but for a share epsilon of random ones."""
-        greedy = (actor or self.values)(window).argmax(-1)
+        """Return actions for windows (N, To, ...), (N, 1) int64: greedy but for a share epsilon of random ones."""
+        greedy = (network or self.values)(window).argmax(-1)  # (N,)
         start, end = self.config.epsilon
         epsilon = start + (end - start) * min(1.0, self.decisions / self.config.epsilon_steps)
         self.decisions += len(greedy) * distributed.world_size()
@@ -101,26 +118,8 @@ class DQN:
         return torch.where(explore, random, greedy)[:, None]
 
     def state_dict(self) -> dict[str, Any]:
-        modules = {name: getattr(self, name).state_dict() for name in ("values", "target", "adam")}
-        return {**modules, "updates": self.updates, "decisions": self.decisions}
+        return {**super().state_dict(), "decisions": self.decisions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("values", "target", "adam"):
-            getattr(self, name).load_state_dict(state[name])
-        self.updates, self.decisions = int(state["updates"]), int(state["decisions"])
-
-    def _eager_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            target = self.targets(batch)
-        gradients, metrics = self._gradients(batch, target)
-        metrics["grad_norm"] = self.adam.step(gradients)
-        with torch.no_grad():
-            self.target_vector.lerp_(self.adam.vector, self.config.tau)
-        return metrics
-
-    def targets(self, batch: ReplayBatch) -> Tensor:
-        """(B,) what the values of the actions taken are drawn to."""
-        beyond = self.target(batch.next_obs)
-        chooser = self.values(batch.next_obs) if self.config.double else beyond
-        value = beyond.gather(1, chooser.argmax(-1, keepdim=True))[:, 0]
-        return batch.rewards + batch.discounts * value
+        super().load_state_dict(state)
+        self.decisions = int(state["decisions"])

@@ -38,7 +38,7 @@ from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything, untouched_rng
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import fitting_threads, start_thread_pool
 
 START_FILE = "start.json"
 """How the policy did before any update, so that a resumed run need not evaluate it again."""
@@ -76,6 +76,7 @@ def finetune(
     run_dir = Path(run_dir)
     check_run_dir(run_dir, resume)
     task = task_of(config.policy, config.task)
+    start_thread_pool()
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group())
         device = distributed.own_device(resolve_device(config.device))

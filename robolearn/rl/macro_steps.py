@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ class SeedStream:
     drawn: int = 0
 
     def take(self, n: int) -> list[int]:
+        """Return the next `n` seeds."""
         seeds = [self.first + (self.drawn + i) % self.count for i in range(n)]
         self.drawn += n
         return seeds
@@ -36,7 +38,7 @@ class SeedStream:
 
 @dataclass(frozen=True)
 class FinishedEpisode:
-    """What is reported of a training episode."""
+    """Outcome of a training episode."""
 
     seed: int
     ret: float
@@ -44,6 +46,17 @@ class FinishedEpisode:
     length: int
     """Control steps."""
     success: bool
+
+
+def episode_metrics(episodes: Sequence[FinishedEpisode]) -> dict[str, float]:
+    """Return the mean return, length and success of episodes; nothing where none ended."""
+    if not episodes:
+        return {}
+    return {
+        "return": sum(e.ret for e in episodes) / len(episodes),
+        "episode_length": sum(e.length for e in episodes) / len(episodes),
+        "success": sum(e.success for e in episodes) / len(episodes),
+    }
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ class EpisodeDriver:
         self.window = self._where(done, first, self.window)
 
     def take_finished(self) -> list[FinishedEpisode]:
-        """The episodes that ended since the last call."""
+        """Return the episodes that ended since the last call."""
         finished, self.finished = self.finished, []
         return finished
 
@@ -206,12 +219,18 @@ class EpisodeDriver:
             self.window = self._where(mask, first, self.window)
 
     def _advance_once(self, actions: Tensor) -> Transition:
-        """`advance` for Ta = 1, without the masks."""
+        """Do as `advance` for Ta = 1, without the masks."""
         reward, ended, cut = self._step(actions[:, 0], None)
         return Transition(reward, self._discount_once, self._executed_once, ended, cut, self.window)
 
     def _step(self, actions: Tensor, running: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """One control step of the running environments: (N,) reward, terminated, truncated; moves the window."""
+        """Take one control step of the running environments and move the window; return (N,) reward, terminated,
+        truncated.
+
+        Args:
+            actions: (N, A), or (N,) of discrete ones.
+            running: (N,) bool; None means all.
+        """
         clipped = actions.clamp(-1.0, 1.0) if actions.is_floating_point() else actions
         self.trace.append(clipped)
         mask = None if running is None or bool(running.all()) else running
@@ -255,12 +274,13 @@ class EpisodeDriver:
             )
 
     def _begin(self, obs: Observation, mask: Tensor | None) -> Observation:
-        """(N, ...) first observations, new in the masked rows -> (N, To, ...) windows that repeat them."""
+        """Return windows (N, To, ...) that repeat the first observations (N, ...), which are new in the masked rows."""
         self._check_observation(obs, mask)
         to = self.obs_steps
         return {k: obs[k].to(self.device)[:, None].repeat_interleave(to, 1) for k in self.obs_keys}
 
     def _push(self, obs: Observation) -> Observation:
+        """Return the windows (N, To, ...) with these observations (N, ...) behind the others, the oldest dropped."""
         new = {k: obs[k].to(self.device)[:, None] for k in self.obs_keys}
         if self.obs_steps == 1:
             return new

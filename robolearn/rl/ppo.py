@@ -9,8 +9,8 @@ that it is one on the first minibatch of every update.
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,17 +21,18 @@ from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError, TrainingError
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
-from robolearn.rl.engine.adam import FlatAdam
-from robolearn.rl.engine.compiled import Gradients, compiled
+from robolearn.rl.engine.compiling import compiled
+from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
+from robolearn.rl.engine.minibatches import shuffled_minibatches, split_observation
+from robolearn.rl.engine.saving import load_states, states_of
+from robolearn.rl.engine.side_by_side import SideBySide
+from robolearn.rl.macro_steps import episode_metrics
 from robolearn.rl.returns import gae
 from robolearn.rl.rollout_collector import Rollout
 from robolearn.rl.running_statistics import ObservationStatistics, ReturnScale
 from robolearn.training import distributed
-from robolearn.training.threads import Pair, fitting_threads
+from robolearn.training.threads import fitting_threads
 
-UNROLLED = 4
-"""Minibatches in one graph, at most: a small network's step is short beside the call of a graph, but every further
-minibatch in it costs as much time to compile again."""
 EVAL_ROWS = 4096
 """Rows evaluated at once outside the gradient steps, a bound on memory."""
 
@@ -44,25 +45,30 @@ class Minibatch(NamedTuple):
     actions: Tensor
     """(B, Tp, A)."""
     executed: Tensor
-    """(B, Tp)."""
+    """(B, Tp) bool."""
     log_probs: Tensor
-    """(B,) under the policy that acted."""
+    """(B,) under the policy that acted, pi_old."""
     prior_log_probs: Tensor
-    """(B,) under the policy that training started from."""
+    """(B,) under the policy that training started from, pi_0."""
     advantages: Tensor
-    """(B,)."""
+    """(B,) A."""
     values: Tensor
-    """(B,) before the update."""
+    """(B,) V_old, before the update."""
     returns: Tensor
-    """(B,) what the critic is drawn to."""
+    """(B,) R, the critic's regression targets."""
 
-    def map(self, function: Any) -> Minibatch:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Minibatch:
         """Apply a function to every tensor."""
         return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:]))
 
+    def split(self, size: int) -> list[Minibatch]:
+        """Cut into parts of `size` rows, the last one shorter where they do not come out even; parts are views."""
+        parts = zip(split_observation(self.obs, size), *(field.split(size) for field in self[1:]))
+        return [Minibatch(*fields) for fields in parts]
+
 
 class ActorLoss(nn.Module):
-    """The surrogate with its penalties."""
+    """The surrogate objective with its penalties, negated."""
 
     kl_coef: Tensor
 
@@ -76,28 +82,30 @@ class ActorLoss(nn.Module):
         self.register_buffer("kl_coef", torch.ones((), device=next(policy.parameters()).device))
 
     def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss, and metrics (detached)."""
+        """Return the scalar loss, and metrics (detached scalars)."""
         config = self.config
         distribution = self.policy.distribution(batch.obs)
-        log_probs = distribution.log_prob(batch.actions, batch.executed)
+        log_probs = distribution.log_prob(batch.actions, batch.executed)  # (B,) log pi(a|s)
         log_ratio = log_probs - batch.log_probs
-        ratio = log_ratio.exp()
-        kl = (ratio - 1.0 - log_ratio).mean()  # low-variance, non-negative (Schulman 2020)
+        ratio = log_ratio.exp()  # r = pi(a|s) / pi_old(a|s)
+        kl = (ratio - 1.0 - log_ratio).mean()  # KL(pi_old || pi) ~ E[r - 1 - log r], never negative (Schulman 2020)
         if config.surrogate == "clip":
             clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
-            loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+            loss = -torch.minimum(
+                ratio * batch.advantages, clipped * batch.advantages
+            ).mean()  # -E[min(r A, clip(r) A)]
         else:
-            loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl
+            loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl  # -E[r A] + beta KL
         metrics = {"kl": kl.detach(), "ratio": ratio.detach().mean(), "policy_loss": loss.detach()}
         metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > config.clip).float().mean()
         if config.prior_coef:
-            # On samples of the policy itself, half the squared log-ratio has the gradient of KL(policy || prior).
-            distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()
+            # On samples of the policy itself, half the squared log-ratio has the gradient of KL(pi || pi_0).
+            distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()  # E[(log pi - log pi_0)^2] / 2
             loss = loss + config.prior_coef * distance
             metrics["prior_kl"] = distance.detach()
         if config.entropy_coef:
             noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
-            entropy = distribution.entropy(noise).mean()
+            entropy = distribution.entropy(noise).mean()  # E[H(pi(.|s))]
             loss = loss - config.entropy_coef * entropy
             metrics["entropy"] = entropy.detach()
         return loss, metrics
@@ -111,12 +119,14 @@ class CriticLoss(nn.Module):
         self.critic, self.config = critic, config
 
     def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss, and metrics (detached)."""
-        values = self.critic(batch.obs)
-        error = (values - batch.returns).square()
-        if self.config.value_clip is not None:
-            moved = (values - batch.values).clamp(-self.config.value_clip, self.config.value_clip)
-            error = torch.maximum(error, (batch.values + moved - batch.returns).square())
+        """Return the scalar loss, and metrics (detached scalars)."""
+        values = self.critic(batch.obs)  # (B,) V(s)
+        error = (values - batch.returns).square()  # (V - R)^2
+        if (limit := self.config.value_clip) is not None:
+            clipped = batch.values + (values - batch.values).clamp(-limit, limit)
+            error = torch.maximum(
+                error, (clipped - batch.returns).square()
+            )  # max of it and (V_old + clip(V - V_old) - R)^2
         loss = 0.5 * error.mean()
         return loss, {"value_loss": loss.detach()}
 
@@ -141,6 +151,8 @@ class PPO:
         Args:
             critic: (B, To, ...) observation windows -> (B,) values.
             total_updates: how many updates the run has, for `anneal`.
+
+        Raises PolicyError where the policy has no exact likelihood.
         """
         if not policy.exact_likelihood:
             raise PolicyError(
@@ -155,73 +167,59 @@ class PPO:
         self.generator = torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
         # A compiled update draws from torch's global generator: graphs do not take others.
         self.actor_loss = ActorLoss(policy, config, None if config.compile else self.generator)
-        critic_rate = config.critic_learning_rate or config.learning_rate
-        self.actor_adam, self.critic_adam = (
-            FlatAdam(
-                [p for p in network.parameters() if p.requires_grad],
-                learning_rate=rate,
-                eps=1e-5,
-                max_grad_norm=config.max_grad_norm,
-            )
-            for network, rate in ((policy, config.learning_rate), (critic, critic_rate))
+        engine: dict[str, Any] = {"eps": 1e-5, "max_grad_norm": config.max_grad_norm, "compile": config.compile}
+        self.critic_learning_rate = config.critic_learning_rate or config.learning_rate
+        self.actor_optimiser = LossOptimiser(
+            self.actor_loss, trainable(policy), learning_rate=config.learning_rate, **engine
         )
-        self._actor_gradients = Gradients(self.actor_loss, self.actor_adam)
-        self._critic_gradients = Gradients(CriticLoss(critic, config), self.critic_adam)
-        make = compiled if config.compile else (lambda method: method)
-        self._actor_steps, self._critic_steps = make(self._eager_actor_steps), make(self._eager_critic_steps)
-        self._evaluate = make(self._eager_evaluate)
-        # Graphs run without the interpreter lock. Several processes must reduce gradients in one order.
-        self.pair = Pair(enabled=config.compile and self.device.type == "cpu" and distributed.world_size() == 1)
+        self.critic_optimiser = LossOptimiser(
+            CriticLoss(critic, config),
+            trainable(critic),
+            learning_rate=self.critic_learning_rate,
+            norm_name=None,
+            **engine,
+        )
+        self._evaluate = compiled(self._eager_evaluate) if config.compile else self._eager_evaluate
+        # Compiled steps of one process run beside each other; several processes must reduce gradients in one order.
+        alone = distributed.world_size() == 1
+        self.side_by_side = SideBySide(enabled=config.compile and self.device.type == "cpu" and alone)
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
         self.step_scale = 1.0
 
     def update(self, batch: Rollout) -> dict[str, float]:
-        """Improve on a rollout that the current policy collected; returns metrics."""
-        rows = self.batch_size or len(batch.log_probs.flatten())
-        with fitting_threads(self.policy, self.critic, rows=rows, jobs=self.pair.jobs):
-            return self._update(batch)
-
-    def _update(self, rollout: Rollout) -> dict[str, float]:
-        config = self.config
-        if self.statistics is not None and self.updates == 0:
-            # The first rollout only sets the scales, so that the policy is the same function while it learns from one.
-            return self._end_update(rollout, {})
-        self._set_step_sizes()
-        rewards = rollout.rewards if self.return_scale is None else self.return_scale.apply(rollout)
-        train_actor = self.updates >= config.critic_warmup
-        records: list[dict[str, Tensor]] = []
-        fixed = self._fixed_rows(rollout)
-        rows: Minibatch | None = None
-        for _ in range(config.epochs):
-            if rows is None or config.recompute_advantages:
-                rows = self._with_targets(fixed, rollout, rewards, rows)
-            epoch = self._epoch(list(self._parts(rows)), train_actor)
-            records += epoch
-            self._check(epoch)
-            if (
-                train_actor
-                and config.surrogate == "clip"
-                and config.target_kl
-                and distributed.mean(_mean(epoch, "kl")) > config.target_kl
-            ):
-                break
-        metrics = {name: _mean(records, name) for name in records[0]}
-        assert rows is not None
-        residual = (rows.returns - rows.values).var() / rows.returns.var().clamp_min(1e-12)
-        metrics["explained_variance"] = 1.0 - residual.item()
-        return self._end_update(rollout, metrics)
+        """Improve on a rollout that the current policy collected; return metrics."""
+        config, size = self.config, self.batch_size or batch.log_probs.numel()
+        with fitting_threads(self.policy, self.critic, rows=size, jobs=self.side_by_side.jobs):
+            if self.statistics is not None and self.updates == 0:
+                # The first rollout only sets the scales: the policy stays one function while it learns from a rollout.
+                return self._finish(batch, {})
+            self._set_step_sizes()
+            rewards = batch.rewards if self.return_scale is None else self.return_scale.apply(batch)
+            trains_actor, trains_critic = self.updates >= config.critic_warmup, config.baseline == "critic"
+            rows, epochs = self._rows(batch), []
+            for epoch in range(config.epochs):
+                if epoch == 0 or config.recompute_advantages:
+                    rows = self._with_targets(rows, batch, rewards)
+                minibatches = shuffled_minibatches(rows, len(rows.log_probs), size, self.generator)
+                # The networks share no parameters, so neither waits for the other.
+                actor, critic = self.side_by_side(
+                    partial(self.actor_optimiser.steps, minibatches) if trains_actor else dict,
+                    partial(self.critic_optimiser.steps, minibatches) if trains_critic else dict,
+                )
+                epochs.append(actor | critic)
+                self._check_finite(epochs[-1])
+                if trains_actor and self._moved_enough(epochs[-1]["kl"]):
+                    break
+            metrics = {name: torch.cat([e[name] for e in epochs]).mean().item() for name in epochs[0]}
+            residual = (rows.returns - rows.values).var() / rows.returns.var().clamp_min(1e-12)
+            metrics["explained_variance"] = 1.0 - residual.item()  # 1 - Var[R - V_old] / Var[R]
+            return self._finish(batch, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "policy": self.policy.state_dict(),
-            "critic": self.critic.state_dict(),
-            "prior": self.prior.state_dict() if self.prior is not None else {},
-            "actor_adam": self.actor_adam.state_dict(),
-            "critic_adam": self.critic_adam.state_dict(),
-            "return_scale": self.return_scale.state_dict() if self.return_scale is not None else {},
-            "statistics": self.statistics.state_dict() if self.statistics is not None else {},
+            **states_of(self._parts()),
             "updates": self.updates,
             "env_steps": self.env_steps,
             "kl_coef": self.actor_loss.kl_coef.clone(),
@@ -229,16 +227,7 @@ class PPO:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.critic.load_state_dict(state["critic"])
-        if self.prior is not None:
-            self.prior.load_state_dict(state["prior"])
-        self.actor_adam.load_state_dict(state["actor_adam"])
-        self.critic_adam.load_state_dict(state["critic_adam"])
-        if self.return_scale is not None:
-            self.return_scale.load_state_dict(state["return_scale"])
-        if self.statistics is not None:
-            self.statistics.load_state_dict(state["statistics"])
+        load_states(self._parts(), state)
         self.updates, self.env_steps = int(state["updates"]), int(state["env_steps"])
         self.actor_loss.kl_coef.copy_(state["kl_coef"])
         self.step_scale = float(state["step_scale"])
@@ -252,77 +241,50 @@ class PPO:
         if self.return_scale is not None:
             self.return_scale.load_rank_state_dict(state["return_scale"])
 
-    def _epoch(self, parts: list[tuple[Minibatch, int]], train_actor: bool) -> list[dict[str, Tensor]]:
-        """Gradient steps of both networks, which share no parameters and so need not wait for each other."""
-        actor = [self._actor_steps] if train_actor else []
-        critic = [self._critic_steps] if self.config.baseline == "critic" else []
-
-        def walk(steps: list[Callable[[Minibatch, int], dict[str, Tensor]]]) -> list[dict[str, Tensor]]:
-            return [step(part, count) for step in steps for part, count in parts]
-
-        actor_records, critic_records = self.pair(lambda: walk(actor), lambda: walk(critic))
-        return [a | c for a, c in itertools.zip_longest(actor_records, critic_records, fillvalue={})]
-
-    def _eager_actor_steps(self, rows: Minibatch, count: int) -> dict[str, Tensor]:
-        """One gradient step from each of `count` minibatches; metrics (count,)."""
-
-        def step(batch: Minibatch) -> dict[str, Tensor]:
-            gradients, metrics = self._actor_gradients(batch)
-            return metrics | {"grad_norm": self.actor_adam.step(gradients)}
-
-        return _each(step, rows, count)
-
-    def _eager_critic_steps(self, rows: Minibatch, count: int) -> dict[str, Tensor]:
-        """Likewise of the critic."""
-
-        def step(batch: Minibatch) -> dict[str, Tensor]:
-            gradients, metrics = self._critic_gradients(batch)
-            self.critic_adam.step(gradients)
-            return metrics
-
-        return _each(step, rows, count)
+    def _parts(self) -> dict[str, Any]:
+        names = ("policy", "critic", "prior", "actor_optimiser", "critic_optimiser", "return_scale", "statistics")
+        return {name: getattr(self, name) for name in names}
 
     @torch.no_grad()
-    def _fixed_rows(self, rollout: Rollout) -> Minibatch:
-        """The rollout as rows; targets are still empty."""
+    def _rows(self, rollout: Rollout) -> Minibatch:
+        """Return the L * N rows of a rollout; advantages, values and returns are still empty."""
         obs, actions, executed = rollout.flat_obs(), rollout.actions.flatten(0, 1), rollout.executed.flatten(0, 1)
         log_probs = rollout.log_probs.flatten()
         prior = log_probs
         if self.prior is not None:
-            pieces = zip(_pieces(obs), actions.split(EVAL_ROWS), executed.split(EVAL_ROWS))
+            pieces = zip(split_observation(obs, EVAL_ROWS), actions.split(EVAL_ROWS), executed.split(EVAL_ROWS))
             prior = torch.cat([self.prior.distribution(o).log_prob(a, e) for o, a, e in pieces])
         empty = log_probs.new_empty(0)
         return Minibatch(obs, actions, executed, log_probs, prior, empty, empty, empty)
 
     @torch.no_grad()
-    def _with_targets(self, fixed: Minibatch, rollout: Rollout, rewards: Tensor, before: Minibatch | None) -> Minibatch:
-        """Rows with values, returns and advantages under the current critic; `values` stay those before the update."""
-        values, next_values = self._values(rollout)
-        flags = (rollout.terminated, rollout.truncated)
-        advantages = gae(rewards, values, next_values, rollout.discounts, *flags, self.config.gae_lambda)
-        returns = advantages + values
-        if self.config.baseline == "mean" or self.config.normalise_advantages:
+    def _with_targets(self, rows: Minibatch, rollout: Rollout, rewards: Tensor) -> Minibatch:
+        """Return the rows with advantages and returns under the current critic; values stay those of the first time.
+
+        Args:
+            rewards: (L, N), scaled where that is asked for.
+        """
+        config = self.config
+        values, next_values = self._values(rollout)  # (L, N) each
+        ends = (rollout.terminated, rollout.truncated)
+        advantages = gae(rewards, values, next_values, rollout.discounts, *ends, config.gae_lambda)
+        returns = advantages + values  # R = A + V
+        if config.baseline == "mean" or config.normalise_advantages:
             mean, std = distributed.mean_and_std(advantages)
-            advantages = (advantages - mean) / (std + 1e-8 if self.config.normalise_advantages else 1.0)
-        return fixed._replace(
+            advantages = (advantages - mean) / (std + 1e-8 if config.normalise_advantages else 1.0)
+        return rows._replace(
             advantages=advantages.flatten(),
             returns=returns.flatten(),
-            values=values.flatten() if before is None else before.values,
+            values=rows.values if len(rows.values) else values.flatten(),
         )
 
     def _values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """(L, N) values of the observations and of their true successors; zeros without a learned baseline."""
+        """Return (L, N) values of the observations and of their true successors; zeros without a learned baseline."""
         if self.config.baseline != "critic":
             return torch.zeros_like(rollout.rewards), torch.zeros_like(rollout.rewards)
-        pieces = list(_pieces(rollout.flat_obs()))
-        half = (len(pieces) + 1) // 2
-
-        def evaluate(pieces: list[Observation]) -> list[Tensor]:
-            return [self._evaluate(piece) for piece in pieces]
-
-        parts = itertools.chain(*self.pair(lambda: evaluate(pieces[:half]), lambda: evaluate(pieces[half:])))
-        values = torch.cat(list(parts)).view_as(rollout.rewards)
-        ends = {k: torch.cat([v, rollout.final_obs[k]]) for k, v in rollout.last_obs.items()}
+        pieces = self.side_by_side.map(self._evaluate, split_observation(rollout.flat_obs(), EVAL_ROWS))
+        values = torch.cat(pieces).view_as(rollout.rewards)
+        ends = {k: torch.cat([v, rollout.final_obs[k]]) for k, v in rollout.last_obs.items()}  # (N + M, To, ...)
         # Their number varies, and a graph is for one number of rows.
         last, final = self._eager_evaluate(ends).tensor_split([rollout.num_envs])
         return values, rollout.next_values(values, last, final)
@@ -330,81 +292,51 @@ class PPO:
     def _eager_evaluate(self, obs: Observation) -> Tensor:
         return self.critic(obs)
 
-    def _parts(self, rows: Minibatch) -> Iterator[tuple[Minibatch, int]]:
-        """All rows once, in random order, a few minibatches at a time and how many; a last short one by itself.
-
-        They are gathered for the whole epoch, so that a part is a view.
-        """
-        count = len(rows.log_probs)
-        order = torch.randperm(count, generator=self.generator, device=self.device)
-        size = min(self.batch_size or count, count)
-        together = max(n for n in range(1, UNROLLED + 1) if count // size % n == 0)
-        parts = rows.map(lambda field: field.index_select(0, order).split(size * together))
-        keys = parts.obs.keys()
-        for obs, rest in zip(zip(*parts.obs.values()), zip(*parts[1:])):
-            yield Minibatch(dict(zip(keys, obs)), *rest), max(1, len(rest[0]) // size)
+    def _moved_enough(self, kl: Tensor) -> bool:
+        """Tell whether the KLs (steps,) of an epoch end an update of the clipped surrogate."""
+        config = self.config
+        if config.surrogate != "clip" or not config.target_kl:
+            return False
+        return distributed.mean(kl.mean().item()) > config.target_kl
 
     def _set_step_sizes(self) -> None:
         config, left = self.config, 1.0
         if config.anneal and self.total_updates is not None:
             left = max(0.0, 1.0 - self.updates / self.total_updates)
-        self.actor_adam.learning_rate.fill_(left * self.step_scale * config.learning_rate)
-        self.critic_adam.learning_rate.fill_(left * (config.critic_learning_rate or config.learning_rate))
+        self.actor_optimiser.adam.learning_rate.fill_(left * self.step_scale * config.learning_rate)
+        self.critic_optimiser.adam.learning_rate.fill_(left * self.critic_learning_rate)
 
     def _follow_kl(self, kl: float) -> dict[str, float]:
-        """Let the weight of the penalty and the step size answer to the KL of an update; metrics."""
+        """Let the weight of the penalty and the step size answer to the KL of an update; return both as metrics."""
         config, metrics = self.config, {}
         if config.surrogate == "kl" and config.target_kl:
-            self.actor_loss.kl_coef *= 2.0 ** _beyond(kl, config.target_kl)
+            self.actor_loss.kl_coef *= 2.0 ** _beyond(kl, config.target_kl)  # beta doubles or halves
             metrics["kl_coef"] = self.actor_loss.kl_coef.item()
         if config.step_kl:
             self.step_scale = min(1.0, self.step_scale * 1.5 ** -_beyond(kl, config.step_kl))
             metrics["step_scale"] = self.step_scale
         return metrics
 
-    def _end_update(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
+    def _finish(self, rollout: Rollout, metrics: dict[str, float]) -> dict[str, float]:
+        """Adapt to the KL, learn the observations' statistics and count; return the metrics with those of episodes."""
         if "kl" in metrics:
             metrics |= self._follow_kl(distributed.mean(metrics["kl"]))
         if self.statistics is not None:
             self.statistics.observe(rollout.flat_obs())
         self.updates += 1
         self.env_steps += int(distributed.sum_(rollout.executed.sum()))
-        metrics["env_steps"] = self.env_steps
-        if rollout.episodes:
-            count = len(rollout.episodes)
-            metrics["return"] = sum(e.ret for e in rollout.episodes) / count
-            metrics["episode_length"] = sum(e.length for e in rollout.episodes) / count
-            metrics["success"] = sum(e.success for e in rollout.episodes) / count
-        return metrics
+        return metrics | {"env_steps": self.env_steps} | episode_metrics(rollout.episodes)
 
-    def _check(self, records: list[dict[str, Tensor]]) -> None:
-        for name in records[0].keys() & {"policy_loss", "value_loss"}:
-            values = torch.cat([record[name] for record in records])
-            if not values.isfinite().all():
+    def _check_finite(self, metrics: dict[str, Tensor]) -> None:
+        """Raise TrainingError where a loss is not finite."""
+        for name in metrics.keys() & {"policy_loss", "value_loss"}:
+            if not metrics[name].isfinite().all():
                 raise TrainingError(
                     f"PPO's {name} is not finite in update {self.updates}; the last checkpoint is kept. "
                     "Lower learning_rate or clip, and look for extreme rewards or observations"
                 )
 
 
-def _each(step: Callable[[Minibatch], dict[str, Tensor]], rows: Minibatch, count: int) -> dict[str, Tensor]:
-    """`step` on each of `count` equal parts; its metrics, stacked."""
-    size = len(rows.log_probs) // count
-    records = [step(rows.map(lambda field, i=i: field[i * size : (i + 1) * size])) for i in range(count)]
-    return {name: torch.stack([record[name] for record in records]) for name in records[0]}
-
-
-def _mean(records: list[dict[str, Tensor]], name: str) -> float:
-    return torch.cat([record[name] for record in records]).mean().item()
-
-
 def _beyond(kl: float, target: float) -> int:
-    """1 well above the target, -1 well below, 0 near it (the bounds of Schulman et al. 2017, section 4)."""
+    """Return 1 well above the target, -1 well below, 0 near it (the bounds of Schulman et al. 2017, section 4)."""
     return int(kl > 1.5 * target) - int(kl < target / 1.5)
-
-
-def _pieces(obs: Observation) -> Iterator[Observation]:
-    """Parts of at most EVAL_ROWS rows."""
-    splits = {k: v.split(EVAL_ROWS) for k, v in obs.items()}
-    for parts in zip(*splits.values()):
-        yield dict(zip(splits, parts))

@@ -36,7 +36,7 @@ class ReplayBatch(NamedTuple):
     rewards: Tensor
     """(B,) discounted over the n steps."""
     discounts: Tensor
-    """(B,) what the value of `next_obs` counts: gamma to the steps taken, zero where the task ended."""
+    """(B,) weight of the value of `next_obs`: gamma to the steps taken, zero where the task ended."""
     next_obs: Observation
     """(B, To, ...) true successors."""
 
@@ -107,7 +107,7 @@ class Replay:
         return self.size * self.num_envs
 
     def add(self, window: Observation, actions: Tensor, transition: Transition) -> None:
-        """One macro-step of all environments.
+        """Store one macro-step of all environments.
 
         Args:
             window: (N, To, ...) before it; `transition.next_obs` must not have been overwritten by a restart yet.
@@ -129,12 +129,13 @@ class Replay:
         self.head, self.size = following, min(self.size + 1, self.rows - 1)
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> ReplayBatch:
-        """`batch_size` transitions, uniformly with replacement."""
+        """Draw `batch_size` transitions, uniformly with replacement."""
         drawn = torch.randint(len(self), (batch_size,), generator=generator, device=self.device)
         return self.gather(drawn)
 
     def gather(self, index: Tensor) -> ReplayBatch:
-        """The transitions of ages `index`: 0 is the oldest row's first environment, len - 1 the newest row's last."""
+        """Return the transitions of ages `index` (B,): 0 is the oldest row's first environment, len - 1 the newest
+        row's last."""
         place = self._place(index)
         rewards, discounts, last = self._look_ahead(index, place)
         final = self._take("final", last)
@@ -148,8 +149,8 @@ class Replay:
         return ReplayBatch(obs, self._take("actions", place), rewards, discounts, next_obs)
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled part of everything, oldest rows first; of a replay in files a view, to be saved before the next
-        transition is added."""
+        """Return the filled part of everything, oldest rows first; of a replay in files a view, to be saved before the
+        next transition is added."""
         return {
             "arrays": {name: [self._part(name, rows) for rows in self._filled()] for name in self.arrays},
             "finals": {name: value[self._live() % len(value)] for name, value in self.finals.items()},
@@ -159,7 +160,7 @@ class Replay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`, whatever the ring's position was; raises TrainingError where it holds too much."""
+        """Load a state, whatever the ring's position was; raise TrainingError where it holds too much."""
         size = int(state["size"])
         if size > self.rows - 1:
             raise TrainingError(f"the saved replay holds {size} rows, this one {self.rows - 1}; keep its capacity")
@@ -174,14 +175,14 @@ class Replay:
         self._make_room(len(self._live()), {name: value.to(self.device) for name, value in state["finals"].items()})
 
     def _filled(self) -> list[range]:
-        """Rows that hold something, the successor of the newest transition included, oldest first."""
+        """Return the rows that hold something, the successor of the newest transition included, oldest first."""
         oldest = (self.head - self.size) % self.rows
         if oldest <= self.head:
             return [range(oldest, self.head + 1)]
         return [range(oldest, self.rows), range(self.head + 1)]
 
     def _part(self, name: str, rows: range) -> Tensor:
-        """A copy of some rows; of a file, only mapped, since it may be larger than memory."""
+        """Return a copy of some rows; of a file, only mapped, since it may be larger than memory."""
         array = self.arrays[name]
         if self.directory is None:
             return array[rows.start : rows.stop].clone()
@@ -190,14 +191,15 @@ class Replay:
         return torch.from_numpy(np.memmap(self._file(name), kind, "r+", rows.start * row, shape))
 
     def _place(self, index: Tensor) -> Tensor:
-        """Ages -> places in the flat arrays."""
+        """Return the places in the flat arrays for ages (B,)."""
         return (index + (self.head - self.size) * self.num_envs) % (self.rows * self.num_envs)
 
     def _take(self, name: str, place: Tensor) -> Tensor:
         return self.flat[name].index_select(0, place)
 
     def _look_ahead(self, index: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """n-step reward, discount and the place of the last step taken; loops over n, not over transitions."""
+        """Return n-step reward, discount and the place of the last step taken, (B,) each; loops over n, not over
+        transitions."""
         rewards, discounts = self._take("rewards", place), self._take("discounts", place)
         for _ in range(self.n_step - 1):
             following = index + self.num_envs
@@ -209,7 +211,7 @@ class Replay:
         return rewards, discounts, place
 
     def _queue(self, ended: Tensor, obs: Observation) -> Tensor:
-        """Put final observations into the queue; returns their numbers, which only grow."""
+        """Put final observations into the queue; return their numbers, which only grow."""
         count, live = len(ended), self._live()
         if len(live) + count > len(next(iter(self.finals.values()))):
             self._make_room(len(live) + count, {name: old[live % len(old)] for name, old in self.finals.items()})
@@ -220,11 +222,11 @@ class Replay:
         return numbers
 
     def _live(self) -> Tensor:
-        """Numbers of the final observations that a row may ask for."""
+        """Return the numbers of the final observations that a row may ask for."""
         return torch.arange(self.finals_freed, self.finals_written, device=self.device)
 
     def _make_room(self, count: int, live: dict[str, Tensor]) -> None:
-        """Queues for `count` final observations and as many more, those that are live among them."""
+        """Make queues for `count` final observations and as many more, and put those that are live into them."""
         room = 2 * count if count else 1
         self.finals = {name: self._empty(self.fields[name], room) for name in self.obs_names}
         for name, queue in self.finals.items():
@@ -244,7 +246,7 @@ class Replay:
         return torch.zeros(rows, *field.shape, dtype=field.dtype, device=self.device)
 
     def _allocate(self, name: str, field: Field) -> Tensor:
-        """(rows, N, ...); mapped files are sparse until they are written."""
+        """Return zeros (rows, N, ...), in memory or a mapped file, which is sparse until it is written."""
         shape = (self.rows, self.num_envs, *field.shape)
         if self.directory is None:
             return torch.zeros(shape, dtype=field.dtype, device=self.device)
@@ -274,7 +276,7 @@ def _free_bytes(device: torch.device, directory: Path | None) -> int:
         return disk.f_bavail * disk.f_frsize
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_host_bytes(), _container_bytes(Path("/sys/fs/cgroup")))
+    return min(_host_bytes(), container_bytes(Path("/sys/fs/cgroup")))
 
 
 def _host_bytes() -> int:
@@ -285,10 +287,10 @@ def _host_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _container_bytes(group: Path) -> int:
-    """What a container's limit leaves (control groups, version 2), whatever the host has; file caches can be given up.
+def container_bytes(group: Path) -> int:
+    """Return what a container's limit leaves (control groups, version 2), whatever the host has.
 
-    Where there is no limit, more than any host has.
+    File caches count as free, for they can be given up. Where there is no limit, more than any host has.
     """
     try:
         limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))

@@ -20,27 +20,31 @@ from torch import Tensor, nn
 
 from robolearn.configuration.algorithms import OffPolicyConfig
 from robolearn.envs.interface import Observation
-from robolearn.rl.macro_steps import EpisodeDriver, FinishedEpisode, Transition
+from robolearn.rl.macro_steps import EpisodeDriver, FinishedEpisode, Transition, episode_metrics
 from robolearn.rl.replay_buffer import Replay, ReplayBatch
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.training import distributed
 
 
-class Explorer(Protocol):
-    """What decides while data is collected: SAC, TD3 or DQN."""
+class ExplorationPolicy(Protocol):
+    """Chooses the actions that collect data: SAC, TD3 or DQN with its noise."""
 
     @property
-    def actor(self) -> nn.Module:
+    def network(self) -> nn.Module:
         """The network that decides."""
         ...
 
-    def act(self, window: Observation, generator: torch.Generator | None = None, actor: Any = None) -> Tensor:
-        """By `actor`, a copy from before, or by the network as it is now."""
+    def explore(self, window: Observation, generator: torch.Generator | None = None, network: Any = None) -> Tensor:
+        """Choose actions (N, Tp, A), or (N, 1) int64, for windows (N, To, ...).
+
+        Args:
+            network: an older copy of `network` to decide by; None takes the network as it is now.
+        """
         ...
 
 
 Step = tuple[Observation, Tensor, Transition]
-"""Windows, the actions decided on there, and what became of them."""
+"""Windows (N, To, ...), the actions chosen there, and the transition that followed."""
 
 
 class ReplayCollector:
@@ -56,7 +60,7 @@ class ReplayCollector:
     def __init__(
         self,
         driver: EpisodeDriver,
-        explorer: Explorer,
+        exploration: ExplorationPolicy,
         config: OffPolicyConfig,
         *,
         exec_steps: int = 1,
@@ -65,14 +69,14 @@ class ReplayCollector:
     ) -> None:
         """
         Args:
-            statistics: those that the random steps set, where `config.normalise_obs` asks for it.
+            statistics: set from the random steps, where `config.normalise_obs` asks for it.
         """
         self.statistics = statistics
-        self.driver, self.explorer, self.config, self.exec_steps = driver, explorer, config, exec_steps
+        self.driver, self.exploration, self.config, self.exec_steps = driver, exploration, config, exec_steps
         self.processes = distributed.world_size()
         self.batch_size = distributed.share_of(config.batch_size, "batch_size")
         self.generator = torch.Generator(driver.device).manual_seed(distributed.own_seed(seed))
-        sample = explorer.act(driver.window, torch.Generator(driver.device).manual_seed(0))
+        sample = exploration.explore(driver.window, torch.Generator(driver.device).manual_seed(0))
         self.replay = Replay(
             -(-config.capacity // self.processes),
             driver.window,
@@ -84,12 +88,13 @@ class ReplayCollector:
         self.owed, self.scaled = 0.0, False
         self.control_steps = 0
         self.episodes: list[FinishedEpisode] = []
-        self._acting = copy.deepcopy(explorer.actor).requires_grad_(False) if config.overlap else None
+        self._acting = copy.deepcopy(exploration.network).requires_grad_(False) if config.overlap else None
         self._thread = ThreadPoolExecutor(1, "collect")
         self._ahead: Future[list[Step]] | None = None
         self._pending: list[Step] | None = None
 
     def next(self) -> list[ReplayBatch]:
+        """Collect, and return the batches that are due."""
         while self.driver.control_steps * self.processes < self.config.random_steps:
             self._collect(self._random_actions(), self.replay.add)
         if self.statistics is not None and not self.scaled:
@@ -123,17 +128,12 @@ class ReplayCollector:
             wait([self._ahead])
 
     def take_metrics(self) -> dict[str, float]:
-        """Of the episodes that ended since the last call, and the steps so far."""
-        metrics: dict[str, float] = {"env_steps": self.env_steps}
+        """Return means over the episodes that ended since the last call, and the steps so far."""
         episodes, self.episodes = self.episodes, []
-        if episodes:
-            metrics["return"] = sum(e.ret for e in episodes) / len(episodes)
-            metrics["episode_length"] = sum(e.length for e in episodes) / len(episodes)
-            metrics["success"] = sum(e.success for e in episodes) / len(episodes)
-        return metrics
+        return {"env_steps": self.env_steps, **episode_metrics(episodes)}
 
     def describe(self, batch: list[ReplayBatch]) -> str:
-        """The largest reward and observation of the batches, for error messages."""
+        """Return the largest reward and observation of the batches, for error messages."""
         rewards = max(float(b.rewards.abs().nan_to_num(torch.inf).max()) for b in batch)
         largest = max(float(v.float().abs().nan_to_num(torch.inf).max()) for b in batch for v in b.obs.values())
         return f"Its largest reward is {rewards:g}, its largest observation {largest:g}"
@@ -160,14 +160,14 @@ class ReplayCollector:
         self._pending = None if pending is None else [(w, a, Transition(**t)) for w, a, t in pending]
 
     def _directory(self) -> Path | None:
-        """Where the replay's files lie, those of each process apart."""
+        """Return the folder of the replay's files, each process's own; None keeps it in memory."""
         if not self.config.replay_directory:
             return None
         folder = Path(self.config.replay_directory)
         return folder if self.processes == 1 else folder / f"rank_{distributed.rank()}"
 
     def _take_ahead(self) -> list[Step] | None:
-        """What was collected beside the last update, where that is so."""
+        """Return the steps that were collected beside the last update; None where none were."""
         if self._ahead is not None:
             self._pending, self._ahead = self._ahead.result(), None
         pending, self._pending = self._pending, None
@@ -175,13 +175,14 @@ class ReplayCollector:
 
     @torch.no_grad()
     def _refresh(self) -> None:
-        """Let the network that acts be as the one that learns is now."""
+        """Copy the weights of the network that learns to the one that acts."""
         if self._acting is not None:
-            pair = (itertools.chain(m.parameters(), m.buffers()) for m in (self._acting, self.explorer.actor))
+            pair = (itertools.chain(m.parameters(), m.buffers()) for m in (self._acting, self.exploration.network))
             for old, new in zip(*pair):
                 old.copy_(new)
 
     def _walk_ahead(self) -> list[Step]:
+        """Collect as `_walk` does, but keep the steps for later."""
         steps: list[Step] = []
 
         def keep(window: Observation, actions: Tensor, transition: Transition) -> None:
@@ -193,7 +194,7 @@ class ReplayCollector:
 
     def _walk(self, keep: Callable[[Observation, Tensor, Transition], None]) -> None:
         for _ in range(self.config.collect_steps):
-            self._collect(self.explorer.act(self.driver.window, self.generator, self._acting), keep)
+            self._collect(self.exploration.explore(self.driver.window, self.generator, self._acting), keep)
 
     def _collect(self, actions: Tensor, keep: Callable[[Observation, Tensor, Transition], None]) -> None:
         window = {k: v.clone() for k, v in self.driver.window.items()}
@@ -202,8 +203,9 @@ class ReplayCollector:
         self.driver.restart(transition.done)
 
     def _random_actions(self) -> Tensor:
+        """Draw uniform actions (N, Tp, A); discrete ones are the exploration's own, random at first."""
         actions = self.replay.arrays["actions"]
         if actions.is_floating_point():
             shape = (self.driver.num_envs, *actions.shape[2:])
             return torch.rand(shape, generator=self.generator, device=self.driver.device) * 2.0 - 1.0
-        return self.explorer.act(self.driver.window, self.generator)
+        return self.exploration.explore(self.driver.window, self.generator)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def discounted_sum(x: Tensor, decay: Tensor) -> Tensor:
-    """y_t = x_t + decay_t * y_{t+1}, with y_L = 0.
+    """Return y of y_t = x_t + decay_t * y_{t+1}, with y_L = 0; (L, ...).
 
     Args:
         x, decay: (L, ...); a decay of zero cuts the sum after its step.
@@ -47,7 +47,7 @@ def gae(
     truncated: Tensor,
     gae_lambda: float,
 ) -> Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016), (L, N).
+    """Return generalised advantage estimates (Schulman et al. 2016), (L, N).
 
     Args:
         rewards: (L, N).
@@ -58,5 +58,6 @@ def gae(
         truncated: (L, N) bool, the episode was cut; the value beyond counts, later rewards belong to another episode.
     """
     beyond = torch.where(terminated, 0.0, next_values)
-    delta = rewards + discounts * beyond - values
+    delta = rewards + discounts * beyond - values  # delta_t = r_t + gamma^k V(s_t+1) - V(s_t)
+    # A_t = delta_t + gamma^k lambda A_t+1, cut where an episode ended
     return discounted_sum(delta, gae_lambda * discounts * ~(terminated | truncated))

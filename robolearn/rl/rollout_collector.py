@@ -20,7 +20,7 @@ from torch import Tensor
 from robolearn.envs.interface import Observation
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
-from robolearn.rl.engine.compiled import compiled
+from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.macro_steps import EpisodeDriver, FinishedEpisode
 from robolearn.training import distributed
 
@@ -32,7 +32,7 @@ class Rollout:
     obs: Observation
     """(L, N, To, ...) windows before each macro-step."""
     actions: Tensor
-    """(L, N, Tp, A) raw samples, unclipped: what the ratio is about."""
+    """(L, N, Tp, A) raw samples, unclipped, as the ratio needs them."""
     executed: Tensor
     """(L, N, Tp) bool, the actions that reached the environment."""
     log_probs: Tensor
@@ -64,11 +64,16 @@ class Rollout:
         return self.rewards.shape[1]
 
     def flat_obs(self) -> Observation:
-        """(L*N, To, ...)."""
+        """Return the observations as rows, (L*N, To, ...)."""
         return {k: v.flatten(0, 1) for k, v in self.obs.items()}
 
     def next_values(self, values: Tensor, last: Tensor, final: Tensor) -> Tensor:
-        """(L, N) values of the true successors, from (L, N) of `obs`, (N,) of `last_obs` and (M,) of `final_obs`.
+        """Return the values of the true successors, (L, N).
+
+        Args:
+            values: (L, N) of `obs`.
+            last: (N,) of `last_obs`.
+            final: (M,) of `final_obs`.
 
         Where an episode terminated the entry is that of the next episode; GAE masks it.
         """
@@ -92,7 +97,7 @@ class RolloutCollector:
         """
         Args:
             num_steps: L, macro-steps of each environment in a rollout.
-            generator: where the policy's samples come from; None uses torch's global one.
+            generator: of the policy's samples; None uses torch's global one.
             compile: decide in one compiled call, drawing from torch's global generator; for single actions.
         """
         self.driver, self.policy, self.num_steps, self.generator = driver, policy, num_steps, generator
@@ -102,7 +107,7 @@ class RolloutCollector:
 
     @torch.no_grad()
     def next(self) -> Rollout:
-        """Run L macro-steps in each environment."""
+        """Run L macro-steps in each environment; return them."""
         driver, n = self.driver, self.driver.num_envs
         store = _Store(self.num_steps, n)
         noise = BatchNoise(n, driver.device, self.generator)
@@ -133,7 +138,7 @@ class RolloutCollector:
         return store.rollout(driver.window, driver.take_finished())
 
     def _decide(self, window: Observation) -> tuple[Tensor, Tensor]:
-        """Single actions (N, 1, A) and their log-probabilities (N,)."""
+        """Return single actions (N, 1, A) and their log-probabilities (N,)."""
         some = next(iter(window.values()))
         distribution = self.policy.distribution(window)
         actions = distribution.sample(BatchNoise(len(some), some.device))
@@ -145,7 +150,7 @@ class RolloutCollector:
         return self.driver.control_steps * self.processes
 
     def describe(self, batch: Rollout) -> str:
-        """Where a rollout's largest reward and observation lie, for error messages."""
+        """Return a rollout's largest reward, its environment, and the largest observation, for error messages."""
         where = int(batch.rewards.abs().nan_to_num(torch.inf).argmax())
         largest = max(float(v.float().abs().nan_to_num(torch.inf).max()) for v in batch.obs.values())
         return (

@@ -26,7 +26,7 @@ class RunningMoments:
         self.m2 = torch.zeros(shape, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """rows: (B, *shape)."""
+        """Count rows (B, *shape) in."""
         rows = rows.to(device="cpu", dtype=torch.float64)
         mean = rows.mean(0)
         for part in distributed.gather((float(len(rows)), mean, (rows - mean).square().sum(0))):
@@ -40,7 +40,7 @@ class RunningMoments:
 
     @property
     def std(self) -> Tensor:
-        """(*shape) float64; ones before anything was seen."""
+        """Standard deviation (*shape), float64; ones before anything was seen."""
         return (self.m2 / self.count).sqrt() if self.count else torch.ones_like(self.m2)
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,11 +62,12 @@ class ReturnScale:
         self.carry: Tensor | None = None
 
     def apply(self, rollout: Rollout) -> Tensor:
-        """(L, N) scaled rewards; the statistics learn of the rollout first."""
+        """Return the scaled rewards (L, N); the statistics learn of the rollout first."""
         self.moments.add(self._returns(rollout).flatten())
         return rollout.rewards / (float(self.moments.std) + 1e-8)
 
     def _returns(self, rollout: Rollout) -> Tensor:
+        """Return G, (L, N), and carry its last row over to the next rollout."""
         rewards = rollout.rewards.clone()
         done = rollout.terminated | rollout.truncated
         # Row t decays into row t+1 unless the episode ended at t; time runs backwards for discounted_sum.
@@ -78,7 +79,7 @@ class ReturnScale:
         return returns
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the statistics; the carry of the running episodes is `rank_state_dict`."""
+        """Return the statistics; the carry of the running episodes is `rank_state_dict`."""
         return {"moments": self.moments.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ class ObservationStatistics:
     def __init__(self, *networks: nn.Module) -> None:
         """
         Args:
-            networks: whose encoders are kept; they see the same keys.
+            networks: their encoders are kept, which see the same keys.
         """
         encoders = [m for network in networks for m in network.modules() if isinstance(m, ObservationEncoder)]
         kept = [
@@ -115,7 +116,7 @@ class ObservationStatistics:
             normaliser.is_identity = False  # before there are statistics, so that nothing is compiled once more after
 
     def observe(self, obs: Observation, *, once: bool = False) -> None:
-        """Learn of windows (B, To, ...); their newest observation counts, so that none counts twice.
+        """Learn of windows (B, To, ...) and set the normalisers; each window's newest observation counts, none twice.
 
         Args:
             once: there will be no other windows, so a dimension that did not vary must keep its scale.

@@ -26,7 +26,7 @@ def check_observation(
     mask: Tensor | None = None,
     largest: float = LARGEST,
 ) -> None:
-    """Raises TrainingError naming environment, episode, step and key of the first value beyond `largest`.
+    """Raise TrainingError naming environment, episode, step and key of the first value beyond `largest`.
 
     Args:
         obs: (N, ...) per key. On a GPU nothing is looked at: it would stall the stream at every step, and the finite

@@ -7,9 +7,10 @@ from robolearn.training import distributed
 
 
 class SharedSeeds(SeedStream):
-    """The seeds that one process would draw, dealt out: process i of n takes the i-th, the (i+n)-th, ..."""
+    """Deals out the seeds that one process would draw: process i of n takes the i-th, the (i+n)-th, ..."""
 
     def take(self, n: int) -> list[int]:
+        """Return this process's next `n` seeds."""
         processes, own = distributed.world_size(), distributed.rank()
         seeds = [self.first + ((self.drawn + i) * processes + own) % self.count for i in range(n)]
         self.drawn += n

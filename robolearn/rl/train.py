@@ -44,7 +44,7 @@ from robolearn.specs import Actor
 from robolearn.training import distributed
 from robolearn.training.loop import Ranked, RunState, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import fitting_threads, start_thread_pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,7 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
     """Train as `config` says, in `config.run_dir`; resumes bit for bit where the environment is deterministic."""
     run_dir = Path(config.run_dir)
     check_run_dir(run_dir, resume)
+    start_thread_pool()
     with ExitStack() as stack:
         stack.enter_context(distributed.process_group())
         main = distributed.is_main()

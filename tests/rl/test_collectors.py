@@ -25,18 +25,18 @@ def finish(collector: ReplayCollector) -> None:
 def test_the_policy_that_acts_is_the_one_from_before_the_last_update() -> None:
     collector, learner = make(Ledger(2, max_steps=5), OVERLAP)
     acting, learning = [], []
-    act = learner.act
+    explore = learner.explore
 
-    def recorded(window: Observation, generator: torch.Generator, actor: torch.nn.Module) -> torch.Tensor:
-        acting.append(torch.cat([p.flatten() for p in actor.parameters()]))
-        return act(window, generator, actor)
+    def recorded(window: Observation, generator: torch.Generator, network: torch.nn.Module) -> torch.Tensor:
+        acting.append(torch.cat([p.flatten() for p in network.parameters()]))
+        return explore(window, generator, network)
 
-    learner.act = recorded
+    learner.explore = recorded
     for _ in range(6):
         batches = collector.next()
         assert len(batches) == 2, "two steps of two environments, one update for two transitions"
         collector.settle()
-        learning.append(learner.actor_adam.vector.clone())
+        learning.append(learner.actor_optimiser.adam.vector.clone())
         learner.update(batches)
     # Round 0 is collected before anything is learned and round 1 beside the update from it.
     for i, weights in enumerate([learning[0], *learning]):

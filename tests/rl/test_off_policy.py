@@ -16,10 +16,11 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.networks import QEnsemble
+from robolearn.rl.off_policy import autocast, least_of_subset
 from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.rl.replay_collector import ReplayCollector
 from robolearn.rl.running_statistics import ObservationStatistics
-from robolearn.rl.sac import SAC, autocast, least_of_subset
+from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
 from robolearn.specs import ArraySpec, ObservationSpec
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
@@ -92,11 +93,10 @@ def test_the_actors_step_leaves_the_critics_alone_and_climbs_their_value() -> No
         with torch.no_grad():
             return sac.critic(batch.obs, sac.policy.distribution(batch.obs).mode()).amin(0).mean().item()
 
-    before, weights = value(), sac.critic_adam.vector.clone()
+    before, weights = value(), sac.critic_optimiser.adam.vector.clone()
     for _ in range(60):
-        gradients, _ = sac._actor_gradients(batch, torch.tensor([1e-4]), _noise(256))
-        sac.actor_adam.step(gradients)
-    assert torch.equal(weights, sac.critic_adam.vector)
+        sac.actor_step(batch)
+    assert torch.equal(weights, sac.critic_optimiser.adam.vector)
     assert value() > before
 
 
@@ -183,9 +183,9 @@ def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
     whole, again, half = run(60), run(60), run(35)
     resumed = run(25, (half[0].state_dict(), half[1].state_dict(), half[1].rank_state_dict()))
     for other in (again, resumed):
-        assert torch.equal(whole[1].actor_adam.vector, other[1].actor_adam.vector)
-        assert torch.equal(whole[1].critic_adam.vector, other[1].critic_adam.vector)
-        assert torch.equal(whole[1].target_vector, other[1].target_vector)
+        assert torch.equal(whole[1].actor_optimiser.adam.vector, other[1].actor_optimiser.adam.vector)
+        assert torch.equal(whole[1].critic_optimiser.adam.vector, other[1].critic_optimiser.adam.vector)
+        assert torch.equal(whole[1].target_update.vector, other[1].target_update.vector)
 
 
 @pytest.mark.parametrize("algorithm", [SACConfig, TD3Config])
@@ -252,17 +252,28 @@ def test_observations_are_scaled_by_the_random_steps_alone(algorithm: Any) -> No
         algorithm(normalise_obs=True, random_steps=10)
 
 
+def test_td3_trains_what_the_mode_depends_on_and_its_copies_follow() -> None:
+    """The deviation of a tanh-Gaussian stays as it was; a frozen parameter stays too, in the copies as well."""
+    policy = make_policy(Ledger(1))
+    policy.backbone.requires_grad_(False)
+    td3 = TD3(policy, QEnsemble.beside(policy, SMALL), TD3Config(critic=SMALL, tau=0.25))
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    td3.update([some_batch(), some_batch()])
+    moved = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"head.mean.weight", "head.mean.bias"}
+    for name, value in td3.target_policy.state_dict().items():
+        expected = before[name] + 0.25 * (policy.state_dict()[name] - before[name])
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7, msg=name)
+
+
 def test_refusals() -> None:
     env = Ledger(1)
     policy = make_policy(env, MixtureHeadConfig())
     critic = QEnsemble.beside(policy, SMALL)
     with pytest.raises(PolicyError, match=r"SAC differentiates.*gaussian with squash true"):
         SAC(policy, critic, SACConfig())
+    unbounded = make_policy(env, GaussianHeadConfig(squash=False))
+    with pytest.raises(PolicyError, match=r"TD3 differentiates.*squash=False"):
+        TD3(unbounded, QEnsemble.beside(unbounded, SMALL), TD3Config())
     with pytest.raises(ConfigError, match=r"subset must lie in 1..members \(2\), received 3"):
         QConfig(subset=3)
-
-
-def _noise(rows: int) -> Any:
-    from robolearn.policies.noise import BatchNoise
-
-    return BatchNoise(rows, "cpu")

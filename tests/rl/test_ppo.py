@@ -23,12 +23,13 @@ from robolearn.errors import ConfigError, PolicyError, TrainingError
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl import ppo as module
+from robolearn.rl.engine import minibatches
+from robolearn.rl.engine.side_by_side import SideBySide
 from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.training import threads
-from robolearn.training.threads import Pair
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
 
 HEADS: dict[str, HeadConfig] = {
@@ -85,7 +86,7 @@ def test_policy_gradient_is_that_of_the_surrogate(head: str) -> None:
     rollout = collector.next()
     for network in (ppo.policy, ppo.critic):
         network.double().encoder = nn.Sequential(network.encoder, InDouble())
-    rows = ppo._with_targets(ppo._fixed_rows(rollout), rollout, rollout.rewards, None)
+    rows = ppo._with_targets(ppo._rows(rollout), rollout, rollout.rewards)
     rows = rows._replace(actions=rows.actions.double(), advantages=rows.advantages.double())
     with torch.no_grad():
         rows = rows._replace(log_probs=ppo.policy.distribution(rows.obs).log_prob(rows.actions, rows.executed))
@@ -137,30 +138,31 @@ def test_minibatches_in_one_graph_take_the_same_steps(
     batch_size: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, vectors = PPOConfig(num_steps=10, epochs=2, batch_size=batch_size), []
-    for unrolled in (1, module.UNROLLED):
-        monkeypatch.setattr(module, "UNROLLED", unrolled)
+    for unrolled in (1, minibatches.UNROLLED):
+        monkeypatch.setattr(minibatches, "UNROLLED", unrolled)
         source, learner = make(Steer(7), config)
         rollout = source.next()
         learner.update(rollout)
-        vectors.append((learner.actor_adam.vector.clone(), learner.critic_adam.vector.clone()))
+        vectors.append((learner.actor_optimiser.adam.vector.clone(), learner.critic_optimiser.adam.vector.clone()))
     numbers = torch.arange(70.0)
-    rows = learner._fixed_rows(rollout)._replace(advantages=numbers, values=numbers, returns=numbers)
-    parts = list(learner._parts(rows))
-    assert [count for _, count in parts] == counts
-    assert torch.cat([part.advantages for part, _ in parts]).sort().values.equal(numbers), "each row once"
+    rows = learner._rows(rollout)._replace(advantages=numbers, values=numbers, returns=numbers)
+    groups = minibatches.shuffled_minibatches(rows, 70, batch_size, learner.generator)
+    assert [group.count for group in groups] == counts
+    assert sum(group.count * group.size for group in groups) == 70
+    assert torch.cat([group.rows.advantages for group in groups]).sort().values.equal(numbers), "each row once"
     for one, together in zip(*vectors):
         assert torch.equal(one, together)
 
 
 def test_actor_and_critic_side_by_side_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ALL", 2)
+    monkeypatch.setattr(threads, "MAX_THREADS", 2)
     monkeypatch.setattr(module, "EVAL_ROWS", 16)  # so that the values are computed in several parts, by both threads
     found = []
     for enabled in (False, True):
         source, learner = make(Ledger(4), PPOConfig(num_steps=16, epochs=3, batch_size=8, entropy_coef=0.01))
-        learner.pair = Pair(enabled=enabled)
+        learner.side_by_side = SideBySide(enabled=enabled)
         metrics = [learner.update(source.next()) for _ in range(3)]
-        found.append((learner.actor_adam.vector, learner.critic_adam.vector, metrics))
+        found.append((learner.actor_optimiser.adam.vector, learner.critic_optimiser.adam.vector, metrics))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
     assert found[0][2] == found[1][2]
@@ -175,7 +177,7 @@ def test_recomputed_advantages_are_those_of_the_critic_as_it_is() -> None:
         rollout = collector.next()
         for _ in range(updates):
             ppo.update(rollout)
-        return ppo.actor_adam.vector.clone()
+        return ppo.actor_optimiser.adam.vector.clone()
 
     twice = weights(1, 2, recompute=False)
     assert torch.equal(weights(2, 1, recompute=True), twice)
@@ -236,9 +238,9 @@ def test_step_size_follows_the_kl() -> None:
         scale = min(1.0, scale * factor)
         assert metrics["step_scale"] == pytest.approx(scale)
     ppo.update(collector.next())
-    assert ppo.actor_adam.learning_rate.item() == pytest.approx(2e-2 * scale)
+    assert ppo.actor_optimiser.adam.learning_rate.item() == pytest.approx(2e-2 * scale)
     assert scale < 1.0
-    assert ppo.critic_adam.learning_rate.item() == pytest.approx(2e-2), "the critic's step is its own"
+    assert ppo.critic_optimiser.adam.learning_rate.item() == pytest.approx(2e-2), "the critic's step is its own"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from robolearn.errors import TrainingError
 from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
-from robolearn.rl.replay_buffer import Replay, _container_bytes
+from robolearn.rl.replay_buffer import Replay, container_bytes
 from robolearn.training import checkpoint
 from robolearn.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.rl.toys import Ledger
@@ -164,10 +164,10 @@ def test_more_than_the_memory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_container_may_have_less_than_its_host(tmp_path: Path) -> None:
-    assert _container_bytes(tmp_path) > 2**60, "no control groups here"
+    assert container_bytes(tmp_path) > 2**60, "no control groups here"
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\nfile 200\ninactive_file 150\n")
-    assert _container_bytes(tmp_path) > 2**60
+    assert container_bytes(tmp_path) > 2**60
     (tmp_path / "memory.max").write_text("1000\n")
-    assert _container_bytes(tmp_path) == 450
+    assert container_bytes(tmp_path) == 450

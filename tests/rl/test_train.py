@@ -137,7 +137,7 @@ def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.M
     from robolearn.training import threads
     from tests.rl import test_off_policy as off, test_ppo as on
 
-    monkeypatch.setattr(threads, "ALL", 2)
+    monkeypatch.setattr(threads, "MAX_THREADS", 2)
 
     def learn(compile: bool, max_grad_norm: float) -> tuple[torch.Tensor, ...]:
         actions = torch.zeros(0)
@@ -145,7 +145,7 @@ def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.M
         if algorithm == "ppo":
             settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, **common)
             collector, learner = on.make(Ledger(4), settings)
-            assert learner.pair.jobs == (2 if compile else 1)
+            assert learner.side_by_side.jobs == (2 if compile else 1)
             metrics = [learner.update(collector.next()) for _ in range(4)]
             assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
         else:
@@ -153,9 +153,9 @@ def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.M
             learner.generator = None
             for i in range(4):
                 torch.manual_seed(i)
-                actions = learner.act(off.some_batch(3).obs)
+                actions = learner.explore(off.some_batch(3).obs)
                 learner.update([off.some_batch(64)])
-        return learner.actor_adam.vector, learner.critic_adam.vector, actions
+        return learner.actor_optimiser.adam.vector, learner.critic_optimiser.adam.vector, actions
 
     with inductor.patch(fallback_random=True):
         eager, compiled = ([learn(way, norm) for norm in (0.5, 1e-5)] for way in (False, True))

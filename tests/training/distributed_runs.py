@@ -81,8 +81,8 @@ def ppo_steps() -> dict[str, torch.Tensor]:
     assert learner.statistics is not None
     assert learner.return_scale is not None
     return {
-        "actor": learner.actor_adam.vector,
-        "critic": learner.critic_adam.vector,
+        "actor": learner.actor_optimiser.adam.vector,
+        "critic": learner.critic_optimiser.adam.vector,
         "observation": learner.statistics.moments["state"].std,
         "return": learner.return_scale.moments.std,
         "env_steps": torch.tensor(metrics["env_steps"]),
@@ -101,7 +101,7 @@ def dqn_steps() -> dict[str, torch.Tensor]:
         obs, following = ({"state": torch.randn(32, 1, 3, generator=g)} for _ in range(2))
         whole = ReplayBatch(obs, actions, rewards, discounts, following)
         dqn.update([whole.map(lambda x: x.chunk(distributed.world_size())[distributed.rank()])])
-    return {"values": dqn.adam.vector, "target": dqn.target_vector}
+    return {"values": dqn.optimiser.adam.vector, "target": dqn.target_update.vector}
 
 
 def ppo_learns() -> dict[str, torch.Tensor]:
@@ -120,7 +120,7 @@ def ppo_learns() -> dict[str, torch.Tensor]:
         learner.update(rollout)
         rewards.append(rollout.rewards.mean())
     seeds = torch.tensor(driver.episode_seeds)
-    vectors = {"actor": learner.actor_adam.vector, "critic": learner.critic_adam.vector}
+    vectors = {"actor": learner.actor_optimiser.adam.vector, "critic": learner.critic_optimiser.adam.vector}
     return {**vectors, "rewards": torch.stack(rewards), "seeds": seeds}
 
 

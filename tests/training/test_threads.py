@@ -1,16 +1,17 @@
-"""What the processor does inside and outside."""
+"""Threads and denormals inside and outside of the contexts; nothing changes by an import."""
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from robolearn.training import threads
-from robolearn.training.threads import Pair, fitting_threads, flushed_denormals
+from robolearn.training.threads import fitting_threads, flushed_denormals
 
 
 def test_numbers_next_to_zero_are_flushed_inside_only() -> None:
@@ -26,7 +27,7 @@ def test_numbers_next_to_zero_are_flushed_inside_only() -> None:
 def test_networks_get_the_threads_they_are_worth_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    monkeypatch.setattr(threads, "ALL", 4)
+    monkeypatch.setattr(threads, "MAX_THREADS", 4)
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         for rows, expected in ((8, 1), (64, 2), (100_000, 4)):  # of about 400,000 multiplications
@@ -40,39 +41,26 @@ def test_networks_get_the_threads_they_are_worth_unless_the_user_decides(monkeyp
         torch.set_num_threads(before)
 
 
-def test_a_pair_runs_its_jobs_side_by_side_and_waits_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ALL", 2)
-    pair, meeting, ended = Pair(), threading.Barrier(2, timeout=10.0), []
-
-    def job(name: str, error: type[Exception] | None = None) -> Any:
-        meeting.wait()  # each waits for the other, so one after the other would time out
-        ended.append(name)
-        if error is not None:
-            raise error(name)
-        return name, threading.current_thread() is threading.main_thread(), torch.get_num_threads()
-
-    with fitting_threads(nn.Linear(2, 2), rows=1, jobs=pair.jobs):
-        first, second = pair(lambda: job("a"), lambda: job("b"))
-        assert first[:2] == ("a", True)
-        assert second == ("b", False, first[2])
-        for errors in ((ValueError, None), (None, KeyError), (ValueError, KeyError)):
-            ended.clear()
-            with pytest.raises(next(e for e in errors if e)):
-                pair(lambda errors=errors: job("a", errors[0]), lambda errors=errors: job("b", errors[1]))
-            assert sorted(ended) == ["a", "b"]
-
-
-def test_a_pair_keeps_the_mode_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ALL", 2)
-    pair = Pair()
-    for enabled in (False, True):
-        with torch.set_grad_enabled(enabled):
-            assert pair(torch.is_grad_enabled, torch.is_grad_enabled) == (enabled, enabled)
-
-
-def test_a_pair_on_one_core_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "ALL", 1)
-    order: list[int] = []
-    assert Pair()(lambda: order.append(1), lambda: order.append(2)) == (None, None)
-    assert order == [1, 2]
-    assert Pair(enabled=False).jobs == 1
+def test_only_a_run_settles_the_threads_of_the_process_and_no_import_does() -> None:
+    """In a process of its own: the pool's threads, from the second on, flush denormals once a run has started them."""
+    code = """
+import torch
+calls, settle = [], torch.set_num_threads
+torch.set_num_threads = lambda n: (calls.append(n), settle(n))
+flush, flushes = torch.set_flush_denormal, []
+torch.set_flush_denormal = lambda mode: (flushes.append(mode), flush(mode))[1]
+import robolearn.imitation.bc, robolearn.rl.finetune, robolearn.rl.train
+from robolearn.training.threads import start_thread_pool
+assert not calls and not flushes, (calls, flushes)
+settle(2)
+start_thread_pool()
+start_thread_pool()
+assert calls == [2], calls
+assert flushes == [True, False], flushes
+tiny = torch.full((1 << 20,), 1e-30) * 1e-12
+print(int((tiny[:1000] > 0).all()), int((tiny[-1000:] == 0).all()))
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "1"], "the caller keeps small numbers, the pool's other thread flushes them"

@@ -107,6 +107,13 @@ class GaussianHead(Head):
         else:
             self.raw_std = nn.Parameter(raw_std)
 
+    @property
+    def reparameterised(self) -> bool:
+        return self.squash
+
+    def mode_parameters(self) -> list[nn.Parameter]:
+        return list(self.mean.parameters())  # the deviation has no part in the mode
+
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         mean = self.mean(features).float().view(-1, *self.shape)
         raw = self.raw_std if isinstance(self.raw_std, Tensor) else self.raw_std(features).float()

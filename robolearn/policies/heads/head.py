@@ -34,6 +34,15 @@ class Head(nn.Module, ABC):
     exact_likelihood: bool = False
     """Whether `distribution` exists."""
 
+    @property
+    def reparameterised(self) -> bool:
+        """Whether samples lie in (-1, 1) and carry gradient to the head's parameters, as SAC and TD3 need them."""
+        return False
+
+    def mode_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of this head that the mode of its distribution depends on."""
+        return list(self.parameters())
+
     def fit(self, actions: Tensor) -> None:
         """Called once, before training, with the data's actions (M, A), normalised; most heads need nothing of them."""
 

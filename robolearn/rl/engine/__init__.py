@@ -1,1 +1,1 @@
-"""What makes the algorithms fast: gradients as one graph, Adam on one vector, compilation."""
+"""The engine beneath the algorithms: gradient steps, compilation, minibatches, two networks side by side."""

@@ -49,7 +49,7 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> Tensor:
-        """One update from gradients in the order of the parameters; returns their norm before clipping."""
+        """Take one step from gradients in the order of the parameters; return their norm before clipping."""
         gradient = torch.cat([g.reshape(-1) for g in gradients])
         if self.processes > 1:
             dist.all_reduce(gradient)
@@ -67,7 +67,7 @@ class FlatAdam:
         return norm
 
     def split(self) -> list[Tensor]:
-        """The parameters as views of `vector`, without gradients."""
+        """Return the parameters as views of `vector`, without gradients."""
         parts = self.vector.split([shape.numel() for shape in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes)]
 
@@ -81,7 +81,7 @@ class FlatAdam:
 
 
 def flatten_(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Move parameters into one vector, of which they become views; returns the vector."""
+    """Move parameters into one vector, of which they become views; return the vector."""
     vector = torch.cat([p.detach().reshape(-1) for p in parameters])
     for parameter, part in zip(parameters, vector.split([p.numel() for p in parameters])):
         parameter.data = part.view_as(parameter)

@@ -1,0 +1,171 @@
+"""Learning from a replay: the order of gradient steps, critics, targets and state that SAC, TD3 and DQN share.
+
+    batches -> critic step (Q -> y), every `policy_delay`-th time an actor step -> metrics
+
+The equations that make SAC, TD3 or DQN of this are in their own files.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.configuration.algorithms import OffPolicyConfig, SACConfig, TD3Config
+from robolearn.envs.interface import Observation
+from robolearn.errors import PolicyError
+from robolearn.policies.policy import Policy
+from robolearn.rl.engine.compiling import compiled
+from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
+from robolearn.rl.engine.saving import Saved, load_states, states_of
+from robolearn.rl.engine.target_update import TargetUpdate
+from robolearn.rl.networks import QEnsemble
+from robolearn.rl.replay_buffer import ReplayBatch
+from robolearn.training import distributed
+
+C = TypeVar("C", bound=OffPolicyConfig)
+AC = TypeVar("AC", bound=SACConfig | TD3Config)
+
+
+class OffPolicyAlgorithm(ABC, Generic[C]):
+    """An algorithm of the training loop that learns from batches of transitions.
+
+    One update, critics and actor, is one function of tensors: with `config.compile` it is one graph.
+    """
+
+    def __init__(self, config: C, device: torch.device) -> None:
+        self.config, self.device, self.updates = config, device, 0
+        self.generator: torch.Generator | None = None
+        """Generator of the draws in an update; None where it draws nothing, or from torch's global one."""
+        self.parts: dict[str, Saved] = {}
+        """Modules and optimisers that `state_dict` saves, by name."""
+        self._step = compiled(self.step) if config.compile else self.step
+
+    def update(self, batch: Sequence[ReplayBatch]) -> dict[str, Tensor]:
+        """Take one critic step for each batch, one actor step for every `policy_delay` of them; return metrics."""
+        metrics: dict[str, Tensor] = {}
+        for part in batch:
+            self.updates += 1
+            metrics |= self._step(part, self.updates % self.config.policy_delay == 0)
+        return metrics
+
+    def step(self, batch: ReplayBatch, update_actor: bool) -> dict[str, Tensor]:
+        """Take a critic step and, where asked, an actor step from one batch; return metrics (scalars)."""
+        metrics = self.critic_step(batch)
+        return metrics | self.actor_step(batch) if update_actor else metrics
+
+    @abstractmethod
+    def critic_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
+        """Take a gradient step of the values; return metrics (scalars)."""
+
+    def actor_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
+        """Take a gradient step of the actor; return metrics (scalars). Algorithms that act by values have none."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**states_of(self.parts), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_states(self.parts, state)
+        self.updates = int(state["updates"])
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return {} if self.generator is None else {"generator": self.generator.get_state()}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
+
+
+class ActorCritic(OffPolicyAlgorithm[AC]):
+    """A policy whose samples carry gradient, an ensemble of critics, and a copy of these that follows slowly."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        critic: QEnsemble,
+        config: AC,
+        *,
+        actor_loss: nn.Module,
+        actor_parameters: Sequence[nn.Parameter],
+        seed: int,
+    ) -> None:
+        """Raises PolicyError where the policy's samples carry no gradient or are not bounded."""
+        check_reparameterised(policy, config.name.upper())
+        super().__init__(config, next(policy.parameters()).device)
+        self.policy, self.critic = policy.eval(), critic.train()
+        distributed.broadcast_(policy, critic)
+        self.target = copy.deepcopy(critic).requires_grad_(False)
+        if not config.compile:  # a compiled update draws from torch's global generator: graphs do not take others
+            self.generator = torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
+        rate, limit = config.learning_rate, config.max_grad_norm
+        self.actor_optimiser = LossOptimiser(actor_loss, actor_parameters, learning_rate=rate, max_grad_norm=limit)
+        self.critic_optimiser = LossOptimiser(
+            CriticLoss(critic, config),
+            trainable(critic),
+            learning_rate=config.critic_learning_rate or rate,
+            max_grad_norm=limit,
+            norm_name="critic_grad_norm",
+        )
+        self.target_update = TargetUpdate(self.target, critic, self.critic_optimiser.adam, config.tau)
+        self.parts = {
+            "policy": policy,
+            "critic": critic,
+            "target": self.target,
+            "actor_optimiser": self.actor_optimiser,
+            "critic_optimiser": self.critic_optimiser,
+        }
+
+    @property
+    def network(self) -> Policy:
+        """The policy, which decides while data is collected."""
+        return self.policy
+
+    def target_value(self, obs: Observation, actions: Tensor) -> Tensor:
+        """Return min_i Q'_i(s, a) over a random subset of the target critics, (B,)."""
+        return least_of_subset(self.target(obs, actions), self.config.critic.subset, self.generator)
+
+
+class CriticLoss(nn.Module):
+    """Half the mean squared error of every critic, summed over the ensemble."""
+
+    def __init__(self, critic: QEnsemble, config: OffPolicyConfig) -> None:
+        super().__init__()
+        self.critic, self.config = critic, config
+
+    def forward(self, batch: ReplayBatch, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar loss and metrics.
+
+        Args:
+            target: (B,) y.
+        """
+        with autocast(target.device, self.config):
+            values = self.critic(batch.obs, batch.actions)  # (M, B) Q_i(s, a)
+        loss = 0.5 * (values - target).square().mean(-1).sum()  # sum_i E[(Q_i - y)^2] / 2
+        return loss, {"critic_loss": loss.detach(), "value": values.detach().mean()}
+
+
+def least_of_subset(values: Tensor, subset: int, generator: torch.Generator | None) -> Tensor:
+    """Return the least value of `subset` random members, (M, B) -> (B,) (REDQ)."""
+    if subset < len(values):
+        values = values[torch.randperm(len(values), generator=generator, device=values.device)[:subset]]
+    return values.amin(0)
+
+
+def autocast(device: torch.device, config: OffPolicyConfig) -> torch.autocast:
+    """Return the context in which matrix products are in bfloat16 where `config.bf16` asks for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16)
+
+
+def check_reparameterised(policy: Policy, algorithm: str) -> None:
+    """Raise PolicyError where samples carry no gradient, or are not bounded."""
+    if not policy.head.reparameterised:
+        raise PolicyError(
+            f"{algorithm} differentiates through the policy's own actions, which needs a head whose samples lie in "
+            "(-1, 1) and carry gradient, a tanh-Gaussian: policy.head gaussian with squash true; received "
+            f"{policy.config.head}"
+        )
