@@ -31,7 +31,7 @@ from robolearn.episodes.run import EpisodeLoop, Slot, Tick
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionMode, Observation
 from robolearn.teleop.devices.actions import CommandMapper
-from robolearn.teleop.devices.device import Command, Device, DeviceError, DeviceLost, SeeingDevice, hold
+from robolearn.teleop.devices.device import Command, Device, DeviceError, DeviceLost, EpisodicDevice, SeeingDevice, hold
 from robolearn.teleop.pacer import Pacer
 
 MOVING = 0.02
@@ -378,7 +378,7 @@ class Session:
 
     def _next_scene(self) -> Slot:
         (slot,) = self._loop.begin()
-        if isinstance(self.device, SeeingDevice):
+        if isinstance(self.device, EpisodicDevice):
             self.device.reset(slot.seed)
         self.state, self.outcome, self._until = State.READY, None, 0.0
         self._gripper, self._silent, self._idle_pause = -1.0, False, False

@@ -14,7 +14,7 @@ from robolearn.errors import DeviceError, DeviceLost
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BUTTONS", "Command", "Device", "DeviceError", "DeviceLost", "SeeingDevice", "hold"]
+__all__ = ["BUTTONS", "Command", "Device", "DeviceError", "DeviceLost", "EpisodicDevice", "SeeingDevice", "hold"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,17 @@ class Device(Protocol):
 
 
 @runtime_checkable
-class SeeingDevice(Device, Protocol):
-    """A device that acts on what is seen: expert, policy, replay."""
+class EpisodicDevice(Device, Protocol):
+    """A device that remembers something about the episode: a mode, or whether the gripper was closed."""
 
     def reset(self, seed: int) -> None:
-        """Begin an episode."""
+        """Begin an episode, whose gripper is open."""
         ...
+
+
+@runtime_checkable
+class SeeingDevice(EpisodicDevice, Protocol):
+    """A device that acts on what is seen: expert, policy, replay."""
 
     def see(self, obs: Mapping[str, torch.Tensor]) -> Any:
         """Take (1, ...) observations, once for each control step, before `read`."""

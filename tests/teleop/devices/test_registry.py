@@ -15,7 +15,7 @@ import pytest
 
 from robolearn.cli.main import main
 from robolearn.errors import DeviceError
-from robolearn.teleop.devices.device import Device
+from robolearn.teleop.devices.device import EpisodicDevice, SeeingDevice
 from robolearn.teleop.devices.registry import OWN, device_names, listed, make_device
 
 ROOT = Path(__file__).parents[3]
@@ -54,7 +54,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_of_our_own_are_found_and_are_devices() -> None:
     assert device_names()[: len(OWN)] == list(OWN)
     for name in ("browser", "keyboard", "gamepad", "spacemouse", "network"):
-        assert isinstance(make_device(name), Device)
+        device = make_device(name)
+        assert isinstance(device, EpisodicDevice), "a session opens the gripper, and the next toggle must close it"
+        assert not isinstance(device, SeeingDevice)
     with pytest.raises(DeviceError, match=r"unknown device 'keybord'; did you mean 'keyboard'\? Known: browser, keyb"):
         make_device("keybord")
     with pytest.raises(DeviceError, match=r"device network: .*'prot'; its options: host, port, token"):

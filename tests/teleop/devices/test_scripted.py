@@ -32,7 +32,7 @@ REFERENCE = template() / "policies" / "reference"
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recorded") / "reach.hdf5"
-    return record(RecordConfig(task=TaskConfig(id="Reach"), output=str(path), episodes=2, seed=7, num_envs=1))
+    return record(RecordConfig(task=TaskConfig(id="Reach"), output=str(path), episodes=2, seed=7, num_envs=1)).path
 
 
 def drive(env: VectorEnv, device: Device, seed: int, steps: int = 200) -> tuple[list[np.ndarray], bool]:
