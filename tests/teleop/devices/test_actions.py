@@ -114,3 +114,32 @@ def test_what_the_error_says_to_write_works(tmp_path: Path, monkeypatch: pytest.
     written.write_text("actions: {action_0: +left}")
     with pytest.raises(ConfigError, match=r"mine.yaml.*unknown axis in actions.action_0: 'left'.*x, y, z"):
         CommandMapper(unnamed(1), "gym:Swimmer-v5")
+
+
+@pytest.mark.parametrize(
+    ("package", "config", "key", "fingers"),
+    [
+        ("gymnasium_robotics", {"id": "gym:FetchPickAndPlace-v4"}, "observation", slice(9, 11)),
+        ("metaworld", {"id": "gym:Meta-World/MT1", "kwargs": {"env_name": "pick-place-v3"}}, "state", slice(3, 4)),
+    ],
+)
+def test_third_parties_move_along_their_worlds_axes_and_close(
+    package: str, config: dict, key: str, fingers: slice
+) -> None:
+    pytest.importorskip(package)
+    task = TaskConfig(**config, worker_kind="sync")
+    with make(task) as env:
+        mapper = CommandMapper(env.action_spec, task)
+
+        def go(wanted: Command, steps: int) -> np.ndarray:
+            for _ in range(steps):
+                step = env.step(torch.from_numpy(mapper(wanted, -1.0))[None])
+            return step.obs[key][0].numpy().copy()
+
+        for axis in range(3):
+            before = env.reset([1])[key][0].numpy().copy()
+            moved = (go(command(*(0.5 * np.eye(3)[axis]), gripper=-1.0), 8) - before)[:3]
+            assert moved[axis] > 0.01
+            assert np.abs(np.delete(moved, axis)).max() < 0.3 * moved[axis]
+        opened = go(command(gripper=-1.0), 10)[fingers].sum()
+        assert go(command(gripper=1.0), 10)[fingers].sum() < 0.7 * opened
