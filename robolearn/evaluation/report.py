@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from robolearn.envs.providers.metaworld import PREFIX as METAWORLD
+from robolearn.envs.providers.lookup import PROVIDERS, provider_of
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import plots
 from robolearn.evaluation.compare import Comparison, compare_in_turn
@@ -26,7 +26,7 @@ REPORT = "report.html"
 MAX_EMBEDDED_VIDEO = 12_000_000
 """Bytes; larger videos are linked instead."""
 
-PACKAGES = ("robolearn", "torch", "mujoco", "gymnasium", "metaworld", "gymnasium-robotics", "numpy", "h5py")
+PACKAGES = ("robolearn", "torch", "mujoco", "gymnasium", *(p.distribution for p in PROVIDERS), "numpy", "h5py")
 
 _PATH_KEYS = ("ee_pos", "eef_pos", "gripper_pos", "achieved_goal")
 """Observations that are positions in space where they have three numbers."""
@@ -213,11 +213,12 @@ def _trajectories(results: Sequence[EvaluationResult]) -> dict[str, str] | None:
 
 
 def _path(episode: EpisodeRecord, result: EvaluationResult) -> np.ndarray | None:
-    """(T+1, 3) end-effector positions, where the observation is known to hold them."""
+    """Return (T+1, 3) end-effector positions, where the observation is known to hold them."""
     assert episode.trajectory is not None
     obs = episode.trajectory.obs
-    if str(result.env_args.get("env_name", "")).startswith(METAWORLD) and "state" in obs:
-        return obs["state"][:, :3]  # Meta-World's observation begins with the hand's position
+    path = provider_of(str(result.env_args.get("env_name", ""))).end_effector(obs)
+    if path is not None:
+        return path
     return next((obs[k] for k in _PATH_KEYS if k in obs and obs[k].ndim == 2 and obs[k].shape[1] == 3), None)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
-from robolearn.envs.providers import metaworld
+from robolearn.envs.providers.lookup import provider_of
 from robolearn.episodes.actor import ActorDriver, as_actor
 from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import RobolearnError
@@ -34,10 +34,8 @@ class Film:
 
 
 def film_task(task: TaskConfig) -> TaskConfig:
-    """The same episodes, seen by a camera that shows them well, in this process."""
-    kwargs = dict(task.kwargs)
-    if (task.gym_id or "").startswith(metaworld.PREFIX):
-        kwargs = metaworld.CAMERA | kwargs
+    """Return a task with the same episodes, seen by a camera that shows them well, in this process."""
+    kwargs = {**provider_of(task.gym_id or "").camera, **task.kwargs}
     return replace(task, kwargs=kwargs, workers=None, worker_kind="vector" if task.worker_kind == "vector" else "sync")
 
 

@@ -16,19 +16,13 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from robolearn.configuration.task import TaskConfig
-from robolearn.envs.providers import metaworld
-from robolearn.envs.providers.quirks import LaggedFrames, Physics, Quirks
+from robolearn.envs.gymnasium.physics import Physics
+from robolearn.envs.providers.lookup import provider_of, quirks_of
 from robolearn.envs.spaces import action_layout, observation_leaves
 from robolearn.errors import TaskError
 from robolearn.sim import rendering
 
 SUCCESS_KEYS = ("is_success", "success")
-
-_PROVIDERS = (
-    ((metaworld.PREFIX,), "metaworld", "metaworld"),
-    (("Fetch", "Hand", "Adroit", "Franka", "PointMaze", "AntMaze"), "gymnasium_robotics", "robotics"),
-)
-"""Id prefixes, the package that registers them when imported, and the extra that installs it."""
 
 
 class SingleEnv:
@@ -37,7 +31,7 @@ class SingleEnv:
     def __init__(self, task: TaskConfig) -> None:
         self._task = task
         self._env, spec = open_environment(task)
-        self._quirks = _quirks(self._env, spec)
+        self._quirks = quirks_of(self._env, spec.id)
         self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
@@ -170,19 +164,17 @@ def opening(task: TaskConfig) -> Iterator[None]:
     except TaskError:
         raise
     except Exception as error:  # whatever a third party's constructor raises, most often about its arguments
-        remedy = "check --task.kwargs against the environment's documentation"
-        if gym_id.startswith(metaworld.PREFIX):
-            remedy = metaworld.advice(task.kwargs)
         raise TaskError(
-            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; {remedy}"
+            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; "
+            f"{provider_of(gym_id).advice(task.kwargs)}"
         ) from error
 
 
 def _import_provider(gym_id: str, module: str) -> None:
     extra = ""
-    for prefixes, package, its_extra in _PROVIDERS:
-        if not module and gym_id.startswith(prefixes) and gym_id not in gym.registry:
-            module, extra = package, its_extra
+    if not module and gym_id not in gym.registry:
+        provider = provider_of(gym_id)
+        module, extra = provider.package, provider.extra
     if not module or (gym_id in gym.registry and module in sys.modules):
         return
     level, gym.logger.min_level = gym.logger.min_level, gym.logger.ERROR
@@ -204,7 +196,7 @@ def _renders(spec: Any) -> bool:
     if isinstance(creator, str):
         creator = load_env_creator(creator)
     modes = getattr(creator, "metadata", {}).get("render_modes")
-    return spec.id.startswith("Meta-World/") if modes is None else "rgb_array" in modes
+    return provider_of(spec.id).draws if modes is None else "rgb_array" in modes
 
 
 def _closest(gym_id: str) -> str:
@@ -212,12 +204,6 @@ def _closest(gym_id: str) -> str:
         return ""
     close = difflib.get_close_matches(gym_id, list(gym.registry), n=3, cutoff=0.6)
     return f"; close to it: {', '.join(close)}" if close else ""
-
-
-def _quirks(env: gym.Env, spec: Any) -> Quirks:
-    if spec.id == "Meta-World/MT1":
-        return metaworld.MetaWorldQuirks(env)
-    return (LaggedFrames if hasattr(env.unwrapped, "_mujoco_step") else Quirks)(env)
 
 
 def _time_limit(env: gym.Env, spec: Any) -> int:
