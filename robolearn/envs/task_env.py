@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from robolearn.envs.interface import Actor, Observation, Step
+from robolearn.envs.rules import ends
 from robolearn.errors import TaskError
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.pictures import Pictures
@@ -179,14 +180,10 @@ class TaskEnv:
         self._held = torch.where(chosen, held, self._held)
         success = self._held >= self.task.hold_steps
         failed = self.task.failed(sensors) & ~success
-        terminated = failed | success if self.options.terminate_on_success else failed
-        return Step(
-            obs=self._observe(sensors),
-            reward=self._reward(sensors, success, failed),
-            terminated=terminated,
-            truncated=(self._elapsed >= self.max_steps) & ~terminated,
-            success=success,
-        )
+        timed_out = self._elapsed >= self.max_steps
+        terminated, truncated = ends(failed, timed_out, success, terminate_on_success=self.options.terminate_on_success)
+        reward = self._reward(sensors, success, failed)
+        return Step(self._observe(sensors), reward, terminated, truncated, success)
 
     def get_states(self) -> np.ndarray:
         counters = torch.stack((self._seeds, self._elapsed, self._held), dim=-1).double()

@@ -8,7 +8,7 @@ import importlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -18,11 +18,10 @@ from gymnasium.envs.registration import load_env_creator
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.physics import Physics
 from robolearn.envs.providers.lookup import provider_of, quirks_of
+from robolearn.envs.rules import EpisodeRules
 from robolearn.envs.spaces import action_layout, observation_leaves
 from robolearn.errors import TaskError
 from robolearn.sim import rendering
-
-SUCCESS_KEYS = ("is_success", "success")
 
 
 class SingleEnv:
@@ -35,7 +34,7 @@ class SingleEnv:
         self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
-        self.max_steps = task.max_steps or _time_limit(self._env, spec)
+        self._rules = EpisodeRules.of(task, *_own_limits(self._env, spec))
         self.done = True
         self._started = False
         self._elapsed, self._return = 0, 0.0
@@ -53,7 +52,7 @@ class SingleEnv:
             "action": None if spec is None else spec.to_dict(),
             "discrete_actions": self._action.discrete,
             "control_hz": _control_hz(self._env),
-            "max_steps": self.max_steps,
+            "max_steps": self._rules.max_steps,
             "state_size": None if self._physics is None else self._physics.size + 2 + self._quirks.size,
         }
 
@@ -71,11 +70,12 @@ class SingleEnv:
         self._elapsed += 1
         self._return += float(reward)
         self._write(obs, obs_row)
-        ended = bool(terminated or truncated) or self._elapsed >= self.max_steps
-        success = self._success(info, float(reward), ended)
-        terminated = bool(terminated) or (success and self._task.terminate_on_success)
-        self.done = ended or terminated
-        return float(reward), terminated, self.done and not terminated, success
+        success = self._success(info, float(reward))
+        terminated, truncated = self._rules.ends(bool(terminated), bool(truncated), bool(success), self._elapsed)
+        self.done = terminated or truncated
+        if self.done:
+            self._rules.check_told(success is not None, info)
+        return float(reward), terminated, truncated, bool(success)
 
     def get_state(self) -> np.ndarray:
         """(S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
@@ -115,16 +115,11 @@ class SingleEnv:
         for leaf in self._leaves:
             leaf.write(obs, row[leaf.key])
 
-    def _success(self, info: dict[str, Any], reward: float, ended: bool) -> bool:
-        task = self._task
-        if task.success_threshold is not None:
-            return (self._return if task.success_measure == "return" else reward) >= task.success_threshold
-        for key in (task.success_key,) if task.success_key else SUCCESS_KEYS:
-            if key in info:
-                return bool(info[key])
-        if task.success_key and ended:  # some environments report it only with the last step
-            raise TaskError(f"success_key {task.success_key!r} is not in info at the end; it has {sorted(info)}")
-        return False
+    def _success(self, info: dict[str, Any], reward: float) -> bool | None:
+        """Return whether the task is solved; None where neither `info` nor a threshold says so."""
+        if self._rules.measured:
+            return self._rules.reached(self._return, reward)
+        return next((bool(info[key]) for key in self._rules.success_keys if key in info), None)
 
 
 def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
@@ -206,17 +201,11 @@ def _closest(gym_id: str) -> str:
     return f"; close to it: {', '.join(close)}" if close else ""
 
 
-def _time_limit(env: gym.Env, spec: Any) -> int:
-    unwrapped: Any = env.unwrapped
-    limits: Sequence[Any] = (
-        spec.max_episode_steps,
-        getattr(unwrapped, "max_path_length", None),
-        getattr(unwrapped, "_max_episode_steps", None),
-    )
-    for limit in limits:
-        if limit:
-            return int(limit)
-    raise TaskError(f"{spec.id} has no time limit of its own; set one with --task.max_steps")
+def _own_limits(env: gym.Env, spec: Any) -> Iterator[int | None]:
+    """Yield the time limits that are registered or that environments keep themselves, in order of precedence."""
+    yield spec.max_episode_steps
+    for name in ("max_path_length", "_max_episode_steps"):
+        yield getattr(env.unwrapped, name, None)
 
 
 def _control_hz(env: gym.Env) -> float:
