@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from robolearn.errors import ConfigError
+from robolearn.storage import write_text
 
 C = TypeVar("C")
 
@@ -66,7 +67,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def write_yaml(config: Any, path: str | Path) -> None:
     """Write the resolved configuration, so that an output says how it was made."""
-    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
 def load(cls: type[C], path: str | Path | None = None, overrides: Sequence[tuple[str, Any]] = ()) -> C:

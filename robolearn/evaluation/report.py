@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from robolearn import storage
 from robolearn.envs.providers.lookup import PROVIDERS, provider_of
 from robolearn.errors import RobolearnError
 from robolearn.evaluation import plots
@@ -68,7 +69,6 @@ def write_report(
     if not stages:
         raise RobolearnError("a report needs at least one evaluated stage, received none")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     results = [_named(stage) for stage in stages]
     comparisons = compare_in_turn(results)
     everything = {
@@ -99,11 +99,9 @@ def write_report(
         "comparisons": [c.to_dict() for c in comparisons],
         "reference": None if reference is None else {"name": reference.name} | reference.summary(),
     }
-    (folder / "report.json").write_text(
-        json.dumps(everything | figures, indent=1, default=str) + "\n", encoding="utf-8"
-    )
+    storage.write_json(folder / "report.json", everything | figures, indent=1, default=str)
     path = folder / REPORT
-    path.write_text(page, encoding="utf-8")
+    storage.write_text(path, page)
     return path
 
 

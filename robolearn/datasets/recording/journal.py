@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from robolearn.datasets.recording.durable_files import storage_error, write_all
+from robolearn.datasets.recording.durable_files import storage_error
 from robolearn.errors import DatasetError
+from robolearn.storage import write_all
 
 MAGIC = b"RLJRNL1\n"
 _RECORD = struct.Struct("<IIB")

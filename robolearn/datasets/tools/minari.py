@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from robolearn.datasets.format.schema import Header, text
-from robolearn.datasets.recording.durable_files import sync_folder
 from robolearn.datasets.tools.source import Source, action_limits, to_physical, to_unit
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
+from robolearn.storage import sync
 
 PREFIX = "minari:"
 """Before the id of a dataset that Minari has stored."""
@@ -90,7 +90,7 @@ def write(source: Source, target: str) -> list[str]:
             info = asdict(episode.info) | {"events": [asdict(event) for event in episode.events]}
             storage.update_episode_metadata([{OURS: text(json.dumps(info))}], [index])
         temporary.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DatasetError(f"cannot write {folder}: {error}") from error
