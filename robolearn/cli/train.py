@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.errors import ConfigError
+from robolearn.seeds import ROLLOUT_SEED
 
 if TYPE_CHECKING:
     from robolearn.imitation.bc import PolicyEvaluation
     from robolearn.policies.policy import Policy
-
-ROLLOUT_SEED = 10_000
-"""Rollouts during training start here: what is tuned on them is not what results are reported on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.errors import ConfigError
-
-REPORT_SEED = 20_000
-"""Seeds from here on are for reporting: nothing is recorded, trained or tuned on them."""
+from robolearn.seeds import REPORT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)

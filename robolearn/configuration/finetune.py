@@ -9,6 +9,7 @@ from robolearn.configuration.algorithms import CriticConfig, PPOConfig
 from robolearn.configuration.loop import LoopConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.errors import ConfigError
+from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,9 @@ class FinetuneConfig:
     """Environments that run side by side."""
     seed: int = 0
     """Seed of the exploration noise and of the new networks."""
-    first_seed: int = 10_000
+    first_seed: int = PRACTICE_SEED
     """Seed of the first training episode."""
-    num_seeds: int = 10_000
+    num_seeds: int = PRACTICE_SEEDS
     """Training episodes take this many seeds in turn, so that other seeds stay fresh for evaluation."""
     eval_episodes: int = 100
     """Training seeds, the last ones, that the policy is evaluated on; 0 evaluates never."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.errors import ConfigError
+from robolearn.seeds import RECORD_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class RecordConfig:
     """Keep episodes that did not succeed, too."""
     max_attempts: int | None = None
     """Attempts after which recording gives up; none allows five for each demonstration."""
-    seed: int = 0
+    seed: int = RECORD_SEED
     """Seed of the first episode; later ones count up."""
     num_envs: int = 2
     """Environments that run side by side; the file does not depend on it."""

@@ -10,9 +10,6 @@ from robolearn.configuration.policy import GaussianHeadConfig, MLPConfig, Policy
 from robolearn.configuration.task import TaskConfig
 from robolearn.errors import ConfigError
 
-SEEDS_PER_RUN = 1_000_000
-"""Training episodes of run seed s take the seeds from (s + 1) million on."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RLConfig:
