@@ -22,6 +22,7 @@ from robolearn.evaluation import plots
 from robolearn.evaluation.compare import Comparison, compare_in_turn
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.video import Film
+from robolearn.training.metrics import read_metrics
 
 REPORT = "report.html"
 MAX_EMBEDDED_VIDEO = 12_000_000
@@ -41,7 +42,7 @@ class Stage:
     result: EvaluationResult
     description: str = ""
     metrics: Sequence[Path] = ()
-    """metrics.jsonl files of this stage's training, in order (one per DAgger round, for example)."""
+    """`metrics.jsonl` of the run folders of this stage's training, in order (one per DAgger round, for example)."""
     film: Film | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the table of stages: steps, minutes, parameters ..."""
@@ -106,7 +107,7 @@ def write_report(
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the platform and the packages that a result depends on; those not installed are left out."""
+    """Return the versions of Python, the platform and those packages a result depends on that are installed."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in PACKAGES:
         try:
@@ -117,7 +118,7 @@ def versions() -> dict[str, str]:
 
 
 def _named(stage: Stage) -> EvaluationResult:
-    """The stage's result under the stage's name, which tables and figures show."""
+    """Return the stage's result under the stage's name, which tables and figures show."""
     return EvaluationResult(**{**vars(stage.result), "name": stage.name})
 
 
@@ -151,7 +152,7 @@ def _headline(results: Sequence[EvaluationResult]) -> str:
 
 def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path) -> dict[str, Any]:
     paths = [path for path in stage.metrics if path.exists()]
-    logs = [(name, plots.read_metrics(path)) for name, path in zip(_distinct_names(paths), paths)]
+    logs = [(name, plots.numbers(read_metrics(path.parent))) for name, path in zip(_distinct_names(paths), paths)]
     tint = plots.colour(index)
     return {
         "name": stage.name,
@@ -167,7 +168,7 @@ def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The run folder of each log; where these agree (`rounds/01/train`, `rounds/02/train`), the folder above."""
+    """Name each log by its run folder; where these agree (`rounds/01/train`, `rounds/02/train`), the folder above."""
     for depth in (2, 3):
         names = [path.parts[-depth] if len(path.parts) >= depth else path.name for path in paths]
         if len(set(names)) == len(names):
@@ -176,7 +177,7 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _video(film: Film | None, folder: Path) -> dict[str, Any] | None:
-    """Embedded where it is small, else linked relative to the report."""
+    """Describe a video for the page: embedded where it is small, else linked relative to the report."""
     if film is None or film.path is None or not film.path.exists():
         return None
     if film.path.stat().st_size <= MAX_EMBEDDED_VIDEO:
@@ -188,7 +189,7 @@ def _video(film: Film | None, folder: Path) -> dict[str, Any] | None:
 
 
 def _trajectories(results: Sequence[EvaluationResult]) -> dict[str, str] | None:
-    """A figure of the recorded trajectories of every stage, and its caption."""
+    """Draw the recorded trajectories of every stage, with a caption."""
     recorded = [(r.name, [e for e in r.episodes if e.trajectory is not None]) for r in results]
     recorded = [(name, episodes) for name, episodes in recorded if episodes]
     if not recorded:
@@ -221,7 +222,7 @@ def _path(episode: EpisodeRecord, result: EvaluationResult) -> np.ndarray | None
 
 
 def _seed_map(results: Sequence[EvaluationResult]) -> list[dict[str, Any]]:
-    """One row of cells per stage, in the order of the seeds."""
+    """Return one row of cells per stage, in the order of the seeds."""
     return [
         {
             "name": result.name,
