@@ -23,7 +23,7 @@ ROLLOUT_SEED = 10_000
 PRACTICE_SEED = 10_000
 """First seed of the episodes that fine-tuning practises on."""
 PRACTICE_SEEDS = 10_000
-"""How many of these there are."""
+"""Number of the episodes that fine-tuning practises on."""
 REPORT_SEED = 20_000
 """First seed of reports: nothing is recorded, trained or tuned from here to DAGGER_SEED."""
 DAGGER_SEED = 100_000

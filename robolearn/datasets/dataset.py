@@ -18,7 +18,7 @@ from robolearn.specs import ActionSpec, Episode, EpisodeInfo, ObservationSpec
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an episode lies."""
+    """The place of an episode: its file and its name in it."""
 
     file: EpisodeFile
     demo: str
@@ -68,7 +68,7 @@ class Dataset:
 
     @property
     def info(self) -> tuple[EpisodeInfo, ...]:
-        """What is known about each episode."""
+        """Facts about each episode, in order."""
         return tuple(self.episode_info(i) for i in range(len(self)))
 
     @property

@@ -20,7 +20,7 @@ def make(
     device: str = "cpu",
     **kwargs: Any,
 ) -> VectorEnv:
-    """`num_envs` environments of a task, stepped together.
+    """Return `num_envs` environments of a task, stepped together.
 
     Args:
         task: a name ("Lift", "gym:HalfCheetah-v5") or a configuration.

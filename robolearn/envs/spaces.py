@@ -1,4 +1,4 @@
-"""Gymnasium spaces as robolearn specs: what each observation becomes, and which actions can be scaled to [-1, 1]."""
+"""Gymnasium spaces as robolearn specs: observations as named arrays, actions with the limits that scale them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ObservationLeaf:
         row[...] = np.reshape(self.convert(self._part(obs)), self.spec.shape)
 
     def read(self, obs: Any, rows: int) -> np.ndarray:
-        """This key of a batch of observations, (rows, *shape)."""
+        """Return this key of a batch of observations, (rows, *shape)."""
         return np.reshape(self.convert(self._part(obs)), (rows, *self.spec.shape))
 
     def _part(self, obs: Any) -> Any:
@@ -41,7 +41,7 @@ class ObservationLeaf:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionLayout:
-    """How a row of A physical values becomes the environment's action."""
+    """The mapping of a row of A physical values to the environment's action."""
 
     spec: ActionSpec | None
     """None where actions are discrete."""
@@ -52,7 +52,7 @@ class ActionLayout:
 
 
 def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
-    """The keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
+    """Return the keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
 
     A bare Box is called "state", or "image" where it is one. `keep` selects and orders the keys.
     """
@@ -63,7 +63,7 @@ def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[
 
 
 def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayout:
-    """The action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
+    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
 
@@ -141,7 +141,7 @@ def _is_image(space: spaces.Box) -> bool:
 
 
 def _image(shape: tuple[int, ...]) -> tuple[ArraySpec, Convert]:
-    """uint8 pictures as HWC, also where the environment gives HW or CHW."""
+    """Convert uint8 pictures to HWC, also where the environment gives HW or CHW."""
     if len(shape) == 2:
         return ArraySpec(shape=(*shape, 1), dtype="uint8"), lambda value: np.asarray(value)[..., None]
     if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):

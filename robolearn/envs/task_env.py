@@ -26,7 +26,7 @@ _COUNTERS = 3  # numbers after the physics in a state row: seed, elapsed steps, 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """What changes the episodes of a task; all of it is recorded in `env_args`."""
+    """Options that change the episodes of a task; all of them are recorded in `env_args`."""
 
     reward: Literal["sparse", "dense"] = "sparse"
     """sparse: 1 on success, else 0. dense: progress - 1, plus 1 on success (never positive before it, so that

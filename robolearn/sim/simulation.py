@@ -42,7 +42,7 @@ class UnstableError(TaskError):
 
 
 def state_layout(model: mujoco.MjModel) -> dict[str, slice]:
-    """Where each part (`qpos`, `ctrl`, `mocap_pos` ...) lies in a state row of this model."""
+    """Return the slice of each part (`qpos`, `ctrl`, `mocap_pos` ...) in a state row of this model."""
     layout, start = {}, 0
     for name in _STATE_PARTS:
         bit = getattr(mujoco.mjtState, f"mjSTATE_{name}", None)
@@ -55,13 +55,13 @@ def state_layout(model: mujoco.MjModel) -> dict[str, slice]:
 
 
 def crash_folder() -> Path:
-    """Where the last good states of diverged worlds are kept; $ROBOLEARN_CRASH_DIR moves it."""
+    """Return the folder for the last good states of diverged worlds; $ROBOLEARN_CRASH_DIR moves it."""
     return Path(os.environ.get("ROBOLEARN_CRASH_DIR") or Path(tempfile.gettempdir()) / "robolearn-unstable")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where a world begins. Rows belong to the N worlds; those outside the mask are not looked at."""
+    """The state in which a world begins. Rows belong to the N worlds; those outside the mask are not looked at."""
 
     qpos: torch.Tensor
     """(N, nq)."""

@@ -1,4 +1,4 @@
-"""What a task is: MJCF, start, control, observation, reward, success and expert, all as functions of sensors.
+"""The interface of a task: MJCF, start, control, observation, reward, success and expert, all as functions of sensors.
 
 A task holds no state of its own. Everything it needs later (goals included) is in the physics state, so a restored
 state is a restored episode, and CPU and Warp share every line.

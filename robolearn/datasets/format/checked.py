@@ -244,7 +244,7 @@ def read_models(file: h5py.File) -> dict[str, bytes]:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether `path` is the index of a recording that goes on or was cut off."""
+    """Tell whether `path` is the index of a recording that goes on or was cut off."""
     with open_file(path) as file:
         return RECORDING in file.attrs
 

@@ -81,7 +81,7 @@ class EpisodeFile:
 
     @property
     def recording(self) -> bool:
-        """Whether this is the index of a recording that goes on or was cut off."""
+        """True for the index of a recording that goes on or was cut off."""
         return self.ours and RECORDING in self._file.attrs
 
     @property
@@ -91,7 +91,7 @@ class EpisodeFile:
         return total if isinstance(total, int) else None
 
     def array_names(self, demo: str) -> list[str]:
-        """What an episode must and may have, as `check_array` takes it."""
+        """Return the arrays that an episode must and may have, as `check_array` takes them."""
         with self.group(demo) as group:
             names = [n for n, array in STEP_ARRAYS.items() if n in group or (self.ours and not array.optional)]
             folders = ("obs", "final_obs") if self.ours else ("obs", "next_obs") if "next_obs" in group else ("obs",)
@@ -118,7 +118,7 @@ class EpisodeFile:
             return self._info(group)
 
     def interrupted(self, demo: str) -> bool:
-        """Whether the episode was recovered from a recording that was cut off."""
+        """Tell whether the episode was recovered from a recording that was cut off."""
         with self.group(demo) as group:
             return bool(safe.attrs(group).get("interrupted", False))
 

@@ -17,7 +17,7 @@ from robolearn.specs import ArraySpec
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Where each frame of one observation key of one episode lies in its file."""
+    """The place in its file of each frame of one observation key of one episode."""
 
     path: Path
     where: str

@@ -35,7 +35,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_checksummed(path: Path) -> bool:
-    """Whether the file's metadata has checksums throughout: HDF5's superblock of version 2 or later, as we write."""
+    """Tell whether the file's metadata has checksums throughout: HDF5's superblock version 2 or later, as ours."""
     try:
         with path.open("rb") as file:
             start = file.read(len(SIGNATURE) + 1)

@@ -99,7 +99,7 @@ def event_dtype(reason_bytes: int = 1) -> np.dtype:
 
 
 def stored_as_frames(spec: ArraySpec) -> bool:
-    """Whether an observation key is stored one compressed chunk per step (images and other large arrays)."""
+    """Tell whether an observation key is stored one compressed chunk per step (images and other large arrays)."""
     return spec.is_image or spec.size * np.dtype(spec.dtype).itemsize >= FRAME_BYTES
 
 
@@ -134,7 +134,7 @@ def table() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What holds for every episode of a file: the attributes of `data`."""
+    """Facts that hold for every episode of a file: the attributes of `data`."""
 
     task: str
     env_args: Mapping[str, Any]
@@ -181,7 +181,7 @@ class Header:
             raise DatasetError(f"the attributes of data are damaged: {error}") from None
 
     def difference(self, other: Header) -> str | None:
-        """Why episodes of the two cannot lie in one dataset; None where they can."""
+        """Return why episodes of the two cannot lie in one dataset; None where they can."""
         for name in ("task", "control_hz", "action_spec", "observation_spec"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:

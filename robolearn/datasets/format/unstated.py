@@ -1,4 +1,4 @@
-"""What a file of robomimic's layout leaves unsaid, derived only where it truly follows from what is there.
+"""Facts that a file of robomimic's layout leaves unsaid, derived only where it truly follows from what is there.
 
 | missing | derived from |
 |---|---|

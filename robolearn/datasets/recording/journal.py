@@ -27,7 +27,7 @@ _FRAME = struct.Struct("<IHQII")
 
 
 class Kind(IntEnum):
-    """What a record holds."""
+    """Kinds of records."""
 
     HEADER = 1
     """JSON: everything known when the episode began."""
@@ -42,7 +42,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the compressed bytes of one array of one step lie."""
+    """The place of the compressed bytes of one array of one step."""
 
     step: int
     key: int

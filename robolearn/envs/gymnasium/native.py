@@ -146,7 +146,7 @@ class NativeWorkers:
         self._done |= (terminated | truncated) & active
 
     def _states(self) -> np.ndarray:
-        """(N, S), laid out as `SingleEnv.get_state`."""
+        """Return (N, S), laid out as `SingleEnv.get_state`."""
         return np.column_stack((self._sim.get_state().numpy(), self._elapsed, self._returns))
 
 

@@ -45,7 +45,7 @@ class SingleEnv:
         return self._env.unwrapped
 
     def describe(self) -> dict[str, Any]:
-        """What the vector environment must know, as JSON-serialisable values."""
+        """Return what the vector environment must know, as JSON-serialisable values."""
         spec = self._action.spec
         return {
             "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in self._leaves},
@@ -65,7 +65,7 @@ class SingleEnv:
         self._write(obs, obs_row)
 
     def step(self, action: np.ndarray, obs_row: dict[str, np.ndarray]) -> tuple[float, bool, bool, bool]:
-        """(A,) physical action -> reward, terminated, truncated, success; at most one of the ends is True."""
+        """Take an (A,) physical action; returns reward, terminated, truncated and success (at most one end is True)."""
         obs, reward, terminated, truncated, info = self._env.step(self._action.to_env(action))
         self._elapsed += 1
         self._return += float(reward)
@@ -78,7 +78,7 @@ class SingleEnv:
         return float(reward), terminated, truncated, bool(success)
 
     def get_state(self) -> np.ndarray:
-        """(S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
+        """Return (S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
         assert self._physics is not None
         return np.concatenate([self._physics.get(), [self._elapsed, self._return], self._quirks.get()])
 
@@ -94,7 +94,7 @@ class SingleEnv:
         self._write(_observe(self._env), obs_row)
 
     def render(self) -> np.ndarray:
-        """(height, width, 3) uint8."""
+        """Draw the environment, (height, width, 3) uint8."""
         if not self._started:
             raise TaskError("render needs a reset first")
         if self._physics is not None:
@@ -123,7 +123,7 @@ class SingleEnv:
 
 
 def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
-    """`gym.make` after importing what registers the id, and the registered spec."""
+    """Import what registers the id, make the environment, and return it with its registered spec."""
     with opening(task):
         spec = find_spec(task)
         kwargs: dict[str, Any] = {"disable_env_checker": True, "max_episode_steps": -1, **task.kwargs}
@@ -133,7 +133,7 @@ def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
 
 
 def find_spec(task: TaskConfig) -> Any:
-    """What is registered under the task's id. `module:namespace/Name-v0` imports `module`, as in Gymnasium itself."""
+    """Find what is registered under the task's id. `module:namespace/Name-v0` imports `module`, as Gymnasium does."""
     assert task.gym_id is not None, task.id
     module, _, gym_id = task.gym_id.rpartition(":")
     _import_provider(gym_id, module)
@@ -142,7 +142,7 @@ def find_spec(task: TaskConfig) -> Any:
 
 @contextlib.contextmanager
 def opening(task: TaskConfig) -> Iterator[None]:
-    """Errors of making an environment say what to install or correct."""
+    """Turn errors of making an environment into TaskErrors that say what to install or correct."""
     assert task.gym_id is not None, task.id
     gym_id = task.gym_id.rpartition(":")[2]
     try:
@@ -209,7 +209,7 @@ def _own_limits(env: gym.Env, spec: Any) -> Iterator[int | None]:
 
 
 def _control_hz(env: gym.Env) -> float:
-    """Control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
+    """Return control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
     dt = getattr(env.unwrapped, "dt", None)
     if isinstance(dt, (int, float)) and dt > 0:
         return round(1.0 / dt, 6)
@@ -217,7 +217,7 @@ def _control_hz(env: gym.Env) -> float:
 
 
 def _observe(env: Any) -> Any:
-    """The current observation, through the observation wrappers on the way out."""
+    """Return the current observation, through the observation wrappers on the way out."""
     if isinstance(env, gym.ObservationWrapper):
         return env.observation(_observe(env.env))
     if isinstance(env, gym.Wrapper):

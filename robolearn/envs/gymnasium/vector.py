@@ -184,7 +184,7 @@ class VectorWorkers:
         return success
 
     def _check_others(self, obs: Any, mask: np.ndarray) -> None:
-        """An environment that does not know `reset_mask` resets all of its rows, without a word."""
+        """Raise TaskError where others moved: who does not know `reset_mask` resets all rows, without a word."""
         running = ~mask & ~self._ended
         for leaf in self._leaves:
             now, before = leaf.read(obs, len(mask))[running], self.rows.obs[leaf.key][running]
@@ -211,7 +211,7 @@ def _knows_reset_masks(env: Any) -> bool:
 
 
 def _row(batch: Any, index: int) -> Any:
-    """One environment's part of a batched, nested or object-array observation."""
+    """Return one environment's part of a batched, nested or object-array observation."""
     if isinstance(batch, Mapping):
         return {key: _row(value, index) for key, value in batch.items() if not key.startswith("_")}
     if isinstance(batch, tuple):

@@ -1,4 +1,4 @@
-"""What all arm tasks share: home pose, end-effector control by damped least squares, proprioception."""
+"""The common part of the arm tasks: home pose, end-effector control by damped least squares, proprioception."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ArmTask(Task):
     warp_contacts = 48
     warp_constraints = 192
     axes: tuple[str, ...] = ("x", "y", "z", "yaw", "grip")
-    """Which of the five the task's action has, in this order; the others hold still, the gripper stays as started."""
+    """Those of the five in the task's action, in this order; the others hold still, the gripper stays as started."""
 
     @property
     def action_spec(self) -> ActionSpec:

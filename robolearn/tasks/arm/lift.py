@@ -49,7 +49,7 @@ class LiftExpert(ArmExpert):
     """Down a funnel onto the cube, close, up."""
 
     slip = 0.012
-    """How far, in metres, what is held may be from the tool, vertically."""
+    """Vertical distance, in metres, that what is held may have from the tool."""
 
     def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         tool, cube = Tool.read(obs), obs["object"][:, :3]
@@ -60,7 +60,7 @@ class LiftExpert(ArmExpert):
     def grasp(
         self, tool: Tool, cube: torch.Tensor, cube_yaw: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """How to take a cube: goal (N, 3), yaw (N,), close (N,) bool, and whether it is held (N,) bool."""
+        """Return how to take a cube: goal (N, 3), yaw (N,), close (N,) bool, and whether it is held (N,) bool."""
         yaw = nearest_symmetric(cube_yaw, tool.yaw, math.pi / 2)
         offset = cube - tool.position
         beside = torch.linalg.vector_norm(offset[:, :2], dim=-1)

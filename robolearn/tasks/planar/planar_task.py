@@ -1,4 +1,4 @@
-"""What the planar tasks share: a position-controlled puck whose command is moved by the action."""
+"""The common part of the planar tasks: a position-controlled puck whose command is moved by the action."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ from robolearn.tasks.scripted import ScriptedExpert, limit
 _PUCK_M = 0.018
 _TORQUE_RATIO_M = 0.055
 _LEVER_M = 0.07
-"""How much a radian of heading weighs against a metre of position."""
+"""Metres of position that a radian of heading counts for."""
 _CLEAR_M = 0.008
 _RING_M = 0.15
 _DONE_M = 0.0005
 """A push shorter than this is finished."""
 _OVERSHOOT, _MOST_OVERSHOOT_M = 0.2, 0.012
-"""How far a push goes past its own optimum: a share of the whole error, and never more than this."""
+"""Distance that a push goes past its own optimum: a share of the whole error, and never more than this."""
 
 
 class PushTExpert(ScriptedExpert):
