@@ -108,5 +108,5 @@ class VectorEnv(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None:
-        """Closes."""
+        """Close."""
         ...

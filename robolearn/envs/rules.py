@@ -59,7 +59,7 @@ class EpisodeRules:
         return (self.task.success_key,) if self.task.success_key else SUCCESS_KEYS
 
     def reached(self, returns: Any, rewards: Any) -> Any:
-        """Returns so far and rewards of the last step, one or (N,) -> success where it is `measured`, else False."""
+        """Return success by returns so far or rewards of the step, one or (N,), where it is `measured`; else False."""
         threshold = self.task.success_threshold
         if threshold is None:
             return False

@@ -207,19 +207,19 @@ class TaskEnv:
         return self._observe(Sensors.read(self._sim))
 
     def render(self, index: int = 0) -> np.ndarray:
-        """(480, 640, 3) uint8 from the task's first camera."""
+        """Return (480, 640, 3) uint8 from the task's first camera."""
         if not 0 <= index < self.num_envs:
             raise TaskError(f"index must lie in [0, {self.num_envs}), received {index}")
         return self.picture(index, self.task.cameras[0], (480, 640))
 
     def picture(self, index: int, camera: str, size: tuple[int, int]) -> np.ndarray:
-        """(height, width, 3) uint8 of one environment from one of the MJCF's cameras."""
+        """Return (height, width, 3) uint8 of one environment from one of the MJCF's cameras."""
         if size not in self._pictures:
             self._pictures[size] = Pictures(self.task.model, *size)
         return self._pictures[size].draw(*self._sim.world(index), camera)
 
     def expert(self) -> Actor:
-        """The task's scripted expert, for these environments."""
+        """Return the task's scripted expert, for these environments."""
         if self.options.control != "ee":
             raise TaskError(f"the expert of {self.task.name} acts by end-effector deltas; make it with control='ee'")
         return self.task.expert(self.num_envs)

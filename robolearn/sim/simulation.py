@@ -123,7 +123,7 @@ class Simulation(ABC):
 
     @abstractmethod
     def get_state(self) -> torch.Tensor:
-        """(N, S) float64 copy of the full states, laid out as `mjSTATE_INTEGRATION`."""
+        """Return (N, S) float64 copy of the full states, laid out as `mjSTATE_INTEGRATION`."""
 
     @abstractmethod
     def set_state(self, state: torch.Tensor, mask: torch.Tensor | None = None) -> None:
@@ -135,13 +135,13 @@ class Simulation(ABC):
 
     @abstractmethod
     def world(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """One world as C MuJoCo sees it, for rendering. Not to be changed by the caller."""
+        """Return one world as C MuJoCo sees it, for rendering. Not to be changed by the caller."""
 
     def close(self) -> None:  # noqa: B027 (nothing to free is a fine answer)
         """Free threads and device memory."""
 
     def sensor(self, name: str) -> torch.Tensor:
-        """(N, dim) view of one sensor."""
+        """Return (N, dim) view of one sensor."""
         return self.sensordata[:, self.sensor_slices[name]]
 
     def _check_substeps(self, substeps: int) -> None:

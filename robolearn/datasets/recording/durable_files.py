@@ -120,7 +120,7 @@ class GuardedFile:
         return size
 
     def flush(self) -> None:
-        """HDF5 flushes often; durability comes from `sync` alone."""
+        """Do nothing: HDF5 flushes often; durability comes from `sync` alone."""
 
     def check(self) -> None:
         """Raise DatasetError where a write has failed."""

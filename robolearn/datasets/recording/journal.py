@@ -89,7 +89,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[tuple[Kind, bytes]]:
-    """The good records of a journal, in order, up to the first broken one."""
+    """Return the good records of a journal, in order, up to the first broken one."""
     try:
         with path.open("rb") as file:
             remaining = os.fstat(file.fileno()).st_size - len(MAGIC)

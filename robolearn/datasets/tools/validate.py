@@ -73,7 +73,7 @@ def _problems(file: EpisodeFile) -> Iterator[Problem]:
 
 
 def _guarded(place: str, remedy: str, check: Callable[[], Iterator[Problem]]) -> Iterator[Problem]:
-    """A check's problems; what it raises is a problem too, and ends it."""
+    """Return a check's problems; what it raises is a problem too, and ends it."""
     try:
         yield from check()
     except DatasetError as error:

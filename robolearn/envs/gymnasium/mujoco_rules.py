@@ -80,7 +80,7 @@ def _within(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    """(N, 3) -> (N,). As a product, because `np.linalg.norm` of one vector is a dot product of BLAS."""
+    """Map (N, 3) -> (N,). As a product, because `np.linalg.norm` of one vector is a dot product of BLAS."""
     return np.sqrt((vectors[:, None, :] @ vectors[:, :, None])[:, 0, 0])
 
 

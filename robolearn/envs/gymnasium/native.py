@@ -54,7 +54,7 @@ class NativeWorkers:
         self._started, self._done = np.zeros(num_envs, bool), np.ones(num_envs, bool)
 
     def settle(self) -> None:
-        """Nobody works on the rows beyond a call."""
+        """Do nothing: nobody works on the rows beyond a call."""
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         """Carry out a command for the environments in `rows.mask`; returns the faults, as worker processes do."""

@@ -83,7 +83,7 @@ class RayWorkers:
         self.rows = Rows.over(layout, bytearray(Rows.size(layout)))
 
     def settle(self) -> None:
-        """Nobody but `run` writes the rows."""
+        """Do nothing: nobody but `run` writes the rows."""
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         rows, track = self.rows, bool(self.rows.track_states[0])

@@ -62,7 +62,7 @@ class VectorWorkers:
         self._started = False
 
     def settle(self) -> None:
-        """Nobody works on the rows beyond a call."""
+        """Do nothing: nobody works on the rows beyond a call."""
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         """Carry out a command for the environments in `rows.mask`; returns the faults, as worker processes do."""
