@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,15 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
         return np.clip(rows.reshape(*rows.shape[:-1], *shape).astype(dtype), low, high)
 
     return ActionLayout(spec=spec, discrete=None, to_env=continuous)
+
+
+def describe_spaces(leaves: Sequence[ObservationLeaf], action: ActionLayout) -> dict[str, Any]:
+    """Return what a vector environment must know of its spaces, as JSON-serialisable values."""
+    return {
+        "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in leaves},
+        "action": None if action.spec is None else action.spec.to_dict(),
+        "discrete_actions": action.discrete,
+    }
 
 
 def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationLeaf]:

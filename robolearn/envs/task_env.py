@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import Actor, Observation, Step
 from robolearn.envs.rules import ends
 from robolearn.errors import TaskError
@@ -144,8 +145,6 @@ class TaskEnv:
 
     @property
     def env_args(self) -> dict[str, Any]:
-        from robolearn.configuration.task import TaskConfig
-
         default = TaskOptions()
         changed = {
             name: list(value) if isinstance(value, tuple) else value

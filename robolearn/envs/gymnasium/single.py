@@ -19,7 +19,7 @@ from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.physics import Physics
 from robolearn.envs.providers.lookup import provider_of, quirks_of
 from robolearn.envs.rules import EpisodeRules
-from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
 from robolearn.errors import TaskError
 from robolearn.sim import rendering
 
@@ -46,11 +46,7 @@ class SingleEnv:
 
     def describe(self) -> dict[str, Any]:
         """Return what the vector environment must know, as JSON-serialisable values."""
-        spec = self._action.spec
-        return {
-            "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in self._leaves},
-            "action": None if spec is None else spec.to_dict(),
-            "discrete_actions": self._action.discrete,
+        return describe_spaces(self._leaves, self._action) | {
             "control_hz": _control_hz(self._env),
             "max_steps": self._rules.max_steps,
             "state_size": None if self._physics is None else self._physics.size + 2 + self._quirks.size,

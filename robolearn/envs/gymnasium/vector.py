@@ -26,7 +26,7 @@ from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Rows, describe_error
 from robolearn.envs.gymnasium.single import find_spec, opening
 from robolearn.envs.rules import EpisodeRules
-from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
 from robolearn.errors import TaskError
 
 
@@ -92,11 +92,7 @@ class VectorWorkers:
         self._env.close()
 
     def _describe(self) -> dict[str, Any]:
-        spec = self._action.spec
-        return {
-            "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in self._leaves},
-            "action": None if spec is None else spec.to_dict(),
-            "discrete_actions": self._action.discrete,
+        return describe_spaces(self._leaves, self._action) | {
             "control_hz": float(self._env.metadata.get("render_fps") or 1.0),
             "max_steps": self._rules.max_steps,
             "state_size": None,
