@@ -29,6 +29,7 @@ MEASURED = {
     "timestamps",
     "time",
     "started_at",
+    "created_at",
     "seconds",
     "steps_per_s",
     "wall_s",
