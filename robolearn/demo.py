@@ -21,6 +21,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.envs.experts import make_expert
 from robolearn.envs.make import make
 from robolearn.episodes.record import record
+from robolearn.errors import hint
 from robolearn.evaluation.compare import compare_in_turn
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.report import Stage, write_report
@@ -56,11 +57,17 @@ class Outcome:
 
 
 def run_pipeline(config: PipelineConfig) -> Outcome:
-    """Run every stage that is not complete yet."""
+    """Run every stage that is not complete yet.
+
+    Raises TaskError, before there is a folder, where the environment or its expert is not installed.
+    """
     folder = config.folder
+    if not folder.exists():
+        with make(config.task, 1) as env:
+            make_expert(config.expert, env)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
-    hint = f"robolearn demo {folder}"
+    again = hint("demo", folder)
     steps: list[tuple[str, Path, Callable[[], object]]] = [
         (
             f"record {config.demonstrations} demonstrations",
@@ -70,17 +77,17 @@ def run_pipeline(config: PipelineConfig) -> Outcome:
         (
             "clone them into a mixture policy",
             folder / "clone" / "policy",
-            lambda: train_bc(config.clone, folder / "clone", resume=True, resume_hint=hint),
+            lambda: train_bc(config.clone, folder / "clone", resume=True, resume_hint=again),
         ),
         (
             f"correct it in {config.rounds} DAgger rounds",
             folder / "dagger" / "policy",
-            lambda: dagger(config.correct, folder / "dagger", resume_hint=hint),
+            lambda: dagger(config.correct, folder / "dagger", resume_hint=again),
         ),
         (
             "fine-tune it with PPO from success alone",
             folder / "finetune" / "policy",
-            lambda: finetune(config.finetune, folder / "finetune", resume=True, resume_hint=hint),
+            lambda: finetune(config.finetune, folder / "finetune", resume=True, resume_hint=again),
         ),
     ]
     for number, (title, product, run) in enumerate(steps, start=1):
@@ -149,7 +156,7 @@ def _report(config: PipelineConfig, results: Sequence[EvaluationResult]) -> Path
         folder,
         stages,
         title=f"{config.task.id.removeprefix('gym:')} {' '.join(map(str, config.task.kwargs.values()))}".strip(),
-        command=f"robolearn demo --config {folder / 'config.yaml'}",
+        command=hint("demo", "--config", folder / "config.yaml"),
         dataset=facts | {"action noise": config.action_noise, "demonstrator": config.expert},
         facts={"training seed": config.seed},
         reference=results[0],

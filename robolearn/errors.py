@@ -1,8 +1,10 @@
 """Errors that a user can mend. The command line prints their message, without a traceback, and exits with 2.
 
 A message states what was expected, what was received, where, and what to do. Broken internal invariants are
-`assert`ed instead.
+`assert`ed instead. Two helpers keep the wording of messages the same everywhere.
 """
+
+import shlex
 
 
 class RobolearnError(Exception):
@@ -27,3 +29,21 @@ class PolicyError(RobolearnError):
 
 class TrainingError(RobolearnError):
     """A training run cannot start, resume or go on (for example: the loss is not finite)."""
+
+
+class DeviceError(RobolearnError):
+    """A teleoperation device, its profile or what it needs is missing or wrong."""
+
+
+class DeviceLost(DeviceError):
+    """A device that was connected has gone: unplugged, closed, or out of data."""
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 episode", "2 episodes": a number with its noun, whose plural takes an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def hint(*words: object) -> str:
+    """Return a command line of ours that can be pasted into a shell, whatever is in its paths."""
+    return shlex.join(["robolearn", *map(str, words)])

@@ -173,11 +173,14 @@ class Batch:
 
 
 class ActionMode(IntEnum):
-    """Who acted at a step (Sirius' convention, Liu et al. 2023)."""
+    """Who acted at a step (Sirius' convention, Liu et al. 2023, and one of ours)."""
 
     DEMONSTRATION = -1
     POLICY = 0
     INTERVENTION = 1
+    """Somebody took over: the policy's way was corrected."""
+    EXPERT = 2
+    """The expert's turn by DAgger's mixture; nobody judged that the policy needed it. Ours, not Sirius'."""
 
 
 EventKind = Literal["takeover", "release", "pause", "resume", "mark"]
@@ -207,6 +210,12 @@ class EpisodeInfo:
     """ISO 8601 with time zone."""
     model: str = ""
     """Hash of the MJCF stored under `models/`, empty where there is none."""
+    policy: str = ""
+    """Which policy acted: a fingerprint of its weights, empty where none did."""
+    notes: str = ""
+    """Free text of the operator."""
+    late_steps: int = 0
+    """Control steps that began more than half a period after they were due, where a clock paced them."""
 
 
 @dataclass(frozen=True, kw_only=True)

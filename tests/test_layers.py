@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "robolearn"
 LARGEST_FOLDER = 14
 
 LAYERS = (
-    *("errors", "specs", "storage", "seeds", "configuration", "sim", "tasks", "envs", "datasets", "policies", "deploy"),
-    *("training", "episodes", "evaluation", "teleop", "imitation", "rl", "demo", "workspace", "cli"),
+    *("errors", "specs", "storage", "seeds", "workspace"),
+    *("configuration", "sim", "tasks", "envs", "datasets", "policies", "deploy"),
+    *("training", "episodes", "evaluation", "teleop", "imitation", "rl", "demo", "cli"),
 )
 """Packages and single files, from the ground up."""
 

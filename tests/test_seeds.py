@@ -7,13 +7,12 @@ from itertools import combinations
 import pytest
 
 from robolearn import seeds
-from robolearn.cli.train import TrainConfig
+from robolearn.configuration.cloning import TrainConfig
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.demo import PipelineConfig
 from robolearn.configuration.evaluation import EvalConfig
-from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.rl import RLConfig
+from robolearn.configuration.rl import FinetuneConfig, RLConfig
 from robolearn.configuration.task import TaskConfig
 
 TASK = TaskConfig(id="Lift")

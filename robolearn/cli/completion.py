@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
-from typing import Literal
 
-
-@dataclass(frozen=True, kw_only=True)
-class CompletionConfig:
-    shell: Literal["bash", "zsh", "tcsh"] = field(default="bash", metadata={"positional": True})
-    """Shell to complete for; bash reads ~/.local/share/bash-completion/completions/robolearn."""
-
+from robolearn.configuration.workspace_verbs import CompletionConfig
 
 CONFIG = CompletionConfig
 
@@ -25,7 +18,8 @@ def run(config: CompletionConfig) -> int:
 
 def full_parser() -> argparse.ArgumentParser:
     """One parser with every verb and sub-verb, as shtab wants it."""
-    from robolearn.cli.main import VERBS, build_parser, verb_commands
+    from robolearn.cli.main import VERBS, verb_commands
+    from robolearn.cli.parsing.parser import build_parser
 
     parser = argparse.ArgumentParser(prog="robolearn", description="robot imitation and reinforcement learning")
     parser.add_argument("--version", action="store_true", help="print the version")

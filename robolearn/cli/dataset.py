@@ -3,116 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from robolearn.errors import ConfigError
+from robolearn.cli.parsing.help import terminal_width, two_columns
+from robolearn.configuration.dataset_verbs import (
+    ConvertConfig,
+    DeleteConfig,
+    FilterConfig,
+    InfoConfig,
+    MergeConfig,
+    RepairConfig,
+    SplitConfig,
+    ValidateConfig,
+)
+from robolearn.errors import ConfigError, count
 
-
-def _positional(**options: Any) -> Any:
-    return field(metadata={"positional": True}, **options)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoConfig:
-    path: str = _positional()
-    """The dataset file."""
-    episodes: bool = False
-    """List every episode as well."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidateConfig:
-    path: str = _positional()
-    """The dataset file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepairConfig:
-    path: str = _positional()
-    """The dataset file of an interrupted recording."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeConfig:
-    paths: tuple[str, ...] = _positional(default=())
-    """The files to merge, in order; they stay as they are."""
-    output: str
-    """The new file."""
-
-    def __post_init__(self) -> None:
-        if not self.paths:
-            raise ConfigError("give the files to merge: robolearn dataset merge a.hdf5 b.hdf5 --output new.hdf5")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    path: str = _positional()
-    """The dataset file; NAME.hdf5 becomes NAME_train.hdf5 and NAME_valid.hdf5, or a file per mask."""
-    valid_fraction: float = 0.1
-    """The share of the episodes that goes into the second file, where the file has no masks train and valid."""
-    masks: tuple[str, ...] = ()
-    """Split by these masks instead, a file for each."""
-    seed: int = 0
-    """Which episodes are drawn."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.valid_fraction < 1.0:
-            raise ConfigError(f"valid_fraction must lie between 0 and 1, received {self.valid_fraction}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeleteConfig:
-    path: str = _positional()
-    """The dataset file; it stays as it is."""
-    episodes: tuple[str, ...] = _positional(default=())
-    """Names of the episodes to leave out."""
-    output: str
-    """The new file."""
-
-    def __post_init__(self) -> None:
-        if not self.episodes:
-            raise ConfigError("name the episodes: robolearn dataset delete a.hdf5 demo_3 demo_7 --output new.hdf5")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilterConfig:
-    path: str = _positional()
-    """The dataset file; it stays as it is."""
-    output: str
-    """The new file."""
-    mask: str | None = None
-    """Keep the episodes of this mask."""
-    success: bool | None = None
-    """Keep successes, or failures."""
-    source: Literal["demo", "dagger", "rl"] | None = None
-    """Keep episodes that came about this way."""
-    operator: str | None = None
-    """Keep episodes of this operator."""
-    round: int | None = None
-    """Keep episodes of this round."""
-    interrupted: bool | None = None
-    """Keep episodes that were cut off, or those that were not."""
-    min_steps: int = 1
-    """Keep episodes of at least so many steps."""
-    max_steps: int | None = None
-    """Keep episodes of at most so many steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
-    source: str = _positional()
-    """A dataset file (ours or robomimic's), a folder of ALOHA or Minari, or minari:ID."""
-    target: str = _positional()
-    """The new file; for Minari a folder or minari:ID."""
-    to: Literal["robolearn", "robomimic", "minari"] = "robolearn"
-    """The layout to write."""
-    control_hz: float | None = None
-    """The control rate, for sources that do not say it."""
-    success: bool = True
-    """Whether episodes of sources without success flags count as successful."""
+TABLE_WIDTH = 90
+"""Columns that the table of episodes needs; with less, episodes are listed."""
 
 
 def info(config: InfoConfig) -> int:
@@ -131,7 +40,7 @@ def info(config: InfoConfig) -> int:
         overview = Table.grid(padding=(0, 2))
         rows = {
             "task": dataset.task,
-            "environment": str(dataset.env_args.get("env_name")),
+            "environment": _environment(dataset.env_args),
             "control rate": f"{dataset.control_hz:g} Hz",
             "size": f"{Path(config.path).stat().st_size / 1e6:.1f} MB",
             "episodes": f"{len(dataset)}, {sum(info.success for info in infos)} successful",
@@ -151,7 +60,7 @@ def info(config: InfoConfig) -> int:
             keys.add_row(key, str(spec.shape), spec.dtype)
         console.print(keys)
         if config.episodes:
-            console.print(_episode_table(dataset))
+            console.print(_episode_table(dataset) if console.width >= TABLE_WIDTH else _episode_lines(dataset))
     return 0
 
 
@@ -161,7 +70,7 @@ def validate(config: ValidateConfig) -> int:
     problems = find(config.path)
     for problem in problems:
         print(f"{problem.place}: {problem.message}\n    to do: {problem.remedy}")
-    print(f"{config.path}: {len(problems)} problems" if problems else f"{config.path}: no faults found")
+    print(f"{config.path}: {count(len(problems), 'problem')}" if problems else f"{config.path}: no faults found")
     return 2 if problems else 0
 
 
@@ -220,7 +129,7 @@ def convert(config: ConvertConfig) -> int:
     from robolearn.datasets.tools.convert import convert as write
 
     done = write(config.source, config.target, to=config.to, control_hz=config.control_hz, success=config.success)
-    print(f"{config.target}: {done.episodes} episodes")
+    print(f"{config.target}: {count(done.episodes, 'episode')}")
     for line in done.lost:
         print(f"  not kept as it was: {line}")
     return 0
@@ -230,7 +139,7 @@ def _written(path: str) -> int:
     from robolearn.datasets.dataset import Dataset
 
     with Dataset(path) as dataset:
-        print(f"{path}: {len(dataset)} episodes, {sum(dataset.lengths)} steps")
+        print(f"{path}: {count(len(dataset), 'episode')}, {count(int(sum(dataset.lengths)), 'step')}")
     return 0
 
 
@@ -256,6 +165,12 @@ def _named(modes: Counter[int]) -> dict[str, int]:
     return {known.get(mode, f"mode {mode}"): modes[mode] for mode in sorted(modes)}
 
 
+def _environment(env_args: Mapping[str, Any]) -> str:
+    """Return the environment's name with what its constructor was told: `Meta-World/MT1, env_name pick-place-v3`."""
+    words = (f"{name} {value}" for name, value in dict(env_args.get("env_kwargs") or {}).items())
+    return ", ".join([str(env_args.get("env_name")), *words])
+
+
 def _spread(lengths: Any) -> str:
     return f"{lengths.min()} to {lengths.max()}, mean {lengths.mean():.0f}" if len(lengths) else "none"
 
@@ -279,6 +194,15 @@ def _episode_table(dataset: Any) -> Any:
         row = (name, steps, success, known.source, known.round, known.seed, known.operator, known.started_at)
         table.add_row(*map(str, row))
     return table
+
+
+def _episode_lines(dataset: Any) -> str:
+    rows = []
+    for name, steps, known in zip(dataset.episodes, dataset.lengths, dataset.info):
+        success = "success" if known.success else "no success"
+        source = known.source + (f" round {known.round}" if known.round else "")
+        rows.append((name, f"{count(steps, 'step')}, {success}, {source}, seed {known.seed}, {known.operator}"))
+    return "\n".join(two_columns(rows, terminal_width()))
 
 
 VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from robolearn.configuration.finetune import FinetuneConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneCommand(FinetuneConfig):
-    """Fine-tune a policy with PPO."""
-
-    resume: bool = False
-    """Go on where the run in the output folder stopped."""
-
+from robolearn.configuration.rl import FinetuneCommand
 
 CONFIG = FinetuneCommand
 

@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from robolearn.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitConfig:
-    """Make a workspace."""
-
-    folder: str = field(default="", metadata={"positional": True})
-    """Folder to make; existing files in it are kept."""
-
-    def __post_init__(self) -> None:
-        if not self.folder:
-            raise ConfigError("name the folder of the workspace: robolearn init DIR")
-
+from robolearn.configuration.workspace_verbs import InitConfig
+from robolearn.errors import ConfigError, count
 
 CONFIG = InitConfig
 
@@ -25,7 +11,9 @@ CONFIG = InitConfig
 def run(config: InitConfig) -> int:
     import shutil
     from pathlib import Path
+    from shlex import quote
 
+    from robolearn.storage import atomic_file
     from robolearn.workspace import shipped_files, template
 
     target, kept = Path(config.folder), 0
@@ -37,9 +25,9 @@ def run(config: InitConfig) -> int:
         if copy.exists():
             kept += 1
             continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(template() / file, copy)
+        with atomic_file(copy) as fresh:
+            shutil.copyfile(template() / file, fresh)
     folders = sorted({f"{file.parts[0]}/" for file in files})
-    print(f"workspace {target}: {' '.join(folders)}" + (f"({kept} existing files kept)" if kept else ""))
-    print(f"next: cd {target} && robolearn tasks")
+    print(f"workspace {target}: {' '.join(folders)}" + (f" ({count(kept, 'existing file')} kept)" if kept else ""))
+    print(f"next: cd {quote(str(target))} && robolearn tasks")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from robolearn.configuration.plots import CurvesConfig, DensityConfig
+from robolearn.configuration.evaluation import CurvesConfig, DensityConfig
 
 
 def run_curves(config: CurvesConfig) -> int:

@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from robolearn.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
-    """Replay recorded episodes in the simulator."""
-
-    dataset: str = field(default="", metadata={"positional": True})
-    """HDF5 file with the episodes."""
-    episodes: tuple[int, ...] = (0,)
-    """Indices of the episodes."""
-    video: str = ""
-    """MP4 file to render the replay into; needs OpenGL and the extra `video`."""
-
-    def __post_init__(self) -> None:
-        if not self.dataset:
-            raise ConfigError("name the data set to replay: robolearn replay FILE")
-
+from robolearn.configuration.evaluation import ReplayConfig
+from robolearn.errors import ConfigError, count
 
 CONFIG = ReplayConfig
 
@@ -38,7 +20,9 @@ def run(config: ReplayConfig) -> int:
             frames = []
             for index in config.episodes:
                 if not 0 <= index < len(dataset):
-                    raise ConfigError(f"episode {index} is not there; {config.dataset} has 0 to {len(dataset) - 1}")
+                    raise ConfigError(
+                        f"episode {index} is not there; {config.dataset} has {count(len(dataset), 'episode')}, from 0"
+                    )
                 result = replay(env, dataset.read(index), render=bool(config.video))
                 frames += result.frames
                 print(f"{dataset.episodes[index]}: {result}")

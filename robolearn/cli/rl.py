@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from robolearn.configuration.rl import RLConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class RLCommand(RLConfig):
-    """Train a controller from scratch with RL."""
-
-    resume: bool = False
-    """Go on where the run in the output folder stopped."""
-
+from robolearn.configuration.rl import RLCommand
 
 CONFIG = RLCommand
 

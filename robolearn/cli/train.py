@@ -4,43 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from robolearn.configuration.cloning import BCConfig
-from robolearn.errors import ConfigError
+from robolearn.configuration.cloning import TrainConfig
 from robolearn.seeds import ROLLOUT_SEED
 
 if TYPE_CHECKING:
     from robolearn.imitation.bc import PolicyEvaluation
     from robolearn.policies.policy import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(BCConfig):
-    """Train a policy by behaviour cloning."""
-
-    output: str = ""
-    """Run folder; empty means policies/<dataset>_<head>."""
-    resume: bool = False
-    """Go on where the run in the output folder stopped."""
-    rollouts: int = 0
-    """Episodes rolled out at each evaluation, in the task the data was recorded in, on seeds kept for tuning; the best
-    checkpoint is then the one that succeeds most."""
-    num_envs: int = 4
-    """Environments that roll out side by side."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rollouts < 0 or self.num_envs < 1:
-            raise ConfigError(
-                f"rollouts must not be negative and num_envs positive, received {self.rollouts} and {self.num_envs}"
-            )
-
-    @property
-    def run_dir(self) -> Path:
-        return Path(self.output or f"policies/{Path(self.dataset[0]).stem}_{self.policy.head.name}")
 
 
 CONFIG = TrainConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_STEPS, MAX_UNITS, check_range
 from robolearn.errors import ConfigError
 
 
@@ -18,6 +19,9 @@ class CriticConfig:
     """Non-linearity after each layer."""
     layer_norm: bool = False
     """Normalise each layer's output."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "hidden_sizes", low=1, high=MAX_UNITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,8 @@ class QConfig:
     """Probability of dropping a unit while training (DroQ uses 0.01)."""
 
     def __post_init__(self) -> None:
+        check_range(self, "hidden_sizes", low=1, high=MAX_UNITS)
+        check_range(self, "members", low=1, high=1000)
         if not 1 <= self.subset <= self.members:
             raise ConfigError(f"subset must lie in 1..members ({self.members}), received {self.subset}")
 
@@ -85,9 +91,10 @@ class OffPolicyConfig:
     """The critics."""
 
     def __post_init__(self) -> None:
-        for name in ("n_step", "batch_size", "capacity", "collect_steps", "policy_delay"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "n_step", "collect_steps", "policy_delay", low=1, high=MAX_STEPS)
+        check_range(self, "batch_size", low=1, high=MAX_BATCH)
+        check_range(self, "capacity", low=1, high=MAX_STEPS)
+        check_range(self, "random_steps", low=0, high=MAX_STEPS)
         for name in ("utd", "tau", "learning_rate"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"{name} must be positive, received {getattr(self, name)}")
@@ -202,19 +209,15 @@ class PPOConfig:
     """Fuse each gradient step into one graph: half a minute at first, then several times faster for small networks."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "num_steps", "epochs", low=1, high=MAX_STEPS)
+        check_range(self, "batch_size", low=0, high=MAX_BATCH)
+        check_range(self, "critic_warmup", low=0, high=MAX_STEPS)
         for name in ("gamma", "gae_lambda"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], received {getattr(self, name)}")
         for name in ("learning_rate", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"{name} must be positive, received {getattr(self, name)}")
-        if self.batch_size < 0 or self.critic_warmup < 0:
-            raise ConfigError(
-                f"batch_size and critic_warmup must not be negative, received {self.batch_size}, {self.critic_warmup}"
-            )
         if self.step_kl is not None and not self.step_kl > 0.0:
             raise ConfigError(f"step_kl must be positive (0.015 is usual) or none, received {self.step_kl}")
         if self.surrogate == "kl" and not self.target_kl:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from robolearn.configuration.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 
 
@@ -44,7 +46,38 @@ class BCConfig:
     def __post_init__(self) -> None:
         if not self.dataset:
             raise ConfigError("dataset needs at least one file, received none")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, received {self.batch_size}")
+        check_range(self, "batch_size", low=1, high=MAX_BATCH)
+        check_range(self, "seed", low=0, high=MAX_SEED)
         if not 0.0 <= self.valid_fraction < 1.0:
             raise ConfigError(f"valid_fraction must lie in [0, 1), received {self.valid_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(BCConfig):
+    """Train a policy by behaviour cloning."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "data": ("dataset", "filter_key", "valid_fraction"),
+        "policy": ("policy.head", "policy.backbone", "policy.obs_steps", "policy.pred_steps", "policy.exec_steps"),
+        "training": ("loop.total_steps", "batch_size", "optimiser.learning_rate", "seed", "device"),
+        "output": ("output", "resume", "rollouts"),
+    }
+
+    output: str = ""
+    """Run folder; empty means policies/<dataset>_<head>."""
+    resume: bool = False
+    """Go on where the run in the output folder stopped."""
+    rollouts: int = 0
+    """Episodes rolled out at each evaluation, in the task the data was recorded in, on seeds kept for tuning; the best
+    checkpoint is then the one that succeeds most."""
+    num_envs: int = 4
+    """Environments that roll out side by side."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "rollouts", low=0, high=MAX_EPISODES)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.output or f"policies/{Path(self.dataset[0]).stem}_{self.policy.head.name}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.policy import PolicyConfig
 from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import DAGGER_SEED
 
@@ -16,6 +17,15 @@ from robolearn.seeds import DAGGER_SEED
 @dataclass(frozen=True, kw_only=True)
 class DaggerConfig:
     """Correct a policy: roll it out, have every visited state labelled, aggregate, train on."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("policy", "dataset", "task", "expert"),
+        "rounds": ("rounds", "episodes_per_round", "beta_start", "from_scratch"),
+        "training": ("loop.total_steps", "batch_size", "optimiser.learning_rate"),
+        "how": ("seed", "num_envs"),
+        "output": ("output",),
+    }
+    OWN_TASK: ClassVar[str] = "dataset"
 
     policy: str
     """Policy folder to start from."""
@@ -55,9 +65,10 @@ class DaggerConfig:
     """Environments that run side by side; the files do not depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "episodes_per_round", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "rounds", "episodes_per_round", low=1, high=MAX_EPISODES)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "batch_size", low=1, high=MAX_BATCH)
+        check_range(self, "seed", low=0, high=MAX_SEED)
         for name in ("beta_start", "beta_decay"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], received {getattr(self, name)}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig
-from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.policy import MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.seeds import DAGGER_SEED, RECORD_SEED, REPORT_SEED
 
 PICK_PLACE = TaskConfig(id="gym:Meta-World/MT1", kwargs={"env_name": "pick-place-v3"})
@@ -20,6 +22,13 @@ PICK_PLACE = TaskConfig(id="gym:Meta-World/MT1", kwargs={"env_name": "pick-place
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """Record, clone, correct, fine-tune, evaluate and report."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("task", "task.kwargs", "expert", "demonstrations"),
+        "stages": ("clone_steps", "rounds", "episodes_per_round", "round_steps", "updates", "episodes"),
+        "how": ("seed", "num_envs"),
+        "output": ("output",),
+    }
 
     output: str = field(default="demo", metadata={"positional": True})
     """Folder for everything it makes; what is complete in it is not done again."""
@@ -47,6 +56,11 @@ class PipelineConfig:
     """Environments that run side by side."""
     seed: int = 0
     """Seed of everything but the evaluation episodes."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "demonstrations", "episodes_per_round", "episodes", low=1, high=MAX_EPISODES)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "seed", low=0, high=MAX_SEED)
 
     @property
     def folder(self) -> Path:

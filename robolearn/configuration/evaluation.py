@@ -1,10 +1,12 @@
-"""Configuration of evaluation; free of torch."""
+"""Configuration of what looks at policies and episodes: evaluation, replay and plots; free of torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import REPORT_SEED
 
@@ -12,6 +14,13 @@ from robolearn.seeds import REPORT_SEED
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Evaluate policies on the same fixed seeds, and compare them where there are several."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("policies", "expert", "task", "task.kwargs", "task.max_steps"),
+        "how": ("episodes", "seed", "num_envs", "sample", "exec_steps", "temporal_ensemble"),
+        "output": ("output", "videos"),
+    }
+    OWN_TASK: ClassVar[str] = "policies"
 
     policies: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Policy folders, or run folders that hold one."""
@@ -27,18 +36,91 @@ class EvalConfig:
     """Environments that run side by side; the figures do not depend on it."""
     sample: bool = False
     """Sample actions instead of taking the policy's mode."""
+    exec_steps: int | None = None
+    """Ta, predicted steps that are executed before the policy is asked again; none takes each policy's own."""
+    temporal_ensemble: float | None = None
+    """Ask the policy at every step and average what all its chunks say about it, with weights exp(-m i) of this m,
+    i = 0 for the oldest chunk (ACT takes 0.01); none executes chunks in turn."""
     output: str = "runs/eval"
     """Folder for the figures (JSON) and the report (HTML)."""
     videos: int = 1
     """Episodes to put on video, where OpenGL is there."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "episodes", low=1, high=MAX_EPISODES)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "exec_steps", low=1, high=MAX_CHUNK)
+        check_range(self, "temporal_ensemble", low=0)
+        check_range(self, "seed", low=0, high=MAX_SEED)
+        check_range(self, "videos", low=0, high=MAX_EPISODES)
+        if self.temporal_ensemble is not None and self.exec_steps is not None:
+            raise ConfigError(
+                "temporal_ensemble asks the policy at every step and executes no chunks; "
+                f"drop it or exec_steps {self.exec_steps}"
+            )
         if not self.policies and not (self.expert and self.task):
             raise ConfigError("name the policies to evaluate: robolearn eval FOLDER [FOLDER ...]")
 
     @property
     def seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.episodes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Replay recorded episodes in the simulator."""
+
+    dataset: str = field(default="", metadata={"positional": True})
+    """HDF5 file with the episodes."""
+    episodes: tuple[int, ...] = (0,)
+    """Indices of the episodes, from 0."""
+    video: str = ""
+    """MP4 file to render the replay into; needs OpenGL and the extra `video`."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise ConfigError("name the data set to replay: robolearn replay FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityConfig:
+    """Plot a policy's action density at recorded states, so that its modes can be seen."""
+
+    policy: str = field(metadata={"positional": True})
+    """Policy folder, or a run folder that holds one."""
+    dataset: str
+    """File whose states are shown; the demonstrated actions are marked."""
+    episode: int = 0
+    """Episode in the file."""
+    steps: tuple[int, ...] = ()
+    """Steps of the episode; empty takes four, evenly spaced."""
+    dims: tuple[int, int] = (0, 1)
+    """Action dimensions on the two axes."""
+    samples: int = 2000
+    """Actions drawn at each state."""
+    output: str = "density.png"
+    """Picture to write: .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "samples", low=1, high=MAX_EPISODES)
+        if self.dims[0] == self.dims[1] or min(self.dims) < 0:
+            raise ConfigError(f"dims must be two different action dimensions, received {list(self.dims)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesConfig:
+    """Plot learning curves: runs that differ in nothing but their seed become one mean with its interval."""
+
+    runs: tuple[str, ...] = field(metadata={"positional": True})
+    """Run folders."""
+    metric: str = ""
+    """Metric to show; empty takes the first of eval_success, eval_return, success, return, valid_loss and loss."""
+    output: str = "curves.png"
+    """Picture to write: .png, .svg or .pdf."""
+    bootstraps: int = 2000
+    """Resamples behind each interval."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ConfigError("name the run folders to plot, for example runs/*")
+        check_range(self, "bootstraps", low=1, high=10**6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from robolearn.configuration.tree.bounds import MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 
 
@@ -26,12 +27,8 @@ class LoopConfig:
     """Weights & Biases project to log to as well; empty for none."""
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
-        for name in ("evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, received {getattr(self, name)}")
+        check_range(self, "total_steps", "log_every", low=1, high=MAX_STEPS)
+        check_range(self, "evaluate_every", "checkpoint_every", low=0, high=MAX_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +61,7 @@ class OptimiserConfig:
             raise ConfigError(f"learning_rate must be positive, received {self.learning_rate}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ConfigError(f"betas must lie in [0, 1), received {self.betas}")
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm", "ema_power"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, received {getattr(self, name)}")
+        check_range(self, "weight_decay", "warmup_steps", "max_grad_norm", "ema_power", low=0)
         if not 0.0 <= self.ema_max_decay < 1.0:
             raise ConfigError(f"ema_max_decay must lie in [0, 1), received {self.ema_max_decay}")
-        if self.ema_every < 1:
-            raise ConfigError(f"ema_every must be at least 1, received {self.ema_every}")
+        check_range(self, "ema_every", low=1)

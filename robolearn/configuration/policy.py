@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, Union
 
+from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_UNITS, check_range
 from robolearn.errors import ConfigError
 
 
@@ -36,6 +37,7 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         _require_positive(*(("hidden_sizes", size) for size in self.hidden_sizes or (0,)))
+        check_range(self, "hidden_sizes", low=1, high=MAX_UNITS)
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"dropout must lie in [0, 1), received {self.dropout}")
 
@@ -356,9 +358,7 @@ class PolicyConfig:
     """Action distribution."""
 
     def __post_init__(self) -> None:
-        for name in ("obs_steps", "pred_steps", "exec_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "obs_steps", "pred_steps", "exec_steps", low=1, high=MAX_CHUNK)
         unbounded = self.action_normalisation in ("mean_std", "quantile")
         if isinstance(self.head, DiffusionHeadConfig) and self.head.clip and unbounded:
             raise ConfigError(

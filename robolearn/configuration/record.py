@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import RECORD_SEED
 
@@ -12,6 +14,12 @@ from robolearn.seeds import RECORD_SEED
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig:
     """Record demonstrations of an expert."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("task", "task.kwargs", "task.max_steps", "expert", "episodes", "action_noise", "keep_failures"),
+        "how": ("seed", "num_envs"),
+        "output": ("output", "resume"),
+    }
 
     task: TaskConfig
     """Task to record: a name, or `gym:` and a Gymnasium id."""
@@ -35,9 +43,9 @@ class RecordConfig:
     """Go on with an existing file until it holds that many demonstrations, after the last seed in it."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, received {getattr(self, name)}")
+        check_range(self, "episodes", "max_attempts", low=1, high=MAX_EPISODES)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "seed", low=0, high=MAX_SEED)
         if self.action_noise < 0:
             raise ConfigError(f"action_noise must not be negative, received {self.action_noise}")
 

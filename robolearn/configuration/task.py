@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 
 GYM_PREFIX = "gym:"
@@ -48,10 +49,8 @@ class TaskConfig:
     def __post_init__(self) -> None:
         if not self.id or self.id == GYM_PREFIX:
             raise ConfigError(f"the task id must name a task, received {self.id!r}; `robolearn tasks` lists them")
-        for name in ("max_steps", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, received {value}")
+        check_range(self, "max_steps", low=1, high=MAX_STEPS)
+        check_range(self, "workers", low=1, high=MAX_ENVS)
         if self.action_limit is not None and not 0.0 < self.action_limit < float("inf"):
             raise ConfigError(f"action_limit must be positive and finite, received {self.action_limit}")
         if self.success_key is not None and self.success_threshold is not None:

@@ -42,8 +42,8 @@ class WindowSampler:
         pred_steps: Tp, actions from the current one on.
         obs_keys: observation keys to load (all where None).
         target: `actions` are the executed ones. `labels` are, per step, the expert's label where there is one, else
-            the executed action where a person or expert acted (mode demonstration or intervention); steps with neither
-            are not valid, and no window is drawn at them.
+            the executed action where a person or expert acted (any mode but policy); steps with neither are not
+            valid, and no window is drawn at them.
         drop_last: leave out the last batch of an epoch where it would be smaller.
         image_memory: bytes that inflated images may take in memory, on the device; the first keys that fit are loaded
             once, others are streamed from the file by background threads.
@@ -286,7 +286,7 @@ class WindowSampler:
 def labels(actions: np.ndarray, action_modes: np.ndarray, expert_actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (T, A) targets and (T,) which of them count: the label, else what a person or an expert executed."""
     labelled = np.all(np.isfinite(expert_actions), axis=1)
-    acted = np.isin(action_modes, (ActionMode.DEMONSTRATION, ActionMode.INTERVENTION))
+    acted = np.isin(action_modes, (ActionMode.DEMONSTRATION, ActionMode.INTERVENTION, ActionMode.EXPERT))
     return np.where(np.expand_dims(labelled, 1), expert_actions, actions), labelled | acted
 
 

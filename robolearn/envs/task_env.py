@@ -24,6 +24,8 @@ from robolearn.tasks.task import Sensors, Task
 _START = 1  # the stream of randomness that initial states come from
 _COUNTERS = 3  # numbers after the physics in a state row: seed, elapsed steps, steps held
 
+MAX_IMAGE_SIZE = 4096
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
@@ -37,7 +39,7 @@ class TaskOptions:
     cameras: tuple[str, ...] = ()
     """Cameras whose pictures are observed, under their names."""
     image_size: tuple[int, int] = (84, 84)
-    """Height and width of observed pictures."""
+    """Height and width of observed pictures; one number is both."""
     random_physics: float = 0.0
     """Randomises friction, masses and servo gains: 0 not at all, 1 strongly."""
     random_visuals: float = 0.0
@@ -52,7 +54,7 @@ class TaskOptions:
     """Physics threads of the CPU back end; none takes one for each core."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", tuple(self.image_size))
+        object.__setattr__(self, "image_size", _height_and_width(self.image_size))
         for name in ("cameras", "obs_keys"):
             value = getattr(self, name)  # "front,wrist" is what the command line makes of a list
             object.__setattr__(self, name, tuple(value.split(",") if isinstance(value, str) else value))
@@ -61,12 +63,25 @@ class TaskOptions:
             if getattr(self, name) not in known:
                 raise TaskError(f"{name} must be one of {', '.join(known)}; received {getattr(self, name)!r}")
         for name in ("random_physics", "random_visuals"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise TaskError(f"{name} must lie in [0, 1], received {getattr(self, name)}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise TaskError(f"max_steps must be at least 1, received {self.max_steps}")
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise TaskError(f"image_size must be (height, width), received {self.image_size}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+                raise TaskError(f"{name} must lie in [0, 1], received {value!r}")
+        for name in ("max_steps", "threads"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise TaskError(f"{name} must be at least 1, received {value!r}")
+
+
+def _height_and_width(size: Any) -> tuple[int, int]:
+    """Return (height, width) of a pair, of "64,48" as the command line has it, or of one number for both."""
+    parts = size.split(",") if isinstance(size, str) else [size, size] if isinstance(size, int) else list(size or ())
+    try:
+        height, width = (int(part) for part in parts)
+    except (TypeError, ValueError):
+        raise TaskError(f"image_size must be one number or (height, width), received {size!r}") from None
+    if not 1 <= min(height, width) <= max(height, width) <= MAX_IMAGE_SIZE:
+        raise TaskError(f"image_size must lie in 1..{MAX_IMAGE_SIZE} pixels, received {height} x {width}")
+    return height, width
 
 
 class TaskEnv:

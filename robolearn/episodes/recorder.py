@@ -8,6 +8,7 @@ at most the last second.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from robolearn.datasets.recording.live_episode import LiveEpisode
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.episodes.run import EpisodeLoop, Slot, Tick
-from robolearn.specs import ActionMode, Event
+from robolearn.specs import ActionMode, Event, EventKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class EpisodeRecorder:
             live = self._live.get(slot.order) or self._begin(slot)
             live.add(rows, tick, slot)
         for slot in tick.ended:
-            self._live[slot.order].end(rows, slot)
+            self._live[slot.order].end(slot)
 
     def settle(self, keep: Callable[[Slot], bool] = lambda slot: True) -> Iterator[Attempt]:
         """Yield the attempts whose turn has come, committed where `keep` says so."""
@@ -65,6 +66,27 @@ class EpisodeRecorder:
             del self._live[self._next]
             self._next += 1
             yield Attempt(seed=slot.seed, success=slot.success, steps=slot.steps, name=name)
+
+    def close(self, slot: Slot, *, keep: bool, success: bool, **changes: Any) -> str | None:
+        """End an episode where it stands, whatever the environment says; returns its name where it is kept.
+
+        Args:
+            changes: what else of its `EpisodeInfo` is known only now.
+        """
+        live = self._live.pop(slot.order, None)
+        if live is None:  # not one step was made
+            return None
+        if not keep:
+            live.episode.discard()
+            return None
+        return live.episode.commit(live.next_obs(slot.index), success=success, closed=True, **changes)
+
+    def add_event(self, slot: Slot, kind: EventKind, reason: str) -> None:
+        """Note what happens between two steps of an episode; before its first step there is nothing to note it in."""
+        live = self._live.get(slot.order)
+        if live is not None and live.began is not None:
+            time_s = time.perf_counter() - live.began
+            live.episode.add_event(Event(step=slot.steps, time_s=time_s, kind=kind, reason=reason))
 
     def discard(self) -> None:
         """Forget the episodes in progress; after a failure of the disk their journals stay for `repair`."""
@@ -131,11 +153,12 @@ class _Live:
 
     episode: LiveEpisode
     began: float | None = None
+    rows: _Rows | None = None
     ended: Slot | None = None
     final_obs: Mapping[str, np.ndarray] | None = None
 
     def add(self, rows: _Rows, tick: Tick, slot: Slot) -> None:
-        i = slot.index
+        i, self.rows = slot.index, rows
         self.began = tick.decided_at if self.began is None else self.began
         time_s = tick.decided_at - self.began
         for index, kind, reason in tick.decision.events:
@@ -155,10 +178,15 @@ class _Live:
             gate=None if rows.gate is None else float(rows.gate[i]),
         )
 
-    def end(self, rows: _Rows, slot: Slot) -> None:
+    def next_obs(self, i: int) -> dict[str, np.ndarray]:
+        """Return (...) per key, what environment `i` showed after the last step."""
+        assert self.rows is not None
+        return {key: value[i].copy() for key, value in self.rows.next_obs.items()}
+
+    def end(self, slot: Slot) -> None:
         # Copies: the environment goes on with other episodes while this one waits for its turn.
         self.ended = slot
-        self.final_obs = {key: value[slot.index].copy() for key, value in rows.next_obs.items()}
+        self.final_obs = self.next_obs(slot.index)
 
     def settle(self, keep: bool) -> str | None:
         """Commit the episode, or discard it; returns its name in the dataset."""

@@ -13,11 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robolearn.configuration.plots import CurvesConfig
+from robolearn.configuration.evaluation import CurvesConfig
 from robolearn.configuration.tree import read_yaml
 from robolearn.errors import ConfigError
 from robolearn.evaluation.plots import COLOURS
 from robolearn.evaluation.statistics import bootstrap, interquartile_mean, stratified_bootstrap
+from robolearn.storage import atomic_file
 from robolearn.training.metrics import read_metrics
 
 CANDIDATES = ("eval_success", "eval_return", "success", "return", "valid_loss", "loss")
@@ -75,8 +76,9 @@ def plot_curves(config: CurvesConfig) -> tuple[Path, list[dict[str, Any]]]:
         known = sorted(set.intersection(*({k for row in lines for k in row} for lines in rows.values())))
         raise ConfigError(f"metric {metric!r} is not in {', '.join(without)}; all runs have {', '.join(known)}")
     groups = group_runs({run: _curve(run, lines, metric) for run, lines in rows.items()})
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draw(groups, metric, config.bootstraps).savefig(output, dpi=150, bbox_inches="tight")
+    with atomic_file(output) as fresh:
+        figure = draw(groups, metric, config.bootstraps)
+        figure.savefig(fresh, format=output.suffix[1:], dpi=150, bbox_inches="tight")
     table = [summary(group, config.bootstraps) for group in groups]
     # Only rates have the same scale in every task; returns would need a human's or an expert's to be divided by.
     return output, table + (across_tasks(groups, config.bootstraps) if metric in RATES else [])

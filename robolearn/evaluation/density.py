@@ -12,12 +12,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from robolearn.configuration.plots import DensityConfig
+from robolearn.configuration.evaluation import DensityConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.folder import load_policy
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.storage import atomic_file
 
 RESOLUTION = 121
 """Cells of the density along each axis."""
@@ -57,8 +58,8 @@ def plot_density(config: DensityConfig) -> Path:
     with Dataset(config.dataset) as dataset:
         panels = make_panels(policy, dataset, config)
     figure = draw(panels, [names[d] for d in config.dims])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with atomic_file(path) as fresh:
+        figure.savefig(fresh, format=path.suffix[1:])
     return path
 
 

@@ -11,6 +11,7 @@ import torch
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.episodes.actor import ActorDriver
 from robolearn.episodes.run import EpisodeLoop
+from robolearn.errors import count
 from robolearn.specs import Episode
 
 
@@ -32,10 +33,10 @@ class Replay:
     def __str__(self) -> str:
         outcome = "success" if self.success else "no success"
         if self.exact:
-            return f"{self.steps} steps, every state exactly as recorded, {outcome}"
+            return f"{count(self.steps, 'step')}, every state exactly as recorded, {outcome}"
         agreement = "as recorded" if self.success == self.recorded_success else "not as recorded"
         return (
-            f"{self.steps} steps, states differ from step {self.first_difference} on "
+            f"{count(self.steps, 'step')}, states differ from step {self.first_difference} on "
             f"(at most {self.largest_difference:.3g}), {outcome} {agreement}"
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from robolearn import storage
 from robolearn.envs.providers.lookup import PROVIDERS, provider_of
-from robolearn.errors import RobolearnError
+from robolearn.errors import RobolearnError, count
 from robolearn.evaluation import plots
 from robolearn.evaluation.compare import Comparison, compare_in_turn
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
@@ -128,17 +128,17 @@ def _run_facts(result: EvaluationResult) -> dict[str, Any]:
     return {
         "environment": json.dumps(dict(result.env_args)),
         "control rate": f"{result.control_hz:g} Hz",
-        "evaluation seeds": f"{span} ({len(seeds)} episodes)",
+        "evaluation seeds": f"{span} ({count(len(seeds), 'episode')})",
         "actions": "the policy's mode" if result.deterministic else "sampled",
     }
 
 
 def _headline(results: Sequence[EvaluationResult]) -> str:
     first, last = results[0], results[-1]
-    count = len(last.episodes)
+    total = len(last.episodes)
     if len(results) == 1:
-        return f"{last.successes} of {count} episodes solved."
-    text = f"From {first.successes} to {last.successes} of {count} fresh episodes solved"
+        return f"{last.successes} of {count(total, 'episode')} solved."
+    text = f"From {first.successes} to {last.successes} of {count(total, 'fresh episode')} solved"
     before, after = first.median_time_to_success_s, last.median_time_to_success_s
     if before and after and abs(after / before - 1) >= 0.02:
         change = (

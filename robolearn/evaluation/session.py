@@ -9,25 +9,36 @@ from pathlib import Path
 from robolearn.configuration.evaluation import EvalConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
+from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
+from robolearn.errors import PolicyError
 from robolearn.evaluation.compare import compare_in_turn
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
 from robolearn.evaluation.report import Stage, write_report
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.video import Film, film, film_task
-from robolearn.policies.folder import CONFIG_FILE, load_policy
+from robolearn.policies.folder import load_policy, policy_folder
 from robolearn.policies.policy import Policy
 from robolearn.specs import Actor
 from robolearn.training.progress import Progress
+from robolearn.training.threads import fitting_threads
 
 
 def run_evaluation(config: EvalConfig) -> list[str]:
-    """Evaluate, write `<name>.json` for each policy and `report.html`, and return lines for the terminal."""
+    """Evaluate, write `<name>.json` for each policy and `report.html`, and return lines for the terminal.
+
+    Raises PolicyError before anything is written where a policy cannot be run as asked.
+    """
     folder, folders = Path(config.output), [policy_folder(path) for path in config.policies]
     policies = [load_policy(path) for path in folders]
+    for path, policy in zip(folders, policies):
+        if (config.exec_steps or 1) > policy.config.pred_steps:
+            raise PolicyError(
+                f"exec_steps {config.exec_steps} is more than {path} predicts ({policy.config.pred_steps}); take fewer"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
     task = task_of(folders[0], config.task) if folders else config.task
@@ -37,7 +48,8 @@ def run_evaluation(config: EvalConfig) -> list[str]:
     reference: EvaluationResult | None = None
     with make(task, min(config.num_envs, config.episodes)) as env:
         for name, policy in zip(names, policies):
-            results.append(_evaluate(policy, env, config, name))
+            with fitting_threads(policy, rows=env.num_envs):
+                results.append(_evaluate(_runner(policy, env, config), env, config, name))
         if config.expert:
             reference = _evaluate(make_expert(config.expert, env), env, config, "demonstrator")
     if not results:
@@ -49,20 +61,23 @@ def run_evaluation(config: EvalConfig) -> list[str]:
     return [*map(str, shown), f"report: {report}"]
 
 
-def policy_folder(path: str) -> Path:
-    """The policy folder that `path` names: itself, or `policy` inside a run folder."""
-    folder = Path(path)
-    inner = folder / "policy"
-    return inner if (inner / CONFIG_FILE).exists() else folder
-
-
 def _names(folders: Sequence[Path]) -> list[str]:
     """Short and distinct: the folder's name, or the run's where that is just `policy`."""
     names = [f.parent.name if f.name == "policy" and f.parent.name else f.name for f in folders]
     return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names, start=1)]
 
 
-def _evaluate(actor: Policy | Actor, env: VectorEnv, config: EvalConfig, name: str) -> EvaluationResult:
+def _runner(policy: Policy, env: VectorEnv, config: EvalConfig) -> PolicyRunner:
+    return PolicyRunner(
+        policy,
+        env.num_envs,
+        deterministic=not config.sample,
+        exec_steps=config.exec_steps,
+        temporal_ensemble=config.temporal_ensemble,
+    )
+
+
+def _evaluate(actor: Actor, env: VectorEnv, config: EvalConfig, name: str) -> EvaluationResult:
     """Evaluate and save; interrupted, what is finished is saved."""
     path, finished = Path(config.output) / f"{name}.json", []
     with Progress(f"evaluate {name}", config.episodes, unit="episode") as progress:
@@ -99,4 +114,4 @@ def _film(config: EvalConfig, task: TaskConfig, policy: Policy, path: Path) -> F
     if not config.videos:
         return None
     with make(film_task(task), 1) as env:
-        return film(policy, env, config.seeds[: config.videos], path)
+        return film(_runner(policy, env, config), env, config.seeds[: config.videos], path)

@@ -61,9 +61,9 @@ class BetaDriver:
     def decide(self, obs: Observation) -> Decision:
         proposals, labels = self.policy.act(obs), self.expert.act(obs)
         expert_acts = np.array([coin.random() < self.beta for coin in self._coins])
-        modes = np.where(expert_acts, ActionMode.INTERVENTION, ActionMode.POLICY).astype(np.int8)
+        modes = np.where(expert_acts, ActionMode.EXPERT, ActionMode.POLICY).astype(np.int8)
         events: list[tuple[int, EventKind, str]] = [
-            (int(i), "takeover" if modes[i] == ActionMode.INTERVENTION else "release", f"beta={self.beta:g}")
+            (int(i), "takeover" if modes[i] == ActionMode.EXPERT else "release", f"beta={self.beta:g}")
             for i in np.flatnonzero(modes != self._last)
         ]
         self._last = modes
@@ -153,7 +153,7 @@ def _figures(episodes: Sequence[Episode]) -> dict[str, Any]:
         "episodes": len(episodes),
         "successes": sum(e.info.success for e in episodes),
         "steps": len(modes),
-        "expert_steps": int((modes == ActionMode.INTERVENTION).sum()),
+        "expert_steps": int(np.isin(modes, (ActionMode.EXPERT, ActionMode.INTERVENTION)).sum()),
         "takeovers": sum(event.kind == "takeover" for e in episodes for event in e.events),
         "mean_disagreement": float(np.nanmean(np.concatenate(gaps))),
     }

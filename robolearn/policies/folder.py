@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from robolearn.configuration.policy import PolicyConfig
-from robolearn.configuration.tree import from_dict, read_yaml, to_dict
+from robolearn.configuration.tree import from_dict, read_yaml, to_dict, unknown_key
 from robolearn.errors import ConfigError, PolicyError, TaskError
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
@@ -23,6 +23,10 @@ from robolearn.storage import atomic_folder
 
 FORMAT = "robolearn-policy"
 VERSION = 1
+RUN_PARTS = ("checkpoints", "metrics.jsonl", "rounds")
+"""What tells the folder of a run."""
+KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args")
+"""Of `config.yaml`."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "policy.safetensors", "card.md"
 
 
@@ -81,15 +85,17 @@ def save_policy(
     }
     with atomic_folder(folder) as fresh:
         (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        save_file({name: value.clone() for name, value in state.items()}, fresh / WEIGHTS_FILE)
+        (fresh / WEIGHTS_FILE).write_bytes(save({name: value.clone() for name, value in state.items()}))
         text = card.markdown(policy) if isinstance(card, PolicyCard) else card
         (fresh / CARD_FILE).write_text(text or PolicyCard().markdown(policy), encoding="utf-8")
 
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Policy:
-    """The policy saved in `folder`, in evaluation mode. Raises PolicyError naming whatever does not fit."""
-    folder = Path(folder)
-    _check_folder(folder)
+    """Return the policy saved in `folder`, or in `policy` of a run folder, in evaluation mode.
+
+    Raises PolicyError naming whatever does not fit.
+    """
+    folder = policy_folder(folder)
     description = read_description(folder)
     try:
         policy = build_policy(
@@ -113,8 +119,33 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
 
 def policy_env_args(folder: str | Path) -> dict[str, Any]:
     """The task that a saved policy is for, as data set files name it; empty where it was not said."""
-    _check_folder(Path(folder))
-    return dict(read_description(folder).get("env_args") or {})
+    return dict(read_description(policy_folder(folder)).get("env_args") or {})
+
+
+def policy_folder(path: str | Path) -> Path:
+    """Return the policy folder that `path` names: itself, or `policy` inside a run folder.
+
+    Raises PolicyError where it is neither, or a run that has not come to a policy yet.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise PolicyError(
+            f"{folder} is a file; a saved policy is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}. "
+            "Pickled checkpoints (.pt, .pth, .ckpt, .pkl) are never loaded, because loading one can run any code"
+        )
+    if folder.is_symlink() and not folder.exists():
+        raise PolicyError(f"{folder} is a link to {folder.readlink()}, which is not there")
+    if not folder.is_dir():
+        raise PolicyError(f"there is no policy folder {folder}")
+    if (folder / "policy" / CONFIG_FILE).exists():
+        return folder / "policy"
+    started = [name for name in RUN_PARTS if (folder / name).exists()]
+    if started and not (folder / WEIGHTS_FILE).exists():
+        raise PolicyError(
+            f"{folder} is the folder of an unfinished run (it has {', '.join(started)}, but no policy yet); go on with "
+            "it (train, finetune and rl with --resume, dagger as before), or name the run that it started from"
+        )
+    return folder
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:
@@ -132,22 +163,13 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         raise PolicyError(
             f"{path} has version {description.get('version')!r}, this robolearn reads {VERSION}; update robolearn"
         )
+    unknown = [str(key) for key in description if key not in KEYS]
+    if unknown:
+        raise PolicyError(f"{path}: {unknown_key(unknown[0], KEYS, '')}; what it would mean is not known, so remove it")
     missing = {"policy", "observation_spec", "action_spec"} - set(description)
     if missing:
         raise PolicyError(f"{path} lacks {sorted(missing)}; save the policy again")
     return description
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_file():
-        raise PolicyError(
-            f"{folder} is a file; a saved policy is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}. "
-            "Pickled checkpoints (.pt, .pth, .ckpt, .pkl) are never loaded, because loading one can run any code"
-        )
-    if not folder.is_dir():
-        raise PolicyError(f"there is no policy folder {folder}")
-    if not (folder / CONFIG_FILE).exists() and (folder / "policy" / CONFIG_FILE).exists():
-        raise PolicyError(f"{folder} is a training run; its policy is {folder / 'policy'}")
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig
+from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.envs.interface import VectorEnv

@@ -23,15 +23,17 @@ _DRIVERS = ("expert", "random", "still")
 class TaskViewer:
     """One environment, its driver, and the page that shows them."""
 
-    def __init__(self, name: str, *, port: int = 8080, seed: int = 0):
-        """Raises TaskError on an unknown task, a missing viewer package, or a port that is taken."""
+    def __init__(self, name: str, *, host: str = "127.0.0.1", port: int = 8080, seed: int = 0):
+        """Serve on `host`, this machine alone unless told otherwise.
+
+        Raises TaskError on an unknown task, a missing viewer package, or a port that is taken."""
         env = make_task(name)
         if not isinstance(env, TaskEnv):
             raise TaskError(f"{name} is not one of robolearn's own kind of task; only those can be viewed")
         self.env, self.paused = env, False
         self._expert: Actor = env.expert()
         self._loop = EpisodeLoop(env, ActorDriver(self, 1), itertools.count(seed))
-        self._server, self._scene = _page(env, port)
+        self._server, self._scene = _page(env, host, port)
         self._build_panel(name)
         self._restart_asked = False
         self.restart()
@@ -106,23 +108,23 @@ class TaskViewer:
         self._status.content = f"seed {self._slot.seed}, step {self._slot.steps} of {self.env.max_steps} {remark}"
 
 
-def view(name: str, *, port: int, seed: int) -> None:
+def view(name: str, *, host: str, port: int, seed: int) -> None:
     """Serve the task's page until interrupted."""
-    viewer = TaskViewer(name, port=port, seed=seed)
-    print(f"{name} at http://localhost:{viewer.port} (Ctrl-C ends)")
+    viewer = TaskViewer(name, host=host, port=port, seed=seed)
+    print(f"{name} at http://{host}:{viewer.port} (Ctrl-C ends)", flush=True)
     try:
         viewer.run()
     finally:
         viewer.close()
 
 
-def _page(env: TaskEnv, port: int) -> tuple[Any, Any]:
+def _page(env: TaskEnv, host: str, port: int) -> tuple[Any, Any]:
     try:
         import viser
         from mjviser import ViserMujocoScene
     except ImportError as error:
         raise TaskError(f"the viewer needs {error.name}; install it with: pip install 'robolearn[teleop]'") from None
-    server = viser.ViserServer(port=port, verbose=False)
+    server = viser.ViserServer(host=host, port=port, verbose=False)
     scene = ViserMujocoScene(server, env.task.model, num_envs=1)
     scene.create_visualization_gui()
     return server, scene

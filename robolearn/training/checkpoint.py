@@ -35,7 +35,7 @@ def save_checkpoint(
     with atomic_folder(folder) as fresh:
         for path in parts:
             os.replace(path, fresh / path.name)
-        torch.save(dict(state), fresh / STATE_FILE)
+        _write(state, fresh / STATE_FILE)
         (fresh / SUMMARY_FILE).write_text(json.dumps(dict(summary), indent=2) + "\n", encoding="utf-8")
 
 
@@ -49,7 +49,7 @@ def save_part(folder: str | Path, rank: int, state: Mapping[str, Any]) -> Path:
     _check_plain(state, "state")
     path = Path(folder).parent / part_file(rank)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state), path)
+    _write(state, path)
     return path
 
 
@@ -64,6 +64,15 @@ def load_checkpoint(folder: str | Path, name: str = STATE_FILE) -> dict[str, Any
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{path} is damaged or not a checkpoint of ours: {reason}") from None
+
+
+def _write(state: Mapping[str, Any], path: Path) -> None:
+    # Through a file of Python's, whose errors say what is wrong with the disk; torch's own say "unexpected pos".
+    with path.open("wb") as file:
+        try:
+            torch.save(dict(state), file)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def _check_plain(value: Any, place: str) -> None:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from robolearn.cli.main import VERBS, build_parser, main, parse, verb_commands
+from robolearn.cli.main import VERBS, main, verb_commands
+from robolearn.cli.parsing.parser import build_parser, parse
 from robolearn.configuration.tree import options
 
 

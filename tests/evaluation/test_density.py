@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.plots import DensityConfig
+from robolearn.configuration.evaluation import DensityConfig
 from robolearn.configuration.policy import FlowHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig, UNetConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.errors import ConfigError, PolicyError

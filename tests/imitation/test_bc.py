@@ -18,8 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from robolearn.cli.main import main
-from robolearn.cli.train import TrainConfig
-from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.cloning import BCConfig, TrainConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import from_dict, load
 from robolearn.errors import ConfigError, DatasetError, PolicyError, TrainingError

@@ -80,10 +80,10 @@ def test_every_visited_state_is_labelled_and_every_actor_is_logged(finished: Pat
                 assert modes is not None
                 np.testing.assert_allclose(labels, physical_expert(episode.obs["state"]), atol=1e-5)
                 assert np.isfinite(proposals).all()
-                by_expert = modes == ActionMode.INTERVENTION
+                by_expert = modes == ActionMode.EXPERT
                 np.testing.assert_array_equal(episode.actions[by_expert], labels[by_expert])
                 np.testing.assert_array_equal(episode.actions[~by_expert], proposals[~by_expert])
-                assert set(modes.tolist()) <= {int(ActionMode.POLICY), int(ActionMode.INTERVENTION)}
+                assert set(modes.tolist()) <= {int(ActionMode.POLICY), int(ActionMode.EXPERT)}
 
 
 def test_events_tell_when_control_changed_hands(finished: Path) -> None:
@@ -95,7 +95,7 @@ def test_events_tell_when_control_changed_hands(finished: Path) -> None:
             told = {event.step: event.kind for event in episode.events}
             assert episode.action_modes is not None
             for step, mode in enumerate(episode.action_modes.tolist()):
-                expected = None if mode == acting else "takeover" if mode == ActionMode.INTERVENTION else "release"
+                expected = None if mode == acting else "takeover" if mode == ActionMode.EXPERT else "release"
                 assert told.get(step) == expected
                 changes += expected is not None
                 acting = mode

@@ -11,9 +11,9 @@ import torch
 
 from robolearn.cli.main import main
 from robolearn.configuration.algorithms import CriticConfig, PPOConfig
-from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.loop import LoopConfig
 from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import load
 from robolearn.envs.make import make

@@ -62,7 +62,7 @@ STEP_ARRAYS: dict[str, StepArray] = {
     "truncated": StepArray("T", "bool", False, "a time limit or an interruption ended the episode here"),
     "timestamps": StepArray("T", "float64", False, "measured seconds since the episode began"),
     "states": StepArray("T,S", "float64", True, "full physics state before the action"),
-    "action_modes": StepArray("T", "int8", False, "-1 demonstration, 0 policy, 1 intervention"),
+    "action_modes": StepArray("T", "int8", False, "-1 demonstration, 0 policy, 1 intervention, 2 expert in turn"),
     "policy_actions": StepArray("T,A", "float32", False, "what the policy proposed; NaN where it was not asked"),
     "expert_actions": StepArray("T,A", "float32", False, "the label; NaN where there is none"),
     "gate": StepArray("T", "float32", True, "the gate's score; NaN where no gate ran"),
@@ -78,6 +78,9 @@ EPISODE_ATTRS: dict[str, tuple[str, str]] = {
     "device": ("str", "the device it was operated with"),
     "started_at": ("str", "ISO 8601 with time zone"),
     "model": ("str", "name of the model under models/, or empty"),
+    "policy": ("str", "fingerprint of the weights of the policy that acted, or empty"),
+    "notes": ("str", "free text of the operator"),
+    "late_steps": ("int64", "control steps that began more than half a period late, where a clock paced them"),
     "interrupted": ("bool", "recovered from a recording that was cut off: its last step is the last complete one"),
 }
 
@@ -218,6 +221,9 @@ def info_to_attrs(info: EpisodeInfo, steps: int, interrupted: bool = False) -> d
         "device": text(info.device),
         "started_at": text(info.started_at),
         "model": text(info.model),
+        "policy": text(info.policy),
+        "notes": text(info.notes),
+        "late_steps": np.int64(info.late_steps),
         "interrupted": np.bool_(interrupted),
     }
 

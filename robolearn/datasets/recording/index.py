@@ -128,6 +128,15 @@ class Index:
                 del self._file[f"data/{name}"], self.steps[name], self.shards[name]
             raise
 
+    def remove(self, name: str) -> None:
+        """Take back an episode that this recording has committed to a shard of its own."""
+        shard = self.shards[name]
+        del self._file[f"data/{name}"], self.steps[name], self.shards[name]
+        self.masks = {mask: tuple(demo for demo in demos if demo != name) for mask, demos in self.masks.items()}
+        self.publish()
+        if shard not in self.shards.values():
+            shard.unlink(missing_ok=True)
+
     def set_mask(self, name: str, demos: Sequence[str]) -> None:
         self.masks[name] = tuple(demos)
         self.publish()

@@ -124,11 +124,13 @@ class LiveEpisode:
         """The file of the committed episode."""
         return self._parts / f"{self.name}.hdf5"
 
-    def commit(self, final_obs: Mapping[str, Any], *, success: bool, **changes: Any) -> str:
+    def commit(self, final_obs: Mapping[str, Any], *, success: bool, closed: bool = False, **changes: Any) -> str:
         """Make the episode part of the dataset, durably; returns its name, the next free one.
 
         Args:
             final_obs: (...) per key, the true observation after the last action.
+            closed: whoever records ends the episode here, although the environment went on: its last step is marked
+                terminated where it is a success, else truncated.
             changes: what else of `info` is known only now.
 
         Raises DatasetError where the episode is empty, `final_obs` is wrong (the episode then goes on) or the disk
@@ -139,6 +141,8 @@ class LiveEpisode:
         if not self._rows:
             raise DatasetError("an episode needs at least one step before it is committed; received none")
         self.info = replace(self.info, success=success, **changes)
+        if closed and not self._last_done:
+            self._rows[-1]["terminated" if success else "truncated"] = True
         with uninterrupted():
             return self._finish(len(self), final)
 

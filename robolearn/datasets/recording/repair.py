@@ -19,7 +19,7 @@ from robolearn.datasets.format.schema import DEMO_PREFIX, JOURNAL, LIVE_PREFIX, 
 from robolearn.datasets.recording.durable_files import WriteLock, hdf5_file, parts_of, publish, uninterrupted
 from robolearn.datasets.recording.index import BASE, Index
 from robolearn.datasets.recording.journal import Frame, Kind, read_journal
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, count
 from robolearn.specs import EpisodeInfo, Event
 
 
@@ -245,5 +245,5 @@ def describe(report: RepairReport) -> Iterable[str]:
         return
     yield f"{report.path}: {len(report.committed)} committed episodes, all kept"
     for name, steps in report.recovered.items():
-        yield f"{name}: {steps} steps recovered from the journal, marked unsuccessful and interrupted"
+        yield f"{name}: {count(steps, 'step')} recovered from the journal, marked unsuccessful and interrupted"
     yield from report.notes

@@ -33,7 +33,7 @@ from robolearn.datasets.recording.durable_files import (
     storage_error,
     uninterrupted,
 )
-from robolearn.datasets.recording.index import Index
+from robolearn.datasets.recording.index import BASE, Index
 from robolearn.datasets.recording.live_episode import LiveEpisode
 from robolearn.datasets.recording.step_pipeline import DiskThread, RecordingStats
 from robolearn.errors import DatasetError
@@ -116,6 +116,8 @@ class DatasetWriter:
         device: str = "",
         started_at: str | None = None,
         model: str = "",
+        policy: str = "",
+        notes: str = "",
     ) -> LiveEpisode:
         """Start recording step by step; `started_at` is now where it is not given.
 
@@ -131,6 +133,8 @@ class DatasetWriter:
             device=device,
             started_at=datetime.now().astimezone().isoformat() if started_at is None else started_at,
             model=model,
+            policy=policy,
+            notes=notes,
         )
         self._check_info(info)
         live = LiveEpisode(
@@ -174,6 +178,15 @@ class DatasetWriter:
                     path.unlink(missing_ok=True)
                 raise
         return names
+
+    def remove_last(self) -> str:
+        """Take back the last episode committed by this writer; returns its name. Raises DatasetError where none is."""
+        self._check_open()
+        own = [name for name, shard in self._index.shards.items() if shard.name != BASE]
+        if not own:
+            raise DatasetError("there is no episode of this recording to take back")
+        self._index.remove(own[-1])
+        return own[-1]
 
     def add_mask(self, name: str, demos: Sequence[str]) -> None:
         """Set a filter key (train, valid, ...) to the named episodes."""
@@ -222,7 +235,7 @@ class DatasetWriter:
                 raise live.failure
 
     def _check_info(self, info: EpisodeInfo) -> None:
-        for value in (info.operator, info.device, info.started_at, info.model):
+        for value in (info.operator, info.device, info.started_at, info.model, info.policy, info.notes):
             text(value)
         if not -(2**63) <= info.seed < 2**63:
             raise DatasetError(f"a seed must fit 64 bits, received {info.seed}")

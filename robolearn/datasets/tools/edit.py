@@ -18,7 +18,7 @@ from robolearn.datasets.format.groups import finish_file, write_masks, write_mod
 from robolearn.datasets.format.schema import RECORDING, demo_name, demo_number
 from robolearn.datasets.recording.durable_files import hdf5_file, publish
 from robolearn.datasets.recording.index import OWN_GROUPS
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, hint
 from robolearn.specs import EpisodeInfo
 
 
@@ -76,7 +76,10 @@ def filter(
     min_steps: int = 1,
     max_steps: int | None = None,
 ) -> list[str]:
-    """Write a new file with the episodes that meet every given condition; returns their names."""
+    """Write a new file with the episodes that meet every given condition; returns their names.
+
+    Raises DatasetError, and writes nothing, where there is none.
+    """
     wanted = {"success": success, "source": source, "operator": operator, "round": round}
     with ExitStack() as stack:
         file = _open(stack, path)
@@ -87,6 +90,11 @@ def filter(
             same_cut = interrupted is None or file.interrupted(name) == interrupted
             if long_enough and same_cut and _matches(info, wanted):
                 kept.append(name)
+        if not kept:
+            raise DatasetError(
+                f"no episode of {file.path} (it has {len(file.demos())}) meets all conditions, so no file is "
+                f"written; `{hint('dataset', 'info', file.path, '--episodes')}` lists what they are"
+            )
         _write(Path(output), [(file, {name: name for name in kept})])
         return kept
 

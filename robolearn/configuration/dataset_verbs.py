@@ -1,0 +1,118 @@
+"""Configuration of the sub-verbs of `robolearn dataset`; free of h5py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from robolearn.configuration.tree.bounds import MAX_SEED, check_range
+from robolearn.errors import ConfigError
+
+
+def _positional(**options: Any) -> Any:
+    return field(metadata={"positional": True}, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    path: str = _positional()
+    """The dataset file."""
+    episodes: bool = False
+    """List every episode as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    path: str = _positional()
+    """The dataset file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairConfig:
+    path: str = _positional()
+    """The dataset file of an interrupted recording."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    paths: tuple[str, ...] = _positional(default=())
+    """The files to merge, in order; they stay as they are."""
+    output: str
+    """The new file."""
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ConfigError("give the files to merge: robolearn dataset merge a.hdf5 b.hdf5 --output new.hdf5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    path: str = _positional()
+    """The dataset file; NAME.hdf5 becomes NAME_train.hdf5 and NAME_valid.hdf5, or a file per mask."""
+    valid_fraction: float = 0.1
+    """The share of the episodes that goes into the second file, where the file has no masks train and valid."""
+    masks: tuple[str, ...] = ()
+    """Split by these masks instead, a file for each."""
+    seed: int = 0
+    """Which episodes are drawn."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "seed", low=0, high=MAX_SEED)
+        if not 0.0 < self.valid_fraction < 1.0:
+            raise ConfigError(f"valid_fraction must lie between 0 and 1, received {self.valid_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteConfig:
+    path: str = _positional()
+    """The dataset file; it stays as it is."""
+    episodes: tuple[str, ...] = _positional(default=())
+    """Names of the episodes to leave out."""
+    output: str
+    """The new file."""
+
+    def __post_init__(self) -> None:
+        if not self.episodes:
+            raise ConfigError("name the episodes: robolearn dataset delete a.hdf5 demo_3 demo_7 --output new.hdf5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    path: str = _positional()
+    """The dataset file; it stays as it is."""
+    output: str
+    """The new file."""
+    mask: str | None = None
+    """Keep the episodes of this mask."""
+    success: bool | None = None
+    """Keep successes, or failures."""
+    source: Literal["demo", "dagger", "rl"] | None = None
+    """Keep episodes that came about this way."""
+    operator: str | None = None
+    """Keep episodes of this operator."""
+    round: int | None = None
+    """Keep episodes of this round."""
+    interrupted: bool | None = None
+    """Keep episodes that were cut off, or those that were not."""
+    min_steps: int = 1
+    """Keep episodes of at least so many steps."""
+    max_steps: int | None = None
+    """Keep episodes of at most so many steps."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "round", "min_steps", low=0)
+        check_range(self, "max_steps", low=self.min_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    source: str = _positional()
+    """A dataset file (ours or robomimic's), a folder of ALOHA or Minari, or minari:ID."""
+    target: str = _positional()
+    """The new file; for Minari a folder or minari:ID."""
+    to: Literal["robolearn", "robomimic", "minari"] = "robolearn"
+    """The layout to write."""
+    control_hz: float | None = None
+    """The control rate, for sources that do not say it."""
+    success: bool = True
+    """Whether episodes of sources without success flags count as successful."""

@@ -1,0 +1,63 @@
+"""A control loop's clock: absolute deadlines, and an account of where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SPIN_S = 0.0005
+"""The last stretch before a deadline is waited out awake: a sleeping process is woken that much late."""
+SMOOTHING = 0.1
+
+
+class Pacer:
+    """Waits for the ticks of a fixed rate. Delays do not add up, and ticks that were missed are not made up for."""
+
+    def __init__(
+        self,
+        hz: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.hz, self.period = hz, 1.0 / hz
+        self.late = 0
+        """Ticks that began more than half a period after they were due."""
+        self.ticks = 0
+        self.costs: dict[str, float] = {}
+        """Seconds of each section, smoothed over ticks."""
+        self._clock, self._sleep = clock, sleep
+        self._due: float | None = None
+
+    def wait(self) -> bool:
+        """Wait until the next tick is due; returns whether it begins late."""
+        now = self._clock()
+        due = now if self._due is None else self._due
+        while (left := due - self._clock()) > 0:
+            self._sleep(max(left - SPIN_S, 0.0))
+        behind = self._clock() - due
+        late = behind > 0.5 * self.period
+        self.ticks += 1
+        self.late += late
+        self._due = due + self.period * (1 + int(behind / self.period))
+        return late
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Book the time spent inside under `name`."""
+        began = self._clock()
+        yield
+        spent = self._clock() - began
+        self.costs[name] = self.costs.get(name, spent) + SMOOTHING * (spent - self.costs.get(name, spent))
+
+    def blame(self) -> str | None:
+        """Say which section makes the loop too slow for its rate; None where it is not."""
+        total = sum(self.costs.values())
+        if total <= self.period or not self.costs:
+            return None
+        worst = max(self.costs, key=lambda name: self.costs[name])
+        return (
+            f"a step takes {1e3 * total:.0f} ms where {self.hz:g} Hz leave {1e3 * self.period:.0f} ms; "
+            f"{worst} costs {1e3 * self.costs[worst]:.0f} ms"
+        )

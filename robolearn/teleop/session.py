@@ -1,0 +1,436 @@
+"""A recording session with a person at the controls: a clock, a device, one environment, and a state machine.
+
+    ready ──start──▶ countdown ──▶ recording ──────────ended, success, failure──────▶ review ──▶ ready (next scene)
+      ▲  └──first motion────────────▲   │ ▲                                             │
+      │                          pause, idle                     success, failure, start: kept
+      │                                 ▼ │                       discard: forgotten     rerecord: the same scene again
+      └──discard, rerecord────────── paused
+
+Buttons (see `robolearn.teleop.devices.device.BUTTONS`): in every state `undo` takes the last kept episode back and
+`quit` ends the session. While nothing is recorded the world stands still. Every step goes into the file as it happens;
+a lost device, a silent page or an operator who lets go of the deadman makes the robot hold still, and the file says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from robolearn.configuration.session import SessionConfig
+from robolearn.datasets.recording.writer import DatasetWriter
+from robolearn.envs.interface import VectorEnv
+from robolearn.episodes.actor import Decision
+from robolearn.episodes.record import model_name
+from robolearn.episodes.recorder import EpisodeRecorder
+from robolearn.episodes.run import EpisodeLoop, Slot, Tick
+from robolearn.errors import DatasetError
+from robolearn.specs import ActionMode, Observation
+from robolearn.teleop.devices.actions import CommandMapper
+from robolearn.teleop.devices.device import Command, Device, DeviceError, DeviceLost, SeeingDevice, hold
+from robolearn.teleop.pacer import Pacer
+
+MOVING = 0.02
+"""Largest component of a twist from which it counts as motion."""
+RECONNECT_S = 1.0
+REVIEW_S = 0.8
+"""For how long an outcome that needs no answer is shown."""
+
+
+class State(StrEnum):
+    """What the session is doing."""
+
+    READY = "ready"
+    COUNTDOWN = "countdown"
+    RECORDING = "recording"
+    PAUSED = "paused"
+    REVIEW = "review"
+    DONE = "done"
+
+
+class Pictures(Protocol):
+    """Shows the operator what cameras see; never makes the session wait."""
+
+    def show(self, env: VectorEnv) -> None:
+        """Take the present state of environment 0; an older one that is not drawn yet is dropped."""
+        ...
+
+    def rotation(self) -> np.ndarray:
+        """Return (3, 3), from the frame of the camera shown (x into the picture, y left, z up) to the world's."""
+        ...
+
+
+class Scenes:
+    """The seeds of the scenes to come; one may be asked for again."""
+
+    def __init__(self, first: int) -> None:
+        self.next = first
+        self._again: int | None = None
+
+    def again(self, seed: int) -> None:
+        self._again = seed
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self._again is not None:
+            seed, self._again = self._again, None
+            return seed
+        self.next += 1
+        return self.next - 1
+
+
+class Operator:
+    """The driver of the session's loop: executes the action that the session made of the operator's command."""
+
+    def __init__(self, size: int) -> None:
+        self.action = np.zeros(size, np.float32)
+        self._modes = torch.full((1,), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
+
+    def reset(self, *, seeds: Sequence[int], mask: torch.Tensor) -> None:
+        self.action = np.zeros_like(self.action)
+
+    def decide(self, obs: Observation) -> Decision:
+        return Decision(actions=torch.from_numpy(self.action.copy())[None], modes=self._modes)
+
+
+class Session:
+    """Records demonstrations of one operator in one environment until enough are kept or the operator quits."""
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        device: Device,
+        writer: DatasetWriter,
+        *,
+        task: str,
+        config: SessionConfig,
+        target: int,
+        kept: int = 0,
+        first_seed: int = 0,
+        keep_failures: bool = False,
+        operator: str = "",
+        device_name: str = "",
+        notes: str = "",
+        pictures: Pictures | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """
+        Args:
+            env: one environment.
+            device: connected.
+            target: episodes to keep. A person may go on beyond it, or take the last one back; devices that need nobody
+                (expert, policy, replay) start every scene and end the session themselves.
+            kept: episodes that the file holds already.
+        """
+        assert env.num_envs == 1
+        self.env, self.device, self.writer, self.config, self.pictures = env, device, writer, config, pictures
+        self.task, self.target, self.keep_failures, self.operator, self.notes = (
+            task,
+            target,
+            keep_failures,
+            operator,
+            notes,
+        )
+        self.mapper = CommandMapper(env.action_spec, task, needs_twist=not isinstance(device, SeeingDevice))
+        self.pacer = Pacer(config.rate or env.control_hz, clock=clock, sleep=sleep)
+        self.state, self.message, self.outcome = State.READY, "", None
+        self._automatic = isinstance(device, SeeingDevice)
+        self.kept_before, self.kept_now = kept, []
+        self.discarded = 0
+        self._scenes, self._driver = Scenes(first_seed), Operator(env.action_spec.size)
+        self._loop = EpisodeLoop(env, self._driver, self._scenes, states=True)
+        describe = {"source": "demo", "operator": operator, "device": device_name}
+        self._recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
+        self._clock = clock
+        self._command = hold(clock())
+        self._gripper, self._moved_at, self._until = -1.0, clock(), 0.0
+        self._lost_at: float | None = None
+        self._silent = False
+        self._idle_pause = False
+        self._late_before = 0
+        self._slot = self._next_scene()
+
+    kept_now: list[tuple[str, int]]
+    """(name in the file, seed) of the episodes kept in this session, in order."""
+    outcome: bool | None
+    """Whether the episode under review is solved."""
+
+    @property
+    def kept(self) -> int:
+        """Episodes that the file holds."""
+        return self.kept_before + len(self.kept_now)
+
+    @property
+    def obs(self) -> Observation:
+        """(1, ...) per key, what the environment shows now."""
+        return self._loop.obs
+
+    def run(self, on_tick: Callable[[Session], None] = lambda session: None) -> None:
+        """Tick at the task's rate until the session is done.
+
+        Raises DatasetError where the disk fails; what was committed is safe, and the episode in progress can be
+        recovered.
+        """
+        while self.state is not State.DONE:
+            self.pacer.wait()
+            self.tick()
+            on_tick(self)
+
+    def tick(self) -> None:
+        """Take one control step: read the device, answer its buttons, and move the world where it is to move."""
+        with self.pacer.section("device"):
+            self._command = self._read()
+            for button in self._command.buttons:
+                self.press(button)
+        if (self.state is State.COUNTDOWN and self._clock() >= self._until) or (
+            self.state is State.READY and (self._automatic or (self.config.start == "motion" and self._is_moving()))
+        ):
+            self._record()
+        elif self.state is State.PAUSED and self._idle_pause and self._is_moving():
+            self._resume("motion")
+        elif self.state is State.REVIEW and self._until and self._clock() >= self._until:
+            self._settle(keep=bool(self.outcome) or self.keep_failures)
+        if self.state is State.RECORDING:
+            self._advance()
+        if self.pictures is not None:
+            with self.pacer.section("pictures"):
+                self.pictures.show(self.env)
+
+    def press(self, button: str) -> None:
+        """Do what a button means now; one that means nothing now is answered with a message."""
+        actions: dict[str, Callable[[], None]] = {"undo": self._undo, "quit": self._quit}
+        if self.state is State.READY:
+            actions |= {"start": self._start, "discard": self._skip, "rerecord": self._skip}
+        elif self.state is State.COUNTDOWN:
+            actions |= dict.fromkeys(("start", "pause", "discard", "rerecord"), self._back)
+        elif self.state in (State.RECORDING, State.PAUSED):
+            actions |= {
+                "start": self._pause if self.state is State.RECORDING else lambda: self._resume("operator"),
+                "pause": self._pause if self.state is State.RECORDING else lambda: self._resume("operator"),
+                "success": lambda: self._end(success=True),
+                "failure": lambda: self._end(success=False),
+                "discard": self._forget,
+                "rerecord": lambda: self._forget(again=True),
+                "mark": lambda: self._recorder.add_event(self._slot, "mark", "operator"),
+            }
+        elif self.state is State.REVIEW:
+            actions |= {
+                "start": lambda: self._settle(keep=True),
+                "success": lambda: self._settle(keep=True, success=True),
+                "failure": lambda: self._settle(keep=True, success=False),
+                "discard": self._forget,
+                "rerecord": lambda: self._forget(again=True),
+            }
+        if button in actions:
+            actions[button]()
+        else:
+            self.message = f"{button} means nothing while {self.state}"
+
+    def status(self) -> dict[str, Any]:
+        """Return what a page shows, as plain values: state, progress, timing, device and robot."""
+        now = self._clock()
+        low_dim = {
+            key: [round(float(x), 4) for x in value[0].flatten()[:32]]
+            for key, value in self.obs.items()
+            if value.dtype != torch.uint8
+        }
+        return {
+            "state": str(self.state),
+            "task": self.task,
+            "operator": self.operator,
+            "seed": self._slot.seed,
+            "step": self._slot.steps,
+            "seconds": self._slot.steps / self.env.control_hz,
+            "max_seconds": self.env.max_steps / self.env.control_hz,
+            "kept": self.kept,
+            "target": self.target,
+            "discarded": self.discarded,
+            "can_undo": bool(self.kept_now),
+            "outcome": self.outcome,
+            "countdown_s": max(0.0, self._until - now) if self.state is State.COUNTDOWN else None,
+            "asked": self.state is State.REVIEW and not self._until,
+            "message": self.message,
+            "hz": self.pacer.hz,
+            "late": self.pacer.late,
+            "ticks": self.pacer.ticks,
+            "slow": self.pacer.blame(),
+            "costs_ms": {name: round(1e3 * spent, 2) for name, spent in self.pacer.costs.items()},
+            "engaged": self._command.engaged,
+            "device_lost": self._lost_at is not None,
+            "input_age_ms": round(1e3 * (now - self._command.sampled_at), 1),
+            "twist": [round(float(x), 3) for x in self._command.twist],
+            "gripper": round(self._gripper, 3) if self.mapper.has_gripper else None,
+            "robot": low_dim,
+        }
+
+    def _read(self) -> Command:
+        """The newest command; a device that is gone is asked for again every second, and the robot holds still."""
+        if self._lost_at is not None:
+            if self._clock() - self._lost_at < RECONNECT_S:
+                return hold(self._command.sampled_at)
+            self._lost_at = self._clock()
+            try:
+                self.device.connect()
+            except DeviceError:
+                return hold(self._command.sampled_at)
+            self._lost_at, self.message = None, "the device is back"
+        try:
+            if isinstance(self.device, SeeingDevice):
+                self.device.see(self.obs)
+            return self.device.read()
+        except DeviceLost as error:
+            self._lost_at, self.message = self._clock(), f"{error}; the robot holds still until it is back"
+            if self.state is State.RECORDING:
+                self._pause("device lost")
+            return hold(self._command.sampled_at)
+
+    def _is_moving(self) -> bool:
+        command = self._command
+        if not command.engaged:
+            return False
+        if command.action is not None or np.abs(command.twist).max() > MOVING:
+            return True
+        return command.gripper is not None and abs(command.gripper - self._gripper) > MOVING
+
+    def _advance(self) -> None:
+        """One recorded control step."""
+        if self._is_moving():
+            self._moved_at = self._clock()
+        elif self.config.idle_pause_s and self._clock() - self._moved_at > self.config.idle_pause_s:
+            self._pause("idle")
+            self._idle_pause = True
+            return
+        if self._command.engaged == self._silent:
+            self._silent = not self._command.engaged
+            reason = "operator let go" if self._silent else "operator is back"
+            self._recorder.add_event(self._slot, "mark", reason)
+        self._driver.action = self.mapper(self._in_world(self._command), self._gripper)
+        told = self.mapper.gripper_of(self._driver.action)
+        self._gripper = self._gripper if told is None else told
+        with self.pacer.section("physics"):
+            tick = self._loop.advance()
+        with self.pacer.section("recording"):
+            self._recorder.take(tick)
+        if tick.ended:
+            self._ended(tick)
+
+    def _in_world(self, command: Command) -> Command:
+        if command.frame == "world" or self.pictures is None:
+            return command
+        rotation = self.pictures.rotation()
+        twist = np.concatenate([rotation @ command.twist[:3], rotation @ command.twist[3:]])
+        return Command(**{**vars(command), "twist": twist, "frame": "world"})
+
+    def _ended(self, tick: Tick) -> None:
+        """The environment ended the episode: solved, failed or out of time."""
+        solved = self._slot.success
+        ask = {"always": True, "never": False, "failures": not solved}[self.config.review]
+        self._review(solved, ask=ask)
+        if solved:
+            self.message = "solved"
+        else:
+            self.message = "out of time" if bool(tick.truncated[0]) else "failed"
+
+    def _end(self, *, success: bool) -> None:
+        """The operator ends the episode."""
+        if not self._slot.steps:
+            self.message = "nothing is recorded yet"
+            return
+        self._loop.end(self._slot)
+        self._review(success, ask=self.config.review == "always")
+        if not self._until:
+            return
+        self._settle(keep=True)
+
+    def _review(self, outcome: bool, *, ask: bool) -> None:
+        self.state, self.outcome = State.REVIEW, outcome
+        self._until = 0.0 if ask else self._clock() + REVIEW_S
+
+    def _settle(self, *, keep: bool, success: bool | None = None) -> None:
+        """Keep or forget the episode under review, and show the next scene."""
+        outcome = bool(self.outcome) if success is None else success
+        changes = {"notes": self.notes, "late_steps": self.pacer.late - self._late_before}
+        name = self._recorder.close(self._slot, keep=keep, success=outcome, **changes)
+        if name is None:
+            self.discarded += 1
+            self.message = "not kept"
+        else:
+            self.kept_now.append((name, self._slot.seed))
+            self.message = f"kept as {name}, {'solved' if outcome else 'not solved'}"
+        self._slot = self._next_scene()
+
+    def _forget(self, *, again: bool = False) -> None:
+        """Discard the episode in progress or under review."""
+        self._loop.end(self._slot)
+        if again:
+            self._scenes.again(self._slot.seed)
+        self._recorder.close(self._slot, keep=False, success=False)
+        self.discarded += 1
+        self._slot = self._next_scene()
+        self.message = "discarded; the same scene again" if again else "discarded"
+
+    def _next_scene(self) -> Slot:
+        (slot,) = self._loop.begin()
+        if isinstance(self.device, SeeingDevice):
+            self.device.reset(slot.seed)
+        self.state, self.outcome, self._until = State.READY, None, 0.0
+        self._gripper, self._silent, self._idle_pause = -1.0, False, False
+        if self.kept >= self.target:
+            self.state = State.DONE if self._automatic else State.READY
+            self.message = f"all {self.target} are recorded: quit to finish, undo to take the last one back"
+        return slot
+
+    def _start(self) -> None:
+        if self.config.countdown_s:
+            self.state, self._until, self.message = State.COUNTDOWN, self._clock() + self.config.countdown_s, ""
+        else:
+            self._record()
+
+    def _back(self) -> None:
+        self.state, self.message = State.READY, "the countdown was stopped"
+
+    def _record(self) -> None:
+        self.state, self.message = State.RECORDING, ""
+        self._moved_at, self._late_before = self._clock(), self.pacer.late
+
+    def _skip(self) -> None:
+        self._loop.end(self._slot)
+        self._slot = self._next_scene()
+        self.message = "another scene"
+
+    def _pause(self, reason: str = "operator") -> None:
+        self._recorder.add_event(self._slot, "pause", reason)
+        self.state, self._idle_pause = State.PAUSED, False
+        self.message = f"paused ({reason})"
+
+    def _resume(self, reason: str) -> None:
+        self._recorder.add_event(self._slot, "resume", reason)
+        self.state, self._idle_pause, self.message, self._moved_at = State.RECORDING, False, "", self._clock()
+
+    def _undo(self) -> None:
+        """Take back the last episode kept in this session."""
+        if not self.kept_now:
+            self.message = "nothing to undo in this session"
+            return
+        try:
+            name = self.writer.remove_last()
+        except DatasetError as error:
+            self.message = str(error)
+            return
+        self.kept_now.pop()
+        self.message = f"took {name} back"
+
+    def _quit(self) -> None:
+        """End the session; an episode in progress is forgotten, one under review is kept as it is shown."""
+        if self.state is State.REVIEW:
+            self._settle(keep=bool(self.outcome) or self.keep_failures)
+        else:
+            self._recorder.close(self._slot, keep=False, success=False)
+        self.state = State.DONE
