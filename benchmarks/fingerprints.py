@@ -25,8 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-MEASURED = {"timestamps", "time", "started_at", "created_at", "seconds", "wall", "date"}
-MEASURED |= {"operator", "device", "versions"}
+MEASURED = {*("timestamps", "time", "started_at", "created_at", "seconds", "wall", "date"), *("device", "versions")}
 SMALL_NETWORK = "--policy.head.network mlp --policy.head.network.width 64 --policy.head.network.num_blocks 1"
 HEADS = {
     "deterministic": "",

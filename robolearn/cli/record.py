@@ -1,16 +1,32 @@
-"""`robolearn record`: demonstrations of an expert into one HDF5 file."""
+"""`robolearn record`: demonstrations of an expert, or of a person at a device, into one HDF5 file."""
 
 from __future__ import annotations
 
 from robolearn.configuration.record import RecordConfig
+from robolearn.errors import count, hint
 
 CONFIG = RecordConfig
 
 
 def run(config: RecordConfig) -> int:
+    if config.device:
+        return _by_hand(config)
     from robolearn.episodes.record import record
 
-    path = record(config)
-    print(f"recorded {config.episodes} episodes of {config.task.id} into {path}")
-    print(f"next: robolearn dataset info {path}    robolearn train --dataset {path}")
+    done = record(config)
+    print(f"recorded {count(done.added, 'episode')} of {config.task.id} into {done.path}, which holds {done.total}")
+    print(f"next: {hint('dataset', 'info', done.path)}    {hint('train', '--dataset', done.path)}")
+    return 0
+
+
+def _by_hand(config: RecordConfig) -> int:
+    from robolearn.teleop.demonstrate import demonstrate
+
+    done = demonstrate(config)
+    late = f"; {count(done.late, 'late step')} of {done.steps}" if done.late else ""
+    print(f"recorded {count(done.kept, 'episode')}, {done.discarded} not kept{late}")
+    print(f"{done.path} holds {count(done.total, 'complete episode')} of {config.task.id}")
+    print(f"next: {hint('view', done.path)}    {hint('train', '--dataset', done.path)}")
+    if done.total < config.episodes:
+        print(f"to go on: {hint('record', '--config', f'{done.path}.yaml', '--resume')}")
     return 0

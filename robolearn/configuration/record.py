@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from robolearn.configuration.session import SessionConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
@@ -13,20 +14,35 @@ from robolearn.seeds import RECORD_SEED
 
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig:
-    """Record demonstrations of an expert."""
+    """Record demonstrations of a scripted expert, or of a person at a device."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("task", "task.kwargs", "task.max_steps", "expert", "episodes", "action_noise", "keep_failures"),
-        "how": ("seed", "num_envs"),
-        "output": ("output", "resume"),
+        "what": ("task", "task.kwargs", "task.max_steps", "episodes", "keep_failures"),
+        "by an expert": ("expert", "action_noise", "num_envs"),
+        "by a person": ("device", "profile", "operator", "notes", "session.start", "session.host", "session.port"),
+        "output": ("output", "resume", "seed"),
     }
 
     task: TaskConfig
     """Task to record: a name, or `gym:` and a Gymnasium id."""
     output: str = field(default="", metadata={"positional": True})
     """HDF5 file to write; empty means datasets/<task>.hdf5."""
+    device: str = ""
+    """What a person demonstrates with: browser, keyboard, gamepad, spacemouse, network, or another device that
+    `robolearn teleop devices` lists; empty lets the expert demonstrate, at full speed."""
+    profile: str = ""
+    """What the device's inputs do: a profile in teleop/ or a YAML file; empty takes the one named like the device."""
+    device_options: dict[str, Any] = field(default_factory=dict)
+    """The device's own options, such as `--device_options.index 1` of a second gamepad."""
+    operator: str = ""
+    """Who is at the device; stored with every episode."""
+    notes: str = ""
+    """Free text stored with every episode."""
+    session: SessionConfig = field(default_factory=SessionConfig)
+    """How a session with a person runs."""
     expert: str = "auto"
-    """Who demonstrates: auto (the task's own expert), an entry point of robolearn.experts, or module:callable."""
+    """Who demonstrates where no device is named: auto (the task's own expert), an entry point of robolearn.experts, or
+    module:callable."""
     episodes: int = 20
     """Demonstrations to keep."""
     action_noise: float = 0.0

@@ -119,6 +119,11 @@ class Dataset:
                 return models[name]
         raise DatasetError(f"no model {name!r} in {', '.join(str(file.path) for file in self._files)}")
 
+    @property
+    def interrupted(self) -> tuple[bool, ...]:
+        """Whether each episode was cut off and recovered."""
+        return tuple(place.file.interrupted(place.demo) for place in self._places)
+
     def episode_info(self, index: int) -> EpisodeInfo:
         if index not in self._infos:
             place = self._place(index)

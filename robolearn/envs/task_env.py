@@ -238,6 +238,9 @@ class TaskEnv:
             raise TaskError(f"the expert of {self.task.name} acts by end-effector deltas; make it with control='ee'")
         return self.task.expert(self.num_envs)
 
+    def world(self, index: int = 0) -> tuple[Any, Any]:
+        return self._sim.world(index)
+
     def close(self) -> None:
         for pictures in self._pictures.values():
             pictures.close()

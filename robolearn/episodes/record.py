@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -45,8 +45,19 @@ class ExpertDriver:
         return Decision(actions=actions, modes=self._modes, expert_actions=self.expert.label)
 
 
-def record(config: RecordConfig) -> Path:
-    """Record as `config` says and return the file.
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a recording left behind."""
+
+    path: Path
+    added: int
+    """Demonstrations recorded now."""
+    total: int
+    """Demonstrations in the file."""
+
+
+def record(config: RecordConfig) -> Recorded:
+    """Record an expert as `config` says.
 
     Every kept episode is committed at once. An interruption loses only those in progress, which `resume` runs again
     from their seeds, so that the file is the same as without it.
@@ -54,7 +65,8 @@ def record(config: RecordConfig) -> Path:
     Raises TaskError where the expert solves too few episodes.
     """
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
-    kept, first = recorded(path) if config.resume else (0, None)
+    before, first = recorded(path) if config.resume else (0, None)
+    kept = before
     seeds = range(config.seed if first is None else first, config.seed + config.attempts)
     with make(config.task, config.num_envs) as env:
         expert = NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed)
@@ -66,7 +78,7 @@ def record(config: RecordConfig) -> Path:
                 Progress("record", config.episodes, unit="demo", start=kept) as progress,
             ):
                 # Only now is this the recording that the file holds.
-                write_yaml(replace(config, output=str(path), resume=False), path.with_suffix(".yaml"))
+                write_yaml(replace(config, output=str(path), resume=False), config_beside(path))
                 describe = {"source": "demo", "operator": f"expert:{config.expert}", "device": "script"}
                 recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
 
@@ -89,7 +101,12 @@ def record(config: RecordConfig) -> Path:
             f"{config.episodes} demonstrations asked for; {path} holds those. Raise --max_attempts, lower "
             "--action_noise or pass --keep_failures"
         )
-    return path
+    return Recorded(path=path, added=kept - before, total=kept)
+
+
+def config_beside(path: Path) -> Path:
+    """Return where a recording writes how it was made: a name that nothing else has."""
+    return path.with_name(path.name + ".yaml")
 
 
 def recorded(path: Path) -> tuple[int, int | None]:

@@ -11,7 +11,7 @@ import torch
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command
-from robolearn.envs.gymnasium.workers import fault_error, make_workers
+from robolearn.envs.gymnasium.workers import LocalWorkers, fault_error, make_workers
 from robolearn.envs.interface import Observation, Step
 from robolearn.errors import TaskError
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
@@ -143,6 +143,12 @@ class GymVectorEnv:
         if not 0 <= index < self.num_envs:
             raise TaskError(f"there are environments 0 to {self.num_envs - 1}, received {index}")
         return self._workers.render(index)
+
+    def world(self, index: int = 0) -> tuple[Any, Any] | None:
+        """MuJoCo's model and data of an environment that runs in this process (`worker_kind` sync)."""
+        found = self._workers.unwrapped(index) if isinstance(self._workers, LocalWorkers) else None
+        model, data = getattr(found, "model", None), getattr(found, "data", None)
+        return None if model is None or data is None else (model, data)
 
     def close(self) -> None:
         if not self._closed:

@@ -108,6 +108,10 @@ class Host:
                     faults.append({"index": index, "command": command} | details)
         return faults
 
+    def unwrapped(self, index: int) -> Any:
+        """The environment below all wrappers."""
+        return self._envs[index - self._first].unwrapped
+
     def render(self, index: int) -> np.ndarray:
         return self._envs[index - self._first].render()
 

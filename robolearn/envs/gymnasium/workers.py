@@ -90,6 +90,10 @@ class LocalWorkers:
     def render(self, index: int) -> np.ndarray:
         return self._owner[index].render(index)
 
+    def unwrapped(self, index: int) -> Any:
+        """The environment below all wrappers."""
+        return self._owner[index].unwrapped(index)
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()

@@ -1,0 +1,112 @@
+"""Record a person's demonstrations: environment, device, file, page and session put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.tree.yaml_files import write_yaml
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.recording.durable_files import parts_of
+from robolearn.datasets.recording.repair import repair
+from robolearn.envs.make import make
+from robolearn.episodes.record import config_beside, default_name, open_writer
+from robolearn.teleop.devices.device import Device
+from robolearn.teleop.devices.registry import make_device
+from robolearn.teleop.page import SessionPage
+from robolearn.teleop.pictures import make_pictures
+from robolearn.teleop.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrated:
+    """What a session left behind."""
+
+    path: Path
+    kept: int
+    """Episodes that this session added."""
+    total: int
+    """Complete episodes in the file."""
+    discarded: int
+    late: int
+    """Control steps that began more than half a period late, and all of them."""
+    steps: int
+
+
+def demonstrate(config: RecordConfig) -> Demonstrated:
+    """Run one session as `config` says, on a page that shows it, until its episodes are kept or the operator quits.
+
+    Whatever ends it, every kept episode is in the file, and Ctrl-C or a crash keeps the one in progress up to its last
+    second, marked unsuccessful and interrupted.
+
+    Raises DeviceError where the device or a map of its commands is missing, DatasetError where the disk fails.
+    """
+    path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
+    total, first = _recorded(path) if config.resume else (0, None)
+    with ExitStack() as stack:
+        env = stack.enter_context(make(in_this_process(config.task), 1))
+        device = make_device(config.device, config.profile or None, env, **config.device_options)
+        stack.enter_context(connected(device))
+        pictures = stack.enter_context(make_pictures(env, config.session))
+        writer = stack.enter_context(open_writer(path, env, append=first is not None))
+        write_yaml(replace(config, output=str(path), resume=False), config_beside(path))
+        session = Session(
+            env,
+            device,
+            writer,
+            task=config.task.id,
+            config=config.session,
+            target=config.episodes,
+            kept=total,
+            first_seed=config.seed if first is None else first,
+            keep_failures=config.keep_failures,
+            operator=config.operator,
+            device_name=config.device,
+            notes=config.notes,
+            pictures=pictures,
+        )
+        with SessionPage(session, config.session) as page:
+            session.run(page.publish)
+    return Demonstrated(
+        path=path,
+        kept=len(session.kept_now),
+        total=session.kept,
+        discarded=session.discarded,
+        late=session.pacer.late,
+        steps=session.pacer.ticks,
+    )
+
+
+def in_this_process(task: TaskConfig) -> TaskConfig:
+    """Return the same task without workers: one environment is stepped where its pictures are drawn."""
+    if task.gym_id is None:
+        return task
+    return replace(task, workers=None, worker_kind="vector" if task.worker_kind == "vector" else "sync")
+
+
+@contextmanager
+def connected(device: Device) -> Iterator[Device]:
+    """Connect a device, and let go of it at the end."""
+    device.connect()
+    try:
+        yield device
+    finally:
+        device.close()
+
+
+def _recorded(path: Path) -> tuple[int, int | None]:
+    """Return how many complete episodes a file of a former session holds, and the seed after the last one.
+
+    What a crash left in progress is kept, marked as interrupted, and does not count: a person cannot repeat it.
+    """
+    if parts_of(path).exists():
+        repair(path)
+    if not path.exists():
+        return 0, None
+    with Dataset(path) as dataset:
+        complete = sum(not cut for cut in dataset.interrupted)
+        return complete, max((info.seed for info in dataset.info), default=-1) + 1
