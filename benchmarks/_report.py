@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robolearn.evaluation.statistics import wilson
+from robolearn.storage import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -124,11 +125,8 @@ def save_runs(name: str, runs: dict[str, Any]) -> dict[str, Any]:
     """Keep these, and those that another process has added since; a line for each. Returns all."""
     runs = {**load_runs(name), **runs}
     path = RESULTS / "raw" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(runs[key])}" for key in sorted(runs))
-    scratch.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    os.replace(scratch, path)
+    write_text(path, f"{{\n{lines}\n}}\n")
     return runs
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from benchmarks._report import Row, SuccessRow, write
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.demo import PICK_PLACE
-from robolearn.configuration.evaluation import REPORT_SEED
 from robolearn.configuration.record import RecordConfig
 from robolearn.configuration.tree import from_dict, read_yaml
 from robolearn.envs.make import make
@@ -24,6 +23,7 @@ from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.imitation.bc import train_bc
 from robolearn.policies.folder import load_policy
+from robolearn.seeds import REPORT_SEED
 
 RECIPE = Path(__file__).parents[1] / "configs" / "train" / "pick_place.yaml"
 PEER = 45 / 50

@@ -14,9 +14,9 @@ import torch
 
 from benchmarks._report import SuccessRow, write
 from robolearn.envs.make import make_task
+from robolearn.seeds import ROLLOUT_SEED
 from robolearn.tasks import registry
 
-FIRST_SEED = 10_000
 GOALS = {"PushT": 0.90}
 GOAL = 0.98
 CONTROL_HZ = 20.0
@@ -34,7 +34,7 @@ def main() -> None:
 
 def measure(name: str, episodes: int) -> SuccessRow:
     """One row: the expert of task `name` over `episodes` consecutive seeds."""
-    seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+    seeds = range(ROLLOUT_SEED, ROLLOUT_SEED + episodes)
     solved, steps = rollout(name, seeds)
     seconds = steps[solved].double().mean().item() / CONTROL_HZ
     note = f"{seconds:.1f} s to success on average"

@@ -33,9 +33,9 @@ from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.imitation.bc import train_bc
 from robolearn.policies.folder import load_policy
+from robolearn.seeds import REPORT_SEED
 
 RUNS = Path("runs/imitation")
-FIRST_SEED = 20_000
 """Of the evaluation; demonstrations have the seeds from 0 on."""
 EPISODES = 100
 """Of each evaluation."""
@@ -207,7 +207,7 @@ def run(
         found = evaluate(
             ensembled or trained_policy,
             env,
-            range(FIRST_SEED, FIRST_SEED + EPISODES),
+            range(REPORT_SEED, REPORT_SEED + EPISODES),
             name=f"{name} {policy}",
             deterministic=policy not in MODAL,
             record="trajectory" if name == "Fork" else "none",
@@ -220,7 +220,7 @@ def run(
         "demonstrations": count,
         "seed": seed,
         "steps": config.loop.total_steps,
-        "first_seed": FIRST_SEED,
+        "first_seed": REPORT_SEED,
         "successes": found.successes,
         "episodes": len(found.episodes),
         "left": left_turns(found) if name == "Fork" else None,

@@ -27,8 +27,8 @@ from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.rl.train import Learner, make_learner
+from robolearn.seeds import REPORT_SEED
 
-FIRST_SEED = 20_000
 TOGETHER_GOAL, UPDATE_GOAL = 300_000.0, 3.0
 LEARNED = 0.95
 TURNS = 5
@@ -95,7 +95,7 @@ def learning_rows(config: RLConfig, args: argparse.Namespace) -> list[Row]:
         while success < LEARNED and time.perf_counter() - began < 60 * args.minutes:
             for _ in range(10 if CUDA else 1):
                 learner.algorithm.update(learner.source.next())
-            seeds = range(FIRST_SEED, FIRST_SEED + args.episodes)
+            seeds = range(REPORT_SEED, REPORT_SEED + args.episodes)
             success = evaluate(learner.actor, judge, seeds).success_rate
         seconds, steps = time.perf_counter() - began, learner.source.env_steps
     note = f"{success:.0%} after {steps} env-steps" + ("" if success >= LEARNED else ", where the time was over")

@@ -1,4 +1,4 @@
-"""What flows between the packages: observation and action specs, training batches and recorded episodes.
+"""The values that flow between the packages: observation and action specs, training batches and recorded episodes.
 
 Symbols, used in names and docstrings everywhere: `B` batch, `N` parallel environments, `To` observation steps,
 `Tp` predicted action steps, `Ta` executed action steps, `A` action size, `K` mixture components, `T` steps of an
@@ -198,7 +198,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeInfo:
-    """What is known about an episode as a whole (the attributes of its group in the file)."""
+    """Facts about an episode as a whole (the attributes of its group in the file)."""
 
     success: bool
     seed: int

@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from robolearn.configuration.cloning import TrainConfig
+from robolearn.seeds import ROLLOUT_SEED
 
 if TYPE_CHECKING:
     from robolearn.imitation.bc import PolicyEvaluation
     from robolearn.policies.policy import Policy
 
-ROLLOUT_SEED = 10_000
-"""Rollouts during training start here: what is tuned on them is not what results are reported on."""
 
 CONFIG = TrainConfig
 

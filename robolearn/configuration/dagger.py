@@ -11,6 +11,7 @@ from robolearn.configuration.policy import PolicyConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
+from robolearn.seeds import DAGGER_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class DaggerConfig:
     """How long each round trains."""
     deterministic: bool = True
     """Roll out the policy's mode instead of samples."""
-    seed: int = 100000
+    seed: int = DAGGER_SEED
     """Seed of the first episode; later ones count up."""
     num_envs: int = 4
     """Environments that run side by side; the files do not depend on it."""

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig
-from robolearn.configuration.evaluation import REPORT_SEED
 from robolearn.configuration.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.policy import MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.record import RecordConfig
 from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
+from robolearn.seeds import DAGGER_SEED, RECORD_SEED, REPORT_SEED
 
 PICK_PLACE = TaskConfig(id="gym:Meta-World/MT1", kwargs={"env_name": "pick-place-v3"})
 
@@ -78,7 +78,7 @@ class PipelineConfig:
             expert=self.expert,
             episodes=self.demonstrations,
             action_noise=self.action_noise,
-            seed=self.seed,
+            seed=RECORD_SEED + self.seed,
             num_envs=min(self.num_envs, 4),
         )
 
@@ -106,7 +106,7 @@ class PipelineConfig:
             episodes_per_round=self.episodes_per_round,
             optimiser=self._optimiser,
             loop=self._loop(self.round_steps),
-            seed=100_000 + self.seed,
+            seed=DAGGER_SEED + self.seed,
             num_envs=min(self.num_envs, 4),
         )
 

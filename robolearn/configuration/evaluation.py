@@ -8,9 +8,7 @@ from typing import ClassVar
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
-
-REPORT_SEED = 20_000
-"""Seeds from here on are for reporting: nothing is recorded, trained or tuned on them."""
+from robolearn.seeds import REPORT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)

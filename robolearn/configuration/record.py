@@ -9,6 +9,7 @@ from robolearn.configuration.session import SessionConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
+from robolearn.seeds import RECORD_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class RecordConfig:
     """Keep episodes that did not succeed, too."""
     max_attempts: int | None = None
     """Attempts after which recording gives up; none allows five for each demonstration."""
-    seed: int = 0
+    seed: int = RECORD_SEED
     """Seed of the first episode; later ones count up."""
     num_envs: int = 2
     """Environments that run side by side; the file does not depend on it."""

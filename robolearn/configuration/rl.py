@@ -11,9 +11,7 @@ from robolearn.configuration.policy import GaussianHeadConfig, MLPConfig, Policy
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
-
-SEEDS_PER_RUN = 1_000_000
-"""Training episodes of run seed s take the seeds from (s + 1) million on."""
+from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +133,9 @@ class FinetuneConfig:
     """Environments that run side by side."""
     seed: int = 0
     """Seed of the exploration noise and of the new networks."""
-    first_seed: int = 10_000
+    first_seed: int = PRACTICE_SEED
     """Seed of the first training episode."""
-    num_seeds: int = 10_000
+    num_seeds: int = PRACTICE_SEEDS
     """Training episodes take this many seeds in turn, so that other seeds stay fresh for evaluation."""
     eval_episodes: int = 100
     """Training seeds, the last ones, that the policy is evaluated on; 0 evaluates never."""

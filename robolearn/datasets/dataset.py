@@ -18,7 +18,7 @@ from robolearn.specs import ActionSpec, Episode, EpisodeInfo, ObservationSpec
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an episode lies."""
+    """The place of an episode: its file and its name in it."""
 
     file: EpisodeFile
     demo: str
@@ -68,7 +68,7 @@ class Dataset:
 
     @property
     def info(self) -> tuple[EpisodeInfo, ...]:
-        """What is known about each episode."""
+        """Facts about each episode, in order."""
         return tuple(self.episode_info(i) for i in range(len(self)))
 
     @property
@@ -112,7 +112,7 @@ class Dataset:
         return {name: tuple(indices) for name, indices in masks.items()}
 
     def model(self, name: str) -> bytes:
-        """The MJCF that episodes name in `EpisodeInfo.model`. Raises DatasetError where no file holds it."""
+        """Return the MJCF that episodes name in `EpisodeInfo.model`. Raises DatasetError where no file holds it."""
         for file in self._files:
             models = file.models()
             if name in models:
@@ -131,12 +131,12 @@ class Dataset:
         return self._infos[index]
 
     def read(self, index: int, keys: Sequence[str] | None = None) -> Episode:
-        """One whole episode, checked; `keys` limits the observation keys (all where None)."""
+        """Read one whole episode, checked; `keys` limits the observation keys (all where None)."""
         place = self._place(index)
         return place.file.read(place.demo, self._keys(keys))
 
     def arrays(self, index: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """(T, ...) arrays of one episode by their names in the file: `actions`, `obs/state`, `expert_actions`, ...
+        """Return (T, ...) arrays of one episode by their names in the file: `actions`, `obs/state`, `gate`, ...
 
         For training: reads nothing else and asks for nothing else to be there.
         """
@@ -144,12 +144,12 @@ class Dataset:
         return place.file.arrays(place.demo, names)
 
     def frame(self, index: int, key: str, step: int) -> np.ndarray:
-        """(...) one observation of one step, read alone; safe to call from several threads."""
+        """Return (...) one observation of one step, read alone; safe to call from several threads."""
         place = self._place(index)
         return place.file.frame(place.demo, key, step)
 
     def select(self, indices: Sequence[int]) -> Dataset:
-        """These episodes as a dataset of their own, on the same open files."""
+        """Return these episodes as a dataset of their own, on the same open files."""
         subset = object.__new__(Dataset)
         subset._files, subset.header = self._files, self.header
         subset._places = [self._place(i) for i in indices]
@@ -157,7 +157,7 @@ class Dataset:
         return subset
 
     def low_dim_keys(self) -> tuple[str, ...]:
-        """The observation keys that are kept in memory for training."""
+        """Return the observation keys that are kept in memory for training."""
         return tuple(key for key, spec in self.observation_spec.items() if not stored_as_frames(spec))
 
     def close(self) -> None:

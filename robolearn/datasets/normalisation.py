@@ -14,7 +14,7 @@ QUANTILES = {"q01": 0.01, "q99": 0.99}
 
 
 def normalisation_statistics(dataset: Dataset, keys: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
-    """Per key, over all steps of all episodes: `min`, `max`, `mean`, `std`, `q01`, `q99`, float32 of the key's shape.
+    """Return per key, over all steps: `min`, `max`, `mean`, `std`, `q01`, `q99`, float32 of the key's shape.
 
     Args:
         keys: observation keys and "actions"; all that are not images where None. Images are scaled by their range and
@@ -32,7 +32,7 @@ def normalisation_statistics(dataset: Dataset, keys: Sequence[str] | None = None
 
 
 def describe(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics of (rows, ...) values over the rows, in float64 and returned as float32."""
+    """Return statistics of (rows, ...) values over the rows, in float64 and returned as float32."""
     values = values.astype(np.float64)
     found = {
         "min": values.min(axis=0),

@@ -93,12 +93,12 @@ class WindowSampler:
         return len(self._windows)
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return batches per epoch."""
         full, rest = divmod(self.num_windows, self.batch_size)
         return full + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch; the next iteration begins the next one."""
+        """Return the rest of the current epoch; the next iteration begins the next one."""
         order = self.order(self._epoch)
         first = self._batch
         batches = self._with_frames(order, first) if self._frame_keys else self._gathered(order, first)
@@ -109,17 +109,17 @@ class WindowSampler:
             yield batch
 
     def forever(self) -> Iterator[Batch]:
-        """Epoch after epoch, from where the sampler stands."""
+        """Yield epoch after epoch, from where the sampler stands."""
         while True:
             yield from self
 
     def order(self, epoch: int) -> np.ndarray:
-        """(num_windows,) int64 permutation of the windows: a pure function of (seed, epoch)."""
+        """Return (num_windows,) int64 permutation of the windows: a pure function of (seed, epoch)."""
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
         return generator.permutation(self.num_windows)
 
     def state_dict(self) -> dict[str, int]:
-        """The position after the last batch that was handed out."""
+        """Return the position after the last batch that was handed out."""
         return {"seed": self.seed, "epoch": self._epoch, "batch": self._batch} | self._identity()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -133,7 +133,7 @@ class WindowSampler:
         return {"num_windows": self.num_windows, "batch_size": self.batch_size, "drop_last": int(self.drop_last)}
 
     def _streamed_keys(self, image_memory: int) -> tuple[str, ...]:
-        """The image keys that do not fit into memory any more."""
+        """Return the image keys that do not fit into memory any more."""
         rows = sum(self._dataset.lengths)
         streamed: list[str] = []
         for key, array in self._spec.items():
@@ -200,7 +200,7 @@ class WindowSampler:
         return self._tensor((weights / mean).astype(np.float32))
 
     def _gathered(self, order: np.ndarray, first: int) -> Iterator[Batch]:
-        """Batches without frames, from number `first` on."""
+        """Yield batches without frames, from number `first` on."""
         rows = self._windows[torch.from_numpy(order).to(self.device)]
         size, end = self.batch_size, min(len(rows), len(self) * self.batch_size)
         row_bytes = sum(c[:1].nbytes for name, c in self._columns.items() if name != "actions") * self._obs_steps
@@ -223,7 +223,7 @@ class WindowSampler:
                 i = j
 
     def _gather(self, rows: torch.Tensor) -> Batch:
-        """The windows of (M,) rows, without frames."""
+        """Return the windows of (M,) rows, without frames."""
         wanted = rows[:, None] + self._offsets
         first = self._first[rows]
         index = torch.minimum(torch.maximum(wanted, first[:, None]), self._last[rows][:, None])
@@ -242,7 +242,7 @@ class WindowSampler:
         return column.index_select(0, index.reshape(-1)).view(*index.shape, *column.shape[1:])
 
     def _with_frames(self, order: np.ndarray, first: int) -> Iterator[Batch]:
-        """Batches whose frames are read and inflated by background threads, a few batches ahead."""
+        """Yield batches whose frames are read and inflated by background threads, a few batches ahead."""
         ahead: deque[tuple[Batch, Future[dict[str, torch.Tensor]]]] = deque()
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="frames")
         try:
@@ -268,7 +268,7 @@ class WindowSampler:
         )
 
     def _read_frames(self, episodes: torch.Tensor, steps: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(B, To, ...) per frame key; a frame that several windows share is read once."""
+        """Return (B, To, ...) per frame key; a frame that several windows share is read once."""
         seen = (steps.cpu()[:, None] + self._offsets[: self._obs_steps].cpu()).clamp(min=0).numpy()
         pairs = np.stack([np.broadcast_to(episodes.cpu().numpy()[:, None], seen.shape), seen], -1).reshape(-1, 2)
         unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
@@ -284,14 +284,14 @@ class WindowSampler:
 
 
 def labels(actions: np.ndarray, action_modes: np.ndarray, expert_actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(T, A) targets and (T,) which of them count: the label, else what a person or an expert executed."""
+    """Return (T, A) targets and (T,) which of them count: the label, else what a person or an expert executed."""
     labelled = np.all(np.isfinite(expert_actions), axis=1)
     acted = np.isin(action_modes, (ActionMode.DEMONSTRATION, ActionMode.INTERVENTION, ActionMode.EXPERT))
     return np.where(np.expand_dims(labelled, 1), expert_actions, actions), labelled | acted
 
 
 def split(dataset: Dataset, valid_fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and validation episodes: those of the masks `train` and `valid` where the files have them.
+    """Return training and validation episodes: those of the masks `train` and `valid` where the files have them.
 
     Otherwise a random share of the episodes is set aside: at least one where `valid_fraction` is positive and there
     are two or more.

@@ -1,4 +1,4 @@
-"""Experts by name: entry points of the group `robolearn.experts`, `module:callable`, or the one a task brings along."""
+"""Experts by name: those of third parties, entry points, `module:callable`, or the one that a task brings along."""
 
 from __future__ import annotations
 
@@ -14,41 +14,48 @@ import numpy as np
 import torch
 
 from robolearn.envs.interface import Actor, Observation, VectorEnv
-from robolearn.envs.providers.fetch import TASKS as FETCH
-from robolearn.envs.providers.metaworld import PREFIX as METAWORLD
+from robolearn.envs.providers import lookup
+from robolearn.envs.providers.provider import ScriptedExpert
 from robolearn.errors import TaskError
 
-EXPERTS = "robolearn.experts"
+ENTRY_POINTS = "robolearn.experts"
+"""Group of the entry points under which other packages register theirs."""
 
 
 def make_expert(name: str, env: VectorEnv) -> Actor:
-    """The expert called `name` for the task that `env` runs.
+    """Return the expert called `name` for the task that `env` runs.
 
     Args:
-        name: "auto" (the task's own: Meta-World's scripted policies, ours for Fetch, or `env.expert()`), an entry
-            point of the group `robolearn.experts` (a factory `(env) -> Actor`), or "module:callable". The callable
-            takes one observation (a dict of arrays, or the bare array where there is only the key "state") and returns
-            one physical action; a class is instantiated once per environment, and its `reset()`, where it has one, is
-            called per episode.
+        name: "auto" (the task's own: that of the environments' provider, or `env.expert()`), the name of a provider's
+            expert (`robolearn.envs.providers`), an entry point of the group `robolearn.experts` (a factory
+            `(env) -> Actor`), or "module:callable". The callable takes one observation (a dict of arrays, or the bare
+            array where there is only the key "state") and returns one physical action; a class is instantiated once
+            per environment, and its `reset()`, where it has one, is called per episode.
+
+    Raises TaskError where there is no such expert, or none for this task.
     """
     if name == "auto":
         return _own_expert(env)
     if ":" in name:
-        return CallableExpert(env, _import(name))
-    points = {point.name: point for point in entry_points(group=EXPERTS)}
+        found = _import(name)
+        return CallableExpert(env, found if isinstance(found, type) else lambda: found)
+    if name in lookup.EXPERTS:
+        return _scripted(lookup.EXPERTS[name], env)
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name in points:
         return points[name].load()(env)
-    close = difflib.get_close_matches(name, points, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: auto, {', '.join(sorted(points))}"
+    known = sorted({*points, *lookup.EXPERTS})
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: auto, {', '.join(known)}"
     raise TaskError(f"unknown expert {name!r}; {hint} (or give module:callable)")
 
 
 class CallableExpert:
-    """A function of one observation, or one instance of a class per environment, as an Actor."""
+    """A function of one observation per environment, made by `make`, as an Actor."""
 
-    def __init__(self, env: VectorEnv, function: Callable[..., Any]) -> None:
+    def __init__(self, env: VectorEnv, make: Callable[[], Any]) -> None:
         self._env = env
-        made = [function() if isinstance(function, type) else function for _ in range(env.num_envs)]
+        made = [make() for _ in range(env.num_envs)]
         if wrong := next((f for f in made if not callable(f)), None):
             raise TaskError(f"an expert must be callable with an observation, received a {type(wrong).__name__}")
         self._functions = made
@@ -107,16 +114,19 @@ class NoisyExpert:
 
 def _own_expert(env: VectorEnv) -> Actor:
     name = str(env.env_args["env_name"])
-    for prefixes, expert in ((METAWORLD, "metaworld"), (FETCH, "fetch")):
-        if name.startswith(prefixes):
-            return make_expert(expert, env)
+    if (scripted := lookup.expert_of(name)) is not None:
+        return _scripted(scripted, env)
     own = getattr(env, "expert", None)
     if own is None:
         raise TaskError(
             f"{name} brings no expert of its own; name one with --expert "
-            f"(an entry point of the group {EXPERTS}, or module:callable)"
+            f"(an entry point of the group {ENTRY_POINTS}, or module:callable)"
         )
     return own()
+
+
+def _scripted(expert: ScriptedExpert, env: VectorEnv) -> Actor:
+    return CallableExpert(env, expert.prepare(env))
 
 
 def _import(name: str) -> Callable[..., Any]:

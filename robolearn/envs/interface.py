@@ -20,7 +20,7 @@ __all__ = ["Actor", "Observation", "Step", "VectorEnv"]
 
 @dataclass(frozen=True)
 class Step:
-    """What one control step of N environments returned; every tensor is on the environment's device.
+    """The outcome of one control step of N environments; every tensor is on the environment's device.
 
     A row is meaningless for an environment that had ended and was not reset; back ends may leave it stale.
     """
@@ -92,7 +92,7 @@ class VectorEnv(Protocol):
         ...
 
     def get_states(self) -> np.ndarray | None:
-        """(N, S) float64 full physics states, or None where the environment has none."""
+        """Return (N, S) float64 full physics states, or None where the environment has none."""
         ...
 
     def set_states(self, states: np.ndarray, mask: torch.Tensor | None = None) -> Observation:
@@ -100,7 +100,7 @@ class VectorEnv(Protocol):
         ...
 
     def render(self, index: int = 0) -> np.ndarray:
-        """(height, width, 3) uint8 picture of one environment. Raises TaskError where OpenGL is missing."""
+        """Draw one environment, (height, width, 3) uint8. Raises TaskError where OpenGL is missing."""
         ...
 
     def world(self, index: int = 0) -> tuple[Any, Any] | None:
@@ -112,5 +112,5 @@ class VectorEnv(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None:
-        """Closes."""
+        """Close."""
         ...

@@ -20,7 +20,7 @@ def make(
     device: str = "cpu",
     **kwargs: Any,
 ) -> VectorEnv:
-    """`num_envs` environments of a task, stepped together.
+    """Return `num_envs` environments of a task, stepped together.
 
     Args:
         task: a name ("Lift", "gym:HalfCheetah-v5") or a configuration.
@@ -39,7 +39,7 @@ def make(
         raise TaskError(
             f"Gymnasium environments run on the CPU only, received backend {config.backend!r} for {config.id}"
         )
-    from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
+    from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv  # late: tasks of our own need no Gymnasium
 
     return GymVectorEnv(config, num_envs, device=device)
 
@@ -49,7 +49,7 @@ def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str
 
     Raises TaskError on an unknown task or option.
     """
-    from robolearn.envs.task_env import TaskEnv
+    from robolearn.envs.task_env import TaskEnv  # late: Gymnasium's environments need not load MuJoCo
     from robolearn.tasks.task import Task
 
     try:

@@ -1,8 +1,8 @@
-"""Gymnasium spaces as robolearn specs: what each observation becomes, and which actions can be scaled to [-1, 1]."""
+"""Gymnasium spaces as robolearn specs: observations as named arrays, actions with the limits that scale them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ class ObservationLeaf:
         row[...] = np.reshape(self.convert(self._part(obs)), self.spec.shape)
 
     def read(self, obs: Any, rows: int) -> np.ndarray:
-        """This key of a batch of observations, (rows, *shape)."""
+        """Return this key of a batch of observations, (rows, *shape)."""
         return np.reshape(self.convert(self._part(obs)), (rows, *self.spec.shape))
 
     def _part(self, obs: Any) -> Any:
@@ -41,7 +41,7 @@ class ObservationLeaf:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionLayout:
-    """How a row of A physical values becomes the environment's action."""
+    """The mapping of a row of A physical values to the environment's action."""
 
     spec: ActionSpec | None
     """None where actions are discrete."""
@@ -52,7 +52,7 @@ class ActionLayout:
 
 
 def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
-    """The keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
+    """Return the keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
 
     A bare Box is called "state", or "image" where it is one. `keep` selects and orders the keys.
     """
@@ -63,7 +63,7 @@ def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[
 
 
 def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayout:
-    """The action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
+    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
 
@@ -94,6 +94,15 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
         return np.clip(rows.reshape(*rows.shape[:-1], *shape).astype(dtype), low, high)
 
     return ActionLayout(spec=spec, discrete=None, to_env=continuous)
+
+
+def describe_spaces(leaves: Sequence[ObservationLeaf], action: ActionLayout) -> dict[str, Any]:
+    """Return what a vector environment must know of its spaces, as JSON-serialisable values."""
+    return {
+        "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in leaves},
+        "action": None if action.spec is None else action.spec.to_dict(),
+        "discrete_actions": action.discrete,
+    }
 
 
 def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationLeaf]:
@@ -141,7 +150,7 @@ def _is_image(space: spaces.Box) -> bool:
 
 
 def _image(shape: tuple[int, ...]) -> tuple[ArraySpec, Convert]:
-    """uint8 pictures as HWC, also where the environment gives HW or CHW."""
+    """Convert uint8 pictures to HWC, also where the environment gives HW or CHW."""
     if len(shape) == 2:
         return ArraySpec(shape=(*shape, 1), dtype="uint8"), lambda value: np.asarray(value)[..., None]
     if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):

@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
+from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import Actor, Observation, Step
+from robolearn.envs.rules import ends
 from robolearn.errors import TaskError
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.pictures import Pictures
@@ -27,7 +29,7 @@ MAX_IMAGE_SIZE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """What changes the episodes of a task; all of it is recorded in `env_args`."""
+    """Options that change the episodes of a task; all of them are recorded in `env_args`."""
 
     reward: Literal["sparse", "dense"] = "sparse"
     """sparse: 1 on success, else 0. dense: progress - 1, plus 1 on success (never positive before it, so that
@@ -158,8 +160,6 @@ class TaskEnv:
 
     @property
     def env_args(self) -> dict[str, Any]:
-        from robolearn.configuration.task import TaskConfig
-
         default = TaskOptions()
         changed = {
             name: list(value) if isinstance(value, tuple) else value
@@ -194,14 +194,10 @@ class TaskEnv:
         self._held = torch.where(chosen, held, self._held)
         success = self._held >= self.task.hold_steps
         failed = self.task.failed(sensors) & ~success
-        terminated = failed | success if self.options.terminate_on_success else failed
-        return Step(
-            obs=self._observe(sensors),
-            reward=self._reward(sensors, success, failed),
-            terminated=terminated,
-            truncated=(self._elapsed >= self.max_steps) & ~terminated,
-            success=success,
-        )
+        timed_out = self._elapsed >= self.max_steps
+        terminated, truncated = ends(failed, timed_out, success, terminate_on_success=self.options.terminate_on_success)
+        reward = self._reward(sensors, success, failed)
+        return Step(self._observe(sensors), reward, terminated, truncated, success)
 
     def get_states(self) -> np.ndarray:
         counters = torch.stack((self._seeds, self._elapsed, self._held), dim=-1).double()
@@ -225,19 +221,19 @@ class TaskEnv:
         return self._observe(Sensors.read(self._sim))
 
     def render(self, index: int = 0) -> np.ndarray:
-        """(480, 640, 3) uint8 from the task's first camera."""
+        """Return (480, 640, 3) uint8 from the task's first camera."""
         if not 0 <= index < self.num_envs:
             raise TaskError(f"index must lie in [0, {self.num_envs}), received {index}")
         return self.picture(index, self.task.cameras[0], (480, 640))
 
     def picture(self, index: int, camera: str, size: tuple[int, int]) -> np.ndarray:
-        """(height, width, 3) uint8 of one environment from one of the MJCF's cameras."""
+        """Return (height, width, 3) uint8 of one environment from one of the MJCF's cameras."""
         if size not in self._pictures:
             self._pictures[size] = Pictures(self.task.model, *size)
         return self._pictures[size].draw(*self._sim.world(index), camera)
 
     def expert(self) -> Actor:
-        """The task's scripted expert, for these environments."""
+        """Return the task's scripted expert, for these environments."""
         if self.options.control != "ee":
             raise TaskError(f"the expert of {self.task.name} acts by end-effector deltas; make it with control='ee'")
         return self.task.expert(self.num_envs)

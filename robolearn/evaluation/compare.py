@@ -79,5 +79,5 @@ def compare(first: EvaluationResult, second: EvaluationResult, confidence: float
 
 
 def compare_in_turn(results: Sequence[EvaluationResult]) -> list[Comparison]:
-    """Each result against the one before it."""
+    """Compare each result against the one before it."""
     return [compare(first, second) for first, second in pairwise(results)]

@@ -1,4 +1,4 @@
-"""Learning curves over seeds, with the aggregates of Agarwal et al. 2021 (interquartile mean, bootstrap intervals)."""
+"""Learning curves over seeds: runs in groups, a line and a band for each, and a table of their final values."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from robolearn.configuration.evaluation import CurvesConfig
 from robolearn.configuration.tree import read_yaml
 from robolearn.errors import ConfigError
 from robolearn.evaluation.plots import COLOURS
+from robolearn.evaluation.statistics import bootstrap, interquartile_mean, stratified_bootstrap
 from robolearn.storage import atomic_file
 from robolearn.training.metrics import read_metrics
 
@@ -45,10 +46,10 @@ class Group:
     name: str
     curves: tuple[Curve, ...]
     method: str = ""
-    """What the runs have in common besides their task; empty where they name no task."""
+    """Settings that the runs have in common besides their task; empty where they name no task."""
 
     def on_grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """(G,) places that every run reached and (R, G) values, linear between the points measured."""
+        """Return (G,) places that every run reached and (R, G) values, linear between the points measured."""
         grid = np.linspace(
             max(curve.x[0] for curve in self.curves), min(curve.x[-1] for curve in self.curves), GRID_POINTS
         )
@@ -56,7 +57,7 @@ class Group:
 
     @property
     def finals(self) -> np.ndarray:
-        """(R,) last values."""
+        """Return (R,) last values."""
         return np.array([curve.y[-1] for curve in self.curves])
 
 
@@ -84,7 +85,7 @@ def plot_curves(config: CurvesConfig) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def group_runs(curves: Mapping[Path, Curve]) -> list[Group]:
-    """Runs with equal settings, seeds apart, in the order of their first run."""
+    """Group runs with equal settings, seeds apart, in the order of their first run."""
     found: dict[tuple[str, str], list[Curve]] = {}
     for run, curve in curves.items():
         path = run / "config.yaml"
@@ -100,7 +101,7 @@ def group_runs(curves: Mapping[Path, Curve]) -> list[Group]:
 
 
 def summary(group: Group, bootstraps: int) -> dict[str, Any]:
-    """Mean, interquartile mean and its 95% bootstrap interval of the final values."""
+    """Return mean, interquartile mean and its 95% bootstrap interval of the final values."""
     low, high = bootstrap(group.finals[:, None], bootstraps)[:, 0] if len(group.curves) > 1 else (np.nan, np.nan)
     return {
         "name": group.name,
@@ -113,7 +114,7 @@ def summary(group: Group, bootstraps: int) -> dict[str, Any]:
 
 
 def across_tasks(groups: Sequence[Group], bootstraps: int) -> list[dict[str, Any]]:
-    """A row for each method that was run in several tasks: as `summary`, over all its runs.
+    """Return a row for each method that was run in several tasks: as `summary`, over all its runs.
 
     The interval is of the stratified bootstrap: runs are drawn anew within each task.
     """
@@ -131,33 +132,8 @@ def across_tasks(groups: Sequence[Group], bootstraps: int) -> list[dict[str, Any
     return rows
 
 
-def stratified_bootstrap(strata: Sequence[np.ndarray], count: int, seed: int = 0) -> tuple[float, float]:
-    """(R_t,) values of each task -> the 2.5% and 97.5% quantiles of the interquartile mean of all of them together."""
-    rng = np.random.default_rng(seed)
-    drawn = np.concatenate([values[rng.integers(len(values), size=(count, len(values)))] for values in strata], axis=1)
-    low, high = np.quantile(interquartile_mean(drawn, axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Mean without the lowest and the highest quarter; fractions of a value count in proportion."""
-    ordered = np.sort(values, axis=axis)
-    n = ordered.shape[axis]
-    edges = np.clip(np.arange(n + 1), n / 4, 3 * n / 4)
-    shape = [1] * ordered.ndim
-    shape[axis] = n
-    return (ordered * np.diff(edges).reshape(shape)).sum(axis) / (n / 2)
-
-
-def bootstrap(values: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """(R, G) values of R runs -> (2, G): the 2.5% and 97.5% quantiles of the interquartile mean over resampled runs."""
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(values), size=(count, len(values)))
-    means = np.stack([interquartile_mean(values[draw], axis=0) for draw in draws])
-    return np.quantile(means, [0.025, 0.975], axis=0)
-
-
 def draw(groups: Sequence[Group], metric: str, bootstraps: int) -> Figure:
+    """Draw a figure of its own."""
     figure = Figure(figsize=(7.0, 4.2))
     draw_groups(axes := figure.subplots(), groups, bootstraps)
     axes.set_xlabel("steps")
@@ -167,7 +143,7 @@ def draw(groups: Sequence[Group], metric: str, bootstraps: int) -> Figure:
 
 
 def draw_groups(axes: Axes, groups: Sequence[Group], bootstraps: int) -> None:
-    """A line for each group's interquartile mean, a band for its 95% interval."""
+    """Draw a line for each group's interquartile mean and a band for its 95% interval."""
     for i, group in enumerate(groups):
         grid, values = group.on_grid()
         colour = COLOURS[i % len(COLOURS)]
@@ -193,7 +169,7 @@ def _curve(run: Path, lines: Sequence[Mapping[str, Any]], metric: str) -> Curve:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """What the names of a group's runs have in common, without a trailing seed."""
+    """Return what the names of a group's runs have in common, without a trailing seed."""
     if len(names) == 1:
         return names[0]
     length = next((i for i, letters in enumerate(zip(*names)) if len(set(letters)) > 1), min(map(len, names)))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -68,11 +66,12 @@ _STYLE: Any = {
 
 
 def colour(index: int) -> str:
+    """Return the colour of the stage or group `index`."""
     return COLOURS[index % len(COLOURS)]
 
 
 def success_figure(results: Sequence[EvaluationResult], reference: EvaluationResult | None = None) -> str:
-    """Success rates with their 95% Wilson intervals, one row per result."""
+    """Draw success rates with their 95% Wilson intervals, one row per result."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.0, 0.9 + 0.5 * len(results))
         for row, result in enumerate(results):
@@ -91,7 +90,7 @@ def success_figure(results: Sequence[EvaluationResult], reference: EvaluationRes
 
 
 def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult | None = None) -> str:
-    """Share of episodes solved within a time: height is success, position is speed."""
+    """Draw the share of episodes solved within a time: height is success, position is speed."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.0, 2.9)
         shown = [(r, colour(i), "-") for i, r in enumerate(results)]
@@ -111,7 +110,7 @@ def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult
 
 
 def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
-    """(what it shows, figure) for each group of metrics in PANELS that one stage's logs hold; one line per log."""
+    """Return (title, figure) for each group of metrics in PANELS that one stage's logs hold; one line per log."""
     present = dict.fromkeys(name for _, rows in logs for row in rows for name in row)
     grouped = [(title, [n for n in present if n.rsplit("/", 1)[-1] in wanted]) for title, wanted in PANELS]
     return [(title, _curves(logs, names, tint)) for title, names in grouped if names][:MAX_PANELS]
@@ -133,7 +132,7 @@ def _curves(logs: Sequence[Log], names: Sequence[str], tint: str) -> str:
 
 
 def path_figure(stages: Signals) -> str:
-    """Paths in space, (T+1, 3) per episode, one panel per stage, to one scale; crosses end episodes that failed."""
+    """Draw paths in space, (T+1, 3) per episode, a panel per stage, to one scale; crosses end episodes that failed."""
     everything = np.concatenate([path for _, episodes in stages for _, path in episodes])
     low, high = everything.min(0), everything.max(0)
     margin = 0.05 * (high - low) + 1e-3
@@ -160,7 +159,7 @@ def path_figure(stages: Signals) -> str:
 
 
 def signal_figure(stages: Signals, hz: float, key: str) -> str:
-    """The first dimensions of an observation, (T+1, D) per episode, over time: one row per stage."""
+    """Draw the first dimensions of an observation, (T+1, D) per episode, over time: one row per stage."""
     dims = min(4, *(signal.shape[1] for _, episodes in stages for _, signal in episodes))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(10.0, 0.4 + 1.7 * len(stages)), layout="constrained")
@@ -179,21 +178,15 @@ def signal_figure(stages: Signals, hz: float, key: str) -> str:
         return _uri(figure)
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The finished lines of a metrics.jsonl; a last line cut short by an interruption is left out."""
-    rows: list[dict[str, float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append({k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and math.isfinite(v)})
-    return rows
+def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Return the finite numbers of each row, by name: what curves can be drawn of."""
+    return [
+        {name: float(v) for name, v in row.items() if isinstance(v, (int, float)) and math.isfinite(v)} for row in rows
+    ]
 
 
 def _curve(rows: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values, thinned by averaging neighbours."""
+    """Return (P,) steps and (P,) values, thinned by averaging neighbours."""
     points = np.array([(row.get("step", i), row[name]) for i, row in enumerate(rows) if name in row], np.float64)
     if len(points) > MAX_POINTS:
         points = np.stack([chunk.mean(0) for chunk in np.array_split(points, MAX_POINTS)])
@@ -206,7 +199,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _uri(figure: Figure) -> str:
-    """The figure as an SVG data URI; the same figure always gives the same bytes."""
+    """Return the figure as an SVG data URI; the same figure always gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

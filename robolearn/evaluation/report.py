@@ -15,18 +15,20 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from robolearn.envs.providers.metaworld import PREFIX as METAWORLD
+from robolearn import storage
+from robolearn.envs.providers.lookup import PROVIDERS, provider_of
 from robolearn.errors import RobolearnError, count
 from robolearn.evaluation import plots
 from robolearn.evaluation.compare import Comparison, compare_in_turn
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.video import Film
+from robolearn.training.metrics import read_metrics
 
 REPORT = "report.html"
 MAX_EMBEDDED_VIDEO = 12_000_000
 """Bytes; larger videos are linked instead."""
 
-PACKAGES = ("robolearn", "torch", "mujoco", "gymnasium", "metaworld", "gymnasium-robotics", "numpy", "h5py")
+PACKAGES = ("robolearn", "torch", "mujoco", "gymnasium", *(p.distribution for p in PROVIDERS), "numpy", "h5py")
 
 _PATH_KEYS = ("ee_pos", "eef_pos", "gripper_pos", "achieved_goal")
 """Observations that are positions in space where they have three numbers."""
@@ -40,7 +42,7 @@ class Stage:
     result: EvaluationResult
     description: str = ""
     metrics: Sequence[Path] = ()
-    """metrics.jsonl files of this stage's training, in order (one per DAgger round, for example)."""
+    """`metrics.jsonl` of the run folders of this stage's training, in order (one per DAgger round, for example)."""
     film: Film | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the table of stages: steps, minutes, parameters ..."""
@@ -68,7 +70,6 @@ def write_report(
     if not stages:
         raise RobolearnError("a report needs at least one evaluated stage, received none")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     results = [_named(stage) for stage in stages]
     comparisons = compare_in_turn(results)
     everything = {
@@ -99,16 +100,14 @@ def write_report(
         "comparisons": [c.to_dict() for c in comparisons],
         "reference": None if reference is None else {"name": reference.name} | reference.summary(),
     }
-    (folder / "report.json").write_text(
-        json.dumps(everything | figures, indent=1, default=str) + "\n", encoding="utf-8"
-    )
+    storage.write_json(folder / "report.json", everything | figures, indent=1, default=str)
     path = folder / REPORT
-    path.write_text(page, encoding="utf-8")
+    storage.write_text(path, page)
     return path
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the platform and the packages that a result depends on; those not installed are left out."""
+    """Return the versions of Python, the platform and those packages a result depends on that are installed."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for name in PACKAGES:
         try:
@@ -119,7 +118,7 @@ def versions() -> dict[str, str]:
 
 
 def _named(stage: Stage) -> EvaluationResult:
-    """The stage's result under the stage's name, which tables and figures show."""
+    """Return the stage's result under the stage's name, which tables and figures show."""
     return EvaluationResult(**{**vars(stage.result), "name": stage.name})
 
 
@@ -153,7 +152,7 @@ def _headline(results: Sequence[EvaluationResult]) -> str:
 
 def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path) -> dict[str, Any]:
     paths = [path for path in stage.metrics if path.exists()]
-    logs = [(name, plots.read_metrics(path)) for name, path in zip(_distinct_names(paths), paths)]
+    logs = [(name, plots.numbers(read_metrics(path.parent))) for name, path in zip(_distinct_names(paths), paths)]
     tint = plots.colour(index)
     return {
         "name": stage.name,
@@ -169,7 +168,7 @@ def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The run folder of each log; where these agree (`rounds/01/train`, `rounds/02/train`), the folder above."""
+    """Name each log by its run folder; where these agree (`rounds/01/train`, `rounds/02/train`), the folder above."""
     for depth in (2, 3):
         names = [path.parts[-depth] if len(path.parts) >= depth else path.name for path in paths]
         if len(set(names)) == len(names):
@@ -178,7 +177,7 @@ def _distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _video(film: Film | None, folder: Path) -> dict[str, Any] | None:
-    """Embedded where it is small, else linked relative to the report."""
+    """Describe a video for the page: embedded where it is small, else linked relative to the report."""
     if film is None or film.path is None or not film.path.exists():
         return None
     if film.path.stat().st_size <= MAX_EMBEDDED_VIDEO:
@@ -190,7 +189,7 @@ def _video(film: Film | None, folder: Path) -> dict[str, Any] | None:
 
 
 def _trajectories(results: Sequence[EvaluationResult]) -> dict[str, str] | None:
-    """A figure of the recorded trajectories of every stage, and its caption."""
+    """Draw the recorded trajectories of every stage, with a caption."""
     recorded = [(r.name, [e for e in r.episodes if e.trajectory is not None]) for r in results]
     recorded = [(name, episodes) for name, episodes in recorded if episodes]
     if not recorded:
@@ -213,16 +212,17 @@ def _trajectories(results: Sequence[EvaluationResult]) -> dict[str, str] | None:
 
 
 def _path(episode: EpisodeRecord, result: EvaluationResult) -> np.ndarray | None:
-    """(T+1, 3) end-effector positions, where the observation is known to hold them."""
+    """Return (T+1, 3) end-effector positions, where the observation is known to hold them."""
     assert episode.trajectory is not None
     obs = episode.trajectory.obs
-    if str(result.env_args.get("env_name", "")).startswith(METAWORLD) and "state" in obs:
-        return obs["state"][:, :3]  # Meta-World's observation begins with the hand's position
+    path = provider_of(str(result.env_args.get("env_name", ""))).end_effector(obs)
+    if path is not None:
+        return path
     return next((obs[k] for k in _PATH_KEYS if k in obs and obs[k].ndim == 2 and obs[k].shape[1] == 3), None)
 
 
 def _seed_map(results: Sequence[EvaluationResult]) -> list[dict[str, Any]]:
-    """One row of cells per stage, in the order of the seeds."""
+    """Return one row of cells per stage, in the order of the seeds."""
     return [
         {
             "name": result.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn import storage
 from robolearn.errors import RobolearnError
 from robolearn.evaluation.statistics import Interval, wilson
 
@@ -157,7 +157,6 @@ class EvaluationResult:
     def save(self, path: str | Path) -> Path:
         """Write the JSON, and recorded trajectories into an .npz of that name beside it; returns the JSON's path."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {
             f"{index}/{name}": value
             for index, episode in enumerate(self.episodes)
@@ -167,8 +166,8 @@ class EvaluationResult:
         if arrays:
             packed = io.BytesIO()
             np.savez_compressed(packed, allow_pickle=False, **arrays)
-            _publish(path.with_suffix(".npz"), packed.getvalue())
-        _publish(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
+            storage.write_bytes(path.with_suffix(".npz"), packed.getvalue())
+        storage.write_json(path, self.to_dict(), indent=1, allow_nan=False)
         return path
 
     @classmethod
@@ -192,10 +191,3 @@ class EvaluationResult:
         for index, parts in grouped.items():
             episodes[index] = replace(episodes[index], trajectory=Trajectory.of(parts))
         return replace(self, episodes=tuple(episodes))
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Readers see the old file or the whole new one."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)

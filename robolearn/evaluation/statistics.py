@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from robolearn.errors import RobolearnError
-
-RESAMPLES = 5000
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class PairedCounts:
 
     @classmethod
     def of(cls, first: Sequence[bool], second: Sequence[bool]) -> PairedCounts:
-        """Counts from outcomes in the same order of seeds."""
+        """Count outcomes that are in the same order of seeds. Raises RobolearnError where their numbers differ."""
         if len(first) != len(second):
             raise RobolearnError(
                 f"paired outcomes need the same seeds, received {len(first)} and {len(second)} of them"
@@ -55,7 +53,7 @@ class PairedCounts:
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of a proportion (Wilson 1927); (0, 1) with the estimate NaN where n is 0."""
+    """Return the Wilson score interval of a proportion (Wilson 1927); (0, 1) with the estimate NaN where n is 0."""
     if not 0 <= successes <= n:
         raise RobolearnError(f"successes must lie between 0 and the number of trials, received {successes} of {n}")
     z = _normal_quantile(confidence)
@@ -70,15 +68,19 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def mcnemar(counts: PairedCounts) -> float:
-    """Two-sided p-value of the exact McNemar test: the discordant pairs are a fair coin if both are equally good."""
+    """Return the two-sided p-value of the exact McNemar test.
+
+    The discordant pairs are tosses of a fair coin if both are equally good.
+    """
     discordant = counts.only_first + counts.only_second
     return 1.0 if discordant == 0 else float(stats.binomtest(counts.only_first, discordant, 0.5).pvalue)
 
 
 def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
-    """Second success rate minus the first, with Newcombe's interval for paired proportions (1998, method 10).
+    """Return the second success rate minus the first, with Newcombe's interval for paired proportions.
 
-    The square-and-add interval of the two Wilson intervals, with the correlation of the pairs taken into account.
+    Method 10 of Newcombe 1998: the square-and-add interval of the two Wilson intervals, with the correlation of the
+    pairs taken into account.
     """
     a, b, c, d, n = counts.both, counts.only_first, counts.only_second, counts.neither, counts.total
     if n == 0:
@@ -102,7 +104,7 @@ def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interva
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
-    """Mean with Student's t interval; no width where there is a single value."""
+    """Return the mean with Student's t interval; no width where there is a single value."""
     x = np.asarray(values, np.float64)
     if len(x) == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -113,31 +115,44 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return Interval(mean, mean - half, mean + half)
 
 
-def iqm(values: np.ndarray) -> float:
-    """Interquartile mean: the mean of the middle half, robust and still efficient (Agarwal et al. 2021, rliable)."""
-    return float(stats.trim_mean(np.asarray(values, np.float64).reshape(-1), 0.25))
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the mean without the lowest and the highest quarter (Agarwal et al. 2021): robust and still efficient.
+
+    Fractions of a value count in proportion, so the figure is exact for any number of values.
+    """
+    ordered = np.sort(values, axis=axis)
+    n = ordered.shape[axis]
+    edges = np.clip(np.arange(n + 1), n / 4, 3 * n / 4)
+    shape = [1] * ordered.ndim
+    shape[axis] = n
+    return (ordered * np.diff(edges).reshape(shape)).sum(axis) / (n / 2)
 
 
-def bootstrap(
-    values: Sequence[float] | np.ndarray,
-    statistic: Callable[[np.ndarray], float] = iqm,
-    confidence: float = 0.95,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """`statistic` with its percentile bootstrap interval; the same seed gives the same interval."""
-    x = np.asarray(values, np.float64)
-    if len(x) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    draws = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
-    replicates = [statistic(x[row]) for row in draws]
-    low, high = np.quantile(replicates, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(float(statistic(x)), float(low), float(high))
+def bootstrap(values: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Return (2, G): the 95% percentile interval of the interquartile mean of (R, G) values over R runs drawn anew."""
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(values), size=(count, len(values)))
+    means = np.stack([interquartile_mean(values[draw], axis=0) for draw in draws])
+    return np.quantile(means, [0.025, 0.975], axis=0)
+
+
+def stratified_bootstrap(strata: Sequence[np.ndarray], count: int, seed: int = 0) -> tuple[float, float]:
+    """Return the 95% percentile interval of the interquartile mean over the runs of several tasks together.
+
+    Runs are drawn anew within each task (Agarwal et al. 2021, rliable).
+
+    Args:
+        strata: (R_t,) values of the R_t runs of each task.
+        count: how many times they are drawn anew.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([values[rng.integers(len(values), size=(count, len(values)))] for values in strata], axis=1)
+    low, high = np.quantile(interquartile_mean(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def geometric_mean_ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Geometric mean of second/first over pairs of positive values, with the t interval of the log ratios."""
+    """Return the geometric mean of second/first over pairs of positive values, with the log ratios' t interval."""
     if len(first) != len(second):
         raise RobolearnError(f"ratios need pairs, received {len(first)} and {len(second)} values")
     logs = mean_interval(np.log(second) - np.log(first), confidence)

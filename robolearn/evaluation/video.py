@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,12 +13,13 @@ import numpy as np
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
-from robolearn.envs.providers import metaworld
+from robolearn.envs.providers.lookup import provider_of
 from robolearn.episodes.actor import ActorDriver, as_actor
 from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import RobolearnError
 from robolearn.policies.policy import Policy
 from robolearn.specs import Actor
+from robolearn.storage import atomic_file
 
 MAX_FPS = 30.0
 
@@ -34,10 +34,8 @@ class Film:
 
 
 def film_task(task: TaskConfig) -> TaskConfig:
-    """The same episodes, seen by a camera that shows them well, in this process."""
-    kwargs = dict(task.kwargs)
-    if (task.gym_id or "").startswith(metaworld.PREFIX):
-        kwargs = metaworld.CAMERA | kwargs
+    """Return a task with the same episodes, seen by a camera that shows them well, in this process."""
+    kwargs = {**provider_of(task.gym_id or "").camera, **task.kwargs}
     return replace(task, kwargs=kwargs, workers=None, worker_kind="vector" if task.worker_kind == "vector" else "sync")
 
 
@@ -69,17 +67,12 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float) -
     """
     av = _av()
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stride = max(1, round(fps / MAX_FPS))
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        with av.open(str(scratch), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with atomic_file(path) as fresh:
+        with av.open(str(fresh), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             count = _encode(av, container, itertools.islice(frames, 0, None, stride), fps / stride)
         if not count:
             raise RobolearnError(f"a video needs at least one frame, received none for {path}")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _encode(av: Any, container: Any, frames: Iterable[np.ndarray], fps: float) -> int:

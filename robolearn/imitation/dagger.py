@@ -12,8 +12,6 @@ is a file of its own, so aggregating never rewrites one; rounds, and an interrup
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +36,7 @@ from robolearn.episodes.run import EpisodeLoop
 from robolearn.imitation.bc import train_bc
 from robolearn.policies.folder import load_policy
 from robolearn.specs import ActionMode, Episode, EventKind
+from robolearn.storage import atomic_folder, write_json
 from robolearn.training.progress import Progress
 from robolearn.training.threads import start_thread_pool
 
@@ -108,12 +107,11 @@ def dagger(
             training = config.training(tuple(files), str(policy), load_policy(policy).config)
             label = f"train round {number}"
             train_bc(training, folder / "train", resume=True, label=label, resume_hint=resume_hint)
-            _write_report(report, {"round": number, "beta": config.beta(number), **statistics})
+            write_json(report, {"round": number, "beta": config.beta(number), **statistics}, indent=2)
         policy = folder / "train" / "policy"
     final = run_dir / "policy"
-    if final.exists():
-        shutil.rmtree(final)
-    shutil.copytree(policy, final)
+    with atomic_folder(final) as fresh:
+        shutil.copytree(policy, fresh, dirs_exist_ok=True)
     return final
 
 
@@ -166,9 +164,3 @@ def _figures(episodes: Sequence[Episode]) -> dict[str, Any]:
 def _env_args(paths: Sequence[str]) -> dict[str, Any]:
     with Dataset(paths[0]) as dataset:
         return dict(dataset.env_args)
-
-
-def _write_report(path: Path, report: dict[str, Any]) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, path)

@@ -34,6 +34,7 @@ from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.rl.shared_seeds import SharedSeeds
+from robolearn.storage import write_json
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
@@ -200,7 +201,7 @@ class _Judge:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         metrics = self(policy, 0)
-        path.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
+        write_json(path, metrics)
         return metrics
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.configuration.algorithms import DQNConfig, PPOConfig, SACConfig
-from robolearn.configuration.rl import SEEDS_PER_RUN, RLConfig
+from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.envs.make import make
@@ -40,6 +40,7 @@ from robolearn.rl.sac import SAC
 from robolearn.rl.sanity import LARGEST
 from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.rl.td3 import TD3
+from robolearn.seeds import RL_EVAL_SEED, run_seeds
 from robolearn.specs import Actor
 from robolearn.training import distributed
 from robolearn.training.loop import Ranked, RunState, check_run_dir, run_loop
@@ -197,7 +198,8 @@ def make_driver(
     config: RLConfig, env: VectorEnv, obs_steps: int, obs_keys: tuple[str, ...], device: torch.device
 ) -> EpisodeDriver:
     """Episodes on seeds of this run's own."""
-    seeds = SharedSeeds((config.seed + 1) * SEEDS_PER_RUN, SEEDS_PER_RUN)
+    own = run_seeds(config.seed)
+    seeds = SharedSeeds(own.start, len(own))
     return EpisodeDriver(
         env,
         seeds=seeds,
@@ -215,7 +217,7 @@ def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dic
     Most Gymnasium tasks know no success: a rate of 0 is reported of those only that were told what success is.
     """
     assert env is not None, "only the first process evaluates"
-    result = evaluate(learner.actor, env, list(range(config.eval_episodes)))
+    result = evaluate(learner.actor, env, list(range(RL_EVAL_SEED, RL_EVAL_SEED + config.eval_episodes)))
     task = config.task
     told = task.gym_id is None or task.success_key is not None or task.success_threshold is not None
     return {

@@ -241,7 +241,7 @@ class _Worlds:
             _each(operator.setitem, own, repeat(...), blocks)
 
     def publish_inputs(self) -> None:
-        """After a reset, what MjData holds is what the caller sees as current inputs."""
+        """Show what MjData holds as the current inputs, after a reset."""
         for blocks, own in self._inputs:
             _each(operator.setitem, blocks, repeat(...), own)
 

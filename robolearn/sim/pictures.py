@@ -35,7 +35,7 @@ class Pictures:
         atexit.register(self._close)
 
     def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str | int) -> np.ndarray:
-        """(height, width, 3) uint8 from one camera. `model` may differ from ours in colours, lights and cameras."""
+        """Draw (height, width, 3) uint8 from one camera. `model` may differ from ours in colours, lights, cameras."""
         for name in _LOOKS:
             getattr(self._model, name)[:] = getattr(model, name)
         self._renderer.update_scene(data, camera)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def default_threads() -> int:
-    """The cores this process may use."""
+    """Return the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -35,9 +35,9 @@ assert renderer.render().max() > 0
 
 @functools.cache
 def find_backend() -> str | None:
-    """ "egl", "osmesa", "glfw" or None: the first with which a subprocess draws a picture; MUJOCO_GL decides if set.
+    """Return "egl", "osmesa", "glfw" or None: the first that draws a picture; MUJOCO_GL decides where it is set.
 
-    A subprocess, because a back end that fails may abort the process or leave a library loaded that bars the next.
+    They are tried in a subprocess: one that fails may abort the process, or leave a library loaded that bars the next.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
     return next((name for name in ([wanted] if wanted else _candidates()) if _works(name)), None)

@@ -42,7 +42,7 @@ class UnstableError(TaskError):
 
 
 def state_layout(model: mujoco.MjModel) -> dict[str, slice]:
-    """Where each part (`qpos`, `ctrl`, `mocap_pos` ...) lies in a state row of this model."""
+    """Return the slice of each part (`qpos`, `ctrl`, `mocap_pos` ...) in a state row of this model."""
     layout, start = {}, 0
     for name in _STATE_PARTS:
         bit = getattr(mujoco.mjtState, f"mjSTATE_{name}", None)
@@ -55,13 +55,13 @@ def state_layout(model: mujoco.MjModel) -> dict[str, slice]:
 
 
 def crash_folder() -> Path:
-    """Where the last good states of diverged worlds are kept; $ROBOLEARN_CRASH_DIR moves it."""
+    """Return the folder for the last good states of diverged worlds; $ROBOLEARN_CRASH_DIR moves it."""
     return Path(os.environ.get("ROBOLEARN_CRASH_DIR") or Path(tempfile.gettempdir()) / "robolearn-unstable")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where a world begins. Rows belong to the N worlds; those outside the mask are not looked at."""
+    """The state in which a world begins. Rows belong to the N worlds; those outside the mask are not looked at."""
 
     qpos: torch.Tensor
     """(N, nq)."""
@@ -123,7 +123,7 @@ class Simulation(ABC):
 
     @abstractmethod
     def get_state(self) -> torch.Tensor:
-        """(N, S) float64 copy of the full states, laid out as `mjSTATE_INTEGRATION`."""
+        """Return (N, S) float64 copy of the full states, laid out as `mjSTATE_INTEGRATION`."""
 
     @abstractmethod
     def set_state(self, state: torch.Tensor, mask: torch.Tensor | None = None) -> None:
@@ -135,13 +135,13 @@ class Simulation(ABC):
 
     @abstractmethod
     def world(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """One world as C MuJoCo sees it, for rendering. Not to be changed by the caller."""
+        """Return one world as C MuJoCo sees it, for rendering. Not to be changed by the caller."""
 
     def close(self) -> None:  # noqa: B027 (nothing to free is a fine answer)
         """Free threads and device memory."""
 
     def sensor(self, name: str) -> torch.Tensor:
-        """(N, dim) view of one sensor."""
+        """Return (N, dim) view of one sensor."""
         return self.sensordata[:, self.sensor_slices[name]]
 
     def _check_substeps(self, substeps: int) -> None:

@@ -186,7 +186,7 @@ class WarpSimulation(Simulation):
             view.copy_(value if mask is None else torch.where(_column(mask, view), value, view))
 
     def _write_field(self, name: str, values: torch.Tensor) -> None:
-        """A field shared by all worlds becomes one row per world; captured graphs hold the old array, so they go."""
+        """Give each world its own row of a field; captured graphs hold the old, shared array, so they go."""
         array = getattr(self._model, name, None)
         if array is None:
             raise TaskError(f"MuJoCo Warp's model has no field {name!r} to set per environment")
@@ -214,7 +214,7 @@ class WarpSimulation(Simulation):
         self._wp.capture_launch(self._graphs[key], stream=stream)
 
     def _captured(self, function: Callable[[Any, Any], None], repeats: int) -> Any:
-        """A CUDA graph of `repeats` calls. Captured on Warp's stream, because CUDA cannot capture the default one."""
+        """Return a CUDA graph of `repeats` calls, captured on Warp's stream: CUDA cannot capture the default one."""
         saved = {name: view.clone() for name, view in self._views.items()}
         torch.cuda.synchronize(self.device)
         with self._scope():
@@ -235,7 +235,7 @@ class WarpSimulation(Simulation):
 
 
 def _column(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """(N,) -> (N, 1, ...) with as many dimensions as `like`."""
+    """Map (N,) -> (N, 1, ...) with as many dimensions as `like`."""
     return mask.reshape(-1, *[1] * (like.dim() - 1))
 
 
@@ -268,7 +268,7 @@ def _import_warp() -> tuple[Any, Any]:
 
 
 def _silence(config: Any) -> None:
-    """No banner and no line for each kernel; the setting's name differs between Warp's versions."""
+    """Turn off the banner and the line for each kernel; the setting's name differs between Warp's versions."""
     if hasattr(config, "log_level"):
         config.log_level = 30  # warnings and errors
     else:

@@ -28,33 +28,33 @@ class Draw:
         self._position = 0
 
     def unit(self, size: int) -> torch.Tensor:
-        """(N, size) float64, uniform in [0, 1)."""
+        """Return (N, size) float64, uniform in [0, 1)."""
         positions = torch.arange(self._position, self._position + size, device=self._key.device)
         self._position += size
         bits = _mix(self._key[:, None] + positions * _GOLDEN)
         return _shift(bits, 11).double() * _UNIT
 
     def uniform(self, low: float, high: float, size: int = 1) -> torch.Tensor:
-        """(N, size) float64, uniform in [low, high)."""
+        """Return (N, size) float64, uniform in [low, high)."""
         return low + (high - low) * self.unit(size)
 
     def normal(self, size: int) -> torch.Tensor:
-        """(N, size) float64, standard normal (Box-Muller)."""
+        """Return (N, size) float64, standard normal (Box-Muller)."""
         radius = torch.sqrt(-2.0 * torch.log1p(-self.unit(size)))
         return radius * torch.cos(2.0 * math.pi * self.unit(size))
 
     def integer(self, count: int) -> torch.Tensor:
-        """(N,) int64, uniform in {0, ..., count - 1}."""
+        """Return (N,) int64, uniform in {0, ..., count - 1}."""
         return (self.unit(1)[:, 0] * count).long().clamp_(max=count - 1)
 
 
 def noise(seeds: torch.Tensor, step: torch.Tensor, size: int, stream: int) -> torch.Tensor:
-    """(N, size) standard normal numbers of one step of each episode; `step` is (N,) int64."""
+    """Return (N, size) standard normal numbers of one step of each episode; `step` is (N,) int64."""
     return Draw(_mix(seeds * 1000003 + step), stream).normal(size)
 
 
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Logical right shift; torch's own copies the sign."""
+    """Shift right, logically; torch's own copies the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 

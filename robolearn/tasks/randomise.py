@@ -17,7 +17,7 @@ _PHYSICS, _VISUALS = 11, 12
 
 
 def physics(task: Task, seeds: torch.Tensor, amount: float) -> dict[str, torch.Tensor]:
-    """Sliding friction of the task's geoms, masses of its bodies, and servo gains, each scaled by a random factor.
+    """Draw sliding friction of the task's geoms, masses of its bodies, and servo gains, each scaled by a random factor.
 
     Args:
         seeds: (N,) int64.
@@ -42,7 +42,7 @@ def physics(task: Task, seeds: torch.Tensor, amount: float) -> dict[str, torch.T
 
 
 def visuals(task: Task, seeds: torch.Tensor, amount: float) -> dict[str, torch.Tensor]:
-    """Colours of materials, direction and brightness of lights, and camera poses, each moved at random."""
+    """Draw colours of materials, direction and brightness of lights, and camera poses, each moved at random."""
     model, draw = task.model, Draw(seeds, _VISUALS)
     values = _copies(model, ("mat_rgba", "light_diffuse", "light_dir", "cam_pos"), seeds)
     tint = 0.25 * amount * draw.uniform(-1, 1, 3 * model.nmat).unflatten(-1, (model.nmat, 3))
@@ -62,5 +62,5 @@ def _copies(model: mujoco.MjModel, names: tuple[str, ...], seeds: torch.Tensor) 
 
 
 def _factor(draw: Draw, most: float, amount: float) -> torch.Tensor:
-    """(N,) log-uniform between 1/most and most, drawn towards 1 by a smaller `amount`."""
+    """Return (N,) log-uniform between 1/most and most, drawn towards 1 by a smaller `amount`."""
     return torch.exp(amount * math.log(most) * draw.uniform(-1, 1)[:, 0])

@@ -50,7 +50,7 @@ def load(name: str) -> type[Task] | Callable[..., Any]:
             ) from None
     folded = [known for known in points if known.lower() == name.lower()]
     close = folded or difflib.get_close_matches(name, points, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names())}."
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names())}, and gym:<id> for Gymnasium's"
     raise TaskError(f"unknown task {name!r}; {hint}")
 
 

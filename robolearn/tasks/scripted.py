@@ -51,13 +51,13 @@ class ScriptedExpert(ABC):
 
     @abstractmethod
     def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(N, A) actions before the hand's noise; values beyond [-1, 1] are clipped."""
+        """Return (N, A) actions before the hand's noise; values beyond [-1, 1] are clipped."""
 
     def forget(self, mask: torch.Tensor) -> None:  # noqa: B027 (most experts remember nothing)
         """Clear what the expert remembers of the masked episodes."""
 
     def noise_scale(self) -> torch.Tensor | float:
-        """(N, A) or a number by which the hand's noise is multiplied at this step."""
+        """Return (N, A) or a number by which the hand's noise is multiplied at this step."""
         return 1.0
 
     def _restyle(self) -> None:
@@ -109,7 +109,7 @@ class ArmExpert(ScriptedExpert):
         self.waited[mask] = 0
 
     def move(self, tool: Tool, goal: torch.Tensor, yaw: torch.Tensor, close: torch.Tensor) -> torch.Tensor:
-        """(N, 5) actions towards `goal` (N, 3), `yaw` (N,), with the gripper closed where `close` (N,) bool."""
+        """Return (N, 5) actions towards `goal` (N, 3), `yaw` (N,), with the gripper closed where `close` (N,) bool."""
         offset = goal - tool.position
         distance = torch.linalg.vector_norm(offset[:, :2], dim=-1)
         # A bow: far from the goal the hand aims beside it, by a share of the distance that vanishes on arrival.
@@ -121,7 +121,7 @@ class ArmExpert(ScriptedExpert):
         return torch.cat((speed, turn[:, None], grip[:, None]), dim=-1)
 
     def wait(self, ready: torch.Tensor) -> torch.Tensor:
-        """(N,) bool: true once `ready` has been true for as many steps in a row as this episode is patient."""
+        """Return (N,) bool: true once `ready` has been true for as many steps in a row as this episode is patient."""
         self.waited = torch.where(ready, self.waited + 1, 0)
         return self.waited > self.patience
 
@@ -133,10 +133,10 @@ def limit(vector: torch.Tensor, length: torch.Tensor | float) -> torch.Tensor:
 
 
 def funnel(distance: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
-    """(N,) height above the goal at which to be at this horizontal distance: zero near, `height` from afar."""
+    """Return (N,) height above the goal at which to be at this horizontal distance: zero near, `height` from afar."""
     return torch.minimum(6.0 * torch.clamp(distance - 0.006, min=0.0), height)
 
 
 def nearest_symmetric(yaw: torch.Tensor, current: torch.Tensor, period: float) -> torch.Tensor:
-    """(N,) the equivalent of `yaw` (modulo `period`) closest to `current`."""
+    """Return (N,) the equivalent of `yaw` (modulo `period`) closest to `current`."""
     return current + wrap(yaw - current, period)

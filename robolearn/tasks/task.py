@@ -1,4 +1,4 @@
-"""What a task is: MJCF, start, control, observation, reward, success and expert, all as functions of sensors.
+"""The interface of a task: MJCF, start, control, observation, reward, success and expert, all as functions of sensors.
 
 A task holds no state of its own. Everything it needs later (goals included) is in the physics state, so a restored
 state is a restored episode, and CPU and Warp share every line.
@@ -25,7 +25,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def _shipped() -> dict[str, bytes]:
-    """Our MJCF files as `robolearn/NAME.xml`, for other packages' tasks to include."""
+    """Return our MJCF files as `robolearn/NAME.xml`, for other packages' tasks to include."""
     return {f"robolearn/{path.name}": path.read_bytes() for path in ASSETS.glob("*.xml")}
 
 
@@ -47,7 +47,7 @@ class Sensors:
         return self._values[:, self._slices[name]]
 
     def all(self, names: Sequence[str]) -> torch.Tensor:
-        """(N, sum of dims): several sensors side by side."""
+        """Return (N, sum of dims): several sensors side by side."""
         return torch.cat([self[name] for name in names], dim=-1)
 
 
@@ -106,28 +106,28 @@ class Task(ABC):
 
     @abstractmethod
     def start(self, draw: Draw) -> Start:
-        """Initial states of N episodes, from random numbers that depend on the episodes' seeds only."""
+        """Return initial states of N episodes, from random numbers that depend on the episodes' seeds only."""
 
     @abstractmethod
     def control(self, sensors: Sensors, ctrl: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """(N, A) actions in [-1, 1] and the present (N, nu) float32 controls -> the next (N, nu) controls."""
+        """Return (N, A) actions in [-1, 1] and the present (N, nu) float32 controls -> the next (N, nu) controls."""
 
     @abstractmethod
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        """(N, ...) float32 per key; images are added by the environment."""
+        """Return (N, ...) float32 per key; images are added by the environment."""
 
     @abstractmethod
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        """(N,) bool: the goal condition holds at this moment."""
+        """Return (N,) bool: the goal condition holds at this moment."""
 
     def failed(self, sensors: Sensors) -> torch.Tensor:
-        """(N,) bool: what has happened cannot be made good, and the episode ends without success."""
+        """Return (N,) bool: what has happened cannot be made good, and the episode ends without success."""
         return torch.zeros(len(sensors), dtype=torch.bool, device=self.device)
 
     @abstractmethod
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        """(N,) in [0, 1]: how far the task has come; 1 only where it is solved. The dense reward is made of it."""
+        """Return (N,) in [0, 1]: how far the task has come; 1 only where solved. The dense reward is made of it."""
 
     def expert(self, num_envs: int) -> Actor:
-        """A scripted expert for `num_envs` episodes that sees nothing but observations."""
+        """Return a scripted expert for `num_envs` episodes that sees nothing but observations."""
         raise TaskError(f"task {self.name} has no scripted expert")

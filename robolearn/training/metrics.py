@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robolearn.errors import TrainingError
+from robolearn.storage import write_text
 from robolearn.training import distributed
 
 METRICS_FILE = "metrics.jsonl"
@@ -91,9 +92,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
 def _keep_lines(path: Path, last_step: int) -> None:
     """Drop what lies beyond the checkpoint a run goes on from, so that no step appears twice."""
     rows = [row for row in read_metrics(path.parent) if row["step"] <= last_step]
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(scratch, path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _means(rows: Sequence[Metrics]) -> dict[str, float]:

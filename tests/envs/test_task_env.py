@@ -102,7 +102,7 @@ def test_wrong_input_is_named(call, message):
         ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"cameras": ("rear",)}, "no camera 'rear'; it has front"),
         ({"cameras": "front,rear"}, "no camera 'rear'; it has front"),
-        ({"image_size": "84,84"}, r"image_size must be \(height, width\)"),
+        ({"image_size": "84,84,3"}, r"image_size must be one number or \(height, width\)"),
         ({"colour": 1}, "takes no option 'colour'"),
         ({"obs_keys": ("propio",)}, "propio"),
         ({"backend": "gpu"}, "backend must be 'cpu' or 'warp'"),

@@ -1,4 +1,4 @@
-"""Aggregates against their definitions, and the command on written runs."""
+"""The command on written runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 import yaml
 
 from robolearn.cli.main import main
-from robolearn.evaluation.curves import Curve, bootstrap, group_runs, interquartile_mean, stratified_bootstrap
+from robolearn.evaluation.curves import Curve, group_runs
+from robolearn.evaluation.statistics import interquartile_mean
 
 
 def write_run(folder: Path, seed: int, offset: float = 0.0, lr: float = 0.1, points: int = 10) -> Path:
@@ -21,34 +21,6 @@ def write_run(folder: Path, seed: int, offset: float = 0.0, lr: float = 0.1, poi
     rows.insert(3, {"step": 2, "time_s": 2, "loss": 1.0})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
-
-
-def test_interquartile_mean() -> None:
-    values = np.random.default_rng(0).normal(size=(7, 40))
-    np.testing.assert_allclose(interquartile_mean(values), scipy.stats.trim_mean(values, 0.25, axis=1))
-    assert interquartile_mean(np.array([0.0, 1.0, 2.0])) == pytest.approx((0.25 * 0 + 1 + 0.25 * 2) / 1.5)
-    assert interquartile_mean(np.array([5.0])) == 5.0
-
-
-def test_bootstrap_covers_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    hits = []
-    for i in range(200):
-        low, high = bootstrap(rng.normal(size=(30, 1)), 200, seed=i)[:, 0]
-        hits.append(low < 0 < high)
-    assert 0.86 < np.mean(hits) <= 1.0
-
-
-def test_a_stratified_bootstrap_draws_within_each_task() -> None:
-    """Tasks that differ but whose runs agree leave nothing to chance; drawing from all runs alike would."""
-    strata = [np.full(5, 0.1), np.full(5, 0.9), np.full(3, 0.5)]
-    low, high = stratified_bootstrap(strata, 300)
-    assert low == pytest.approx(high) == pytest.approx(float(interquartile_mean(np.concatenate(strata))))
-    loose = bootstrap(np.concatenate(strata)[:, None], 300)
-    assert loose[1, 0] - loose[0, 0] > 0.2
-    rng = np.random.default_rng(0)
-    one = rng.normal(size=12)
-    np.testing.assert_allclose(stratified_bootstrap([one], 500), bootstrap(one[:, None], 500)[:, 0])
 
 
 def test_methods_are_summed_up_over_their_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +83,7 @@ def test_run_folders_alone_mean_their_curves(
     assert main(["plot", "curves", *runs]) == 0
     assert capsys.readouterr().out == plain
     assert main(["plot", "curvse", *runs]) == 2
-    assert "did you mean 'curves'" in capsys.readouterr().err
+    assert "none of robolearn plot's verbs: curves, density" in capsys.readouterr().err
     assert main(["plot", "--help"]) == 0
     assert "robolearn plot density" in capsys.readouterr().out
 

@@ -14,10 +14,11 @@ from robolearn.evaluation.statistics import (
     PairedCounts,
     bootstrap,
     geometric_mean_ratio,
-    iqm,
+    interquartile_mean,
     mcnemar,
     mean_interval,
     paired_difference,
+    stratified_bootstrap,
     wilson,
 )
 
@@ -104,16 +105,42 @@ def test_mean_interval_is_scipys() -> None:
     assert mean_interval([4.0]).high == 4.0
 
 
-def test_iqm_drops_a_quarter_at_each_end() -> None:
-    assert iqm(np.array([-1e9, 1.0, 2.0, 3.0, 4.0, 1e9, 2.5, 2.5])) == pytest.approx(2.5)
+def test_interquartile_mean() -> None:
+    values = np.random.default_rng(0).normal(size=(7, 40))
+    np.testing.assert_allclose(interquartile_mean(values), stats.trim_mean(values, 0.25, axis=1))
+    assert interquartile_mean(np.array([0.0, 1.0, 2.0])) == pytest.approx((0.25 * 0 + 1 + 0.25 * 2) / 1.5)
+    assert interquartile_mean(np.array([5.0])) == 5.0
 
 
-def test_bootstrap_is_repeatable_and_agrees_with_scipy() -> None:
+def test_bootstrap_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    hits = []
+    for i in range(200):
+        low, high = bootstrap(rng.normal(size=(30, 1)), 200, seed=i)[:, 0]
+        hits.append(low < 0 < high)
+    assert 0.86 < np.mean(hits) <= 1.0
+
+
+def test_a_stratified_bootstrap_draws_within_each_task() -> None:
+    """Tasks that differ but whose runs agree leave nothing to chance; drawing from all runs alike would."""
+    strata = [np.full(5, 0.1), np.full(5, 0.9), np.full(3, 0.5)]
+    low, high = stratified_bootstrap(strata, 300)
+    assert low == pytest.approx(high) == pytest.approx(float(interquartile_mean(np.concatenate(strata))))
+    loose = bootstrap(np.concatenate(strata)[:, None], 300)
+    assert loose[1, 0] - loose[0, 0] > 0.2
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=12)
+    np.testing.assert_allclose(stratified_bootstrap([one], 500), bootstrap(one[:, None], 500)[:, 0])
+
+
+def test_the_bootstrap_is_repeatable_and_agrees_with_scipy() -> None:
     x = np.random.default_rng(2).exponential(size=60)
-    ours = bootstrap(x, np.mean, seed=3)
-    assert ours == bootstrap(x, np.mean, seed=3)
-    theirs = stats.bootstrap((x,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+    ours = bootstrap(x[:, None], 5000, seed=3)[:, 0]
+    np.testing.assert_array_equal(ours, bootstrap(x[:, None], 5000, seed=3)[:, 0])
+    theirs = stats.bootstrap(
+        (x,), lambda v, axis: stats.trim_mean(v, 0.25, axis), method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    np.testing.assert_allclose(ours, (theirs.low, theirs.high), atol=0.03)
 
 
 def test_geometric_mean_ratio_of_pairs() -> None:

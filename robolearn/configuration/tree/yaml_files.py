@@ -9,6 +9,7 @@ import yaml
 
 from robolearn.configuration.tree.values import to_dict
 from robolearn.errors import ConfigError
+from robolearn.storage import write_text
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def write_yaml(config: Any, path: str | Path) -> None:
     """Write the resolved configuration, so that an output says how it was made."""
-    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
 class _UniqueKeys(yaml.SafeLoader):

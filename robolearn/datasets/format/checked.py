@@ -52,7 +52,7 @@ def reading(place: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_file(path: str | Path) -> Iterator[h5py.File]:
-    """An HDF5 file for reading. Raises DatasetError where it is missing, truncated or no HDF5 file."""
+    """Open an HDF5 file for reading. Raises DatasetError where it is missing, truncated or no HDF5 file."""
     file = open_hdf5(path)
     try:
         with reading(str(path)):
@@ -62,7 +62,7 @@ def open_file(path: str | Path) -> Iterator[h5py.File]:
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
-    """As `open_file`; the caller closes."""
+    """Open a file as `open_file`; the caller closes."""
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise DatasetError(f"{path} {what}; expected a dataset file ({SUFFIXES})")
@@ -79,7 +79,7 @@ def place(obj: h5py.HLObject) -> str:
 
 
 def attrs(obj: h5py.HLObject) -> dict[str, Any]:
-    """The attributes, strings decoded; sizes are checked before anything is read."""
+    """Return the attributes, strings decoded; sizes are checked before anything is read."""
     values: dict[str, Any] = {}
     with reading(f"{place(obj)} attributes"):
         for name in obj.attrs:
@@ -94,7 +94,7 @@ def attrs(obj: h5py.HLObject) -> dict[str, Any]:
 
 
 def open_child(parent: h5py.Group, name: str) -> Any:
-    """The object `parent[name]`, only where it lies in the same file. Raises DatasetError by name."""
+    """Return the object `parent[name]`, only where it lies in the same file. Raises DatasetError by name."""
     where = f"{place(parent).rstrip('/')}/{name}"
     with reading(where):
         link = parent.get(name, getlink=True)
@@ -109,7 +109,7 @@ def open_child(parent: h5py.Group, name: str) -> Any:
 
 
 def names(parent: h5py.Group) -> list[str]:
-    """Names of the children, in order."""
+    """Return the names of the children, in order."""
     with reading(place(parent)):
         return [str(name) for name in parent]
 
@@ -144,7 +144,7 @@ def check(data: h5py.Dataset, shape: Sequence[int | None], kinds: str, limit: in
 
 
 def _check_stored(data: h5py.Dataset, where: str) -> None:
-    """All bytes must lie in this very file; a hole would read as zeros."""
+    """Raise DatasetError unless all bytes lie in this very file; a hole would read as zeros."""
     if data.is_virtual or data.external:
         raise DatasetError(f"{where} takes its values from elsewhere, which is not followed")
     if 0 in data.shape:
@@ -169,7 +169,7 @@ def _check_stored(data: h5py.Dataset, where: str) -> None:
 def load(
     data: h5py.Dataset, shape: Sequence[int | None], dtype: str | np.dtype | None = None, kinds: str = "biuf"
 ) -> np.ndarray:
-    """The checked values of a small array, cast to `dtype`."""
+    """Return the checked values of a small array, cast to `dtype`."""
     check(data, shape, kinds)
     with reading(place(data)):
         return np.asarray(data[()] if dtype is None else data.astype(dtype)[()])
@@ -205,7 +205,7 @@ def check_attrs(found: Mapping[str, Any], wanted: Mapping[str, tuple[str, str]],
 
 
 def demo_names(data: h5py.Group) -> list[str]:
-    """Names of the episodes, by number."""
+    """Return the names of the episodes, by number."""
     numbers = {name: demo_number(name) for name in names(data)}
     strange = sorted(name for name, number in numbers.items() if number is None)
     if strange:
@@ -214,7 +214,7 @@ def demo_names(data: h5py.Group) -> list[str]:
 
 
 def num_samples(demo: h5py.Group) -> int:
-    """T of an episode. Raises DatasetError unless it is a positive number."""
+    """Return T of an episode. Raises DatasetError unless it is a positive number."""
     where = place(demo)
     with reading(where):
         steps = demo.attrs.get("num_samples")
@@ -224,7 +224,7 @@ def num_samples(demo: h5py.Group) -> int:
 
 
 def read_masks(file: h5py.File) -> dict[str, tuple[str, ...]]:
-    """Filter keys and the episodes they name."""
+    """Read the filter keys and the episodes they name."""
     masks: dict[str, tuple[str, ...]] = {}
     if "mask" in file:
         found = group(file, "mask")
@@ -244,13 +244,13 @@ def read_models(file: h5py.File) -> dict[str, bytes]:
 
 
 def is_recording(path: Path) -> bool:
-    """Whether `path` is the index of a recording that goes on or was cut off."""
+    """Tell whether `path` is the index of a recording that goes on or was cut off."""
     with open_file(path) as file:
         return RECORDING in file.attrs
 
 
 def _check_text(data: h5py.Dataset) -> None:
-    """Variable-length strings, as other tools write masks."""
+    """Check variable-length strings, as other tools write masks."""
     size = data.shape[0] if data.shape and len(data.shape) == 1 else None
     if h5py.check_string_dtype(data.dtype) is None or size is None or size > os.path.getsize(data.file.filename):
         raise DatasetError(f"{place(data)} must be a list of episode names, found {data.dtype} of shape {data.shape}")

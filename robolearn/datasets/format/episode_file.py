@@ -56,7 +56,7 @@ class EpisodeFile:
             raise
 
     def demos(self, filter_key: str | None = None) -> list[str]:
-        """Names of the episodes, by number; only those of a mask where `filter_key` is given."""
+        """Return the names of the episodes, by number; only those of a mask where `filter_key` is given."""
         if filter_key is None:
             return list(self._names)
         if filter_key not in self.masks:
@@ -70,7 +70,7 @@ class EpisodeFile:
         return [name for name in self._names if name in wanted]
 
     def steps(self, demo: str) -> int:
-        """T of an episode."""
+        """Return T of an episode."""
         with self.group(demo) as group:
             return safe.num_samples(group)
 
@@ -81,7 +81,7 @@ class EpisodeFile:
 
     @property
     def recording(self) -> bool:
-        """Whether this is the index of a recording that goes on or was cut off."""
+        """True for the index of a recording that goes on or was cut off."""
         return self.ours and RECORDING in self._file.attrs
 
     @property
@@ -91,7 +91,7 @@ class EpisodeFile:
         return total if isinstance(total, int) else None
 
     def array_names(self, demo: str) -> list[str]:
-        """What an episode must and may have, as `check_array` takes it."""
+        """Return the arrays that an episode must and may have, as `check_array` takes them."""
         with self.group(demo) as group:
             names = [n for n, array in STEP_ARRAYS.items() if n in group or (self.ours and not array.optional)]
             folders = ("obs", "final_obs") if self.ours else ("obs", "next_obs") if "next_obs" in group else ("obs",)
@@ -118,12 +118,12 @@ class EpisodeFile:
             return self._info(group)
 
     def interrupted(self, demo: str) -> bool:
-        """Whether the episode was recovered from a recording that was cut off."""
+        """Tell whether the episode was recovered from a recording that was cut off."""
         with self.group(demo) as group:
             return bool(safe.attrs(group).get("interrupted", False))
 
     def models(self) -> dict[str, bytes]:
-        """MJCF files by name."""
+        """Return the MJCF files by name."""
         with self._lock, safe.reading(str(self.path)):
             if "models" not in self._file:
                 return {}
@@ -137,13 +137,13 @@ class EpisodeFile:
             return found
 
     def arrays(self, demo: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """(T, ...) arrays by their names in the file; each must be there."""
+        """Return (T, ...) arrays by their names in the file; each must be there."""
         with self.group(demo) as group:
             steps = safe.num_samples(group)
             return {name: self._array(group, name, steps) for name in names}
 
     def frame(self, demo: str, key: str, step: int) -> np.ndarray:
-        """(...) one observation of one step; without the lock, once the addresses of the frames are known."""
+        """Return (...) one observation of one step; without the lock, once the addresses of the frames are known."""
         table = self._tables.get((demo, key))
         if table is not None and 0 <= step < len(table.offsets):
             return table.read(step)
@@ -162,7 +162,7 @@ class EpisodeFile:
         return table.read(step)
 
     def read(self, demo: str, keys: Sequence[str]) -> Episode:
-        """A whole, checked episode."""
+        """Read a whole, checked episode."""
         with self.group(demo) as group:
             steps = safe.num_samples(group)
             names = [n for n, a in STEP_ARRAYS.items() if n != "dones" and (n in group or not a.optional)]
@@ -182,7 +182,7 @@ class EpisodeFile:
 
     @contextlib.contextmanager
     def group(self, demo: str) -> Iterator[h5py.Group]:
-        """The episode's group, wherever it lies, valid inside the block."""
+        """Return the episode's group, wherever it lies, valid inside the block."""
         with self._lock, self.follow(self._data, demo) as found:
             if not isinstance(found, h5py.Group):
                 raise DatasetError(f"{self.path}: data/{demo} must be a group")
@@ -199,7 +199,7 @@ class EpisodeFile:
 
     @contextlib.contextmanager
     def follow(self, parent: h5py.Group, name: str) -> Iterator[h5py.Group | h5py.Dataset]:
-        """A child, also through the one kind of external link that is followed: a recording's own shard."""
+        """Open a child, also through the one kind of external link that is followed: a recording's own shard."""
         with safe.reading(f"{self.path}:{name}"):
             link = parent.get(name, getlink=True)
         if not isinstance(link, h5py.ExternalLink):
@@ -255,7 +255,7 @@ class EpisodeFile:
             return events_from_array(safe.load(data, (None,), kinds="V"))
 
     def _array(self, group: h5py.Group, name: str, steps: int) -> np.ndarray:
-        """(steps, ...) one per-step array, cast to the schema's dtype."""
+        """Return (steps, ...) one per-step array, cast to the schema's dtype."""
         folder, _, key = name.rpartition("/")
         if folder:
             spec = self._spec(key)
@@ -287,7 +287,7 @@ class EpisodeFile:
             return frames
 
     def _final(self, group: h5py.Group, key: str, steps: int) -> np.ndarray:
-        """(...) the observation after the last action."""
+        """Return (...) the observation after the last action."""
         if not self.ours:
             return foreign.final_observation(group, key, self._spec(key), steps)
         return self._observation(safe.dataset(safe.group(group, "final_obs"), key), self._spec(key), 1)[0]

@@ -17,7 +17,7 @@ from robolearn.specs import ArraySpec
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Where each frame of one observation key of one episode lies in its file."""
+    """The place in its file of each frame of one observation key of one episode."""
 
     path: Path
     where: str
@@ -32,7 +32,7 @@ class FrameTable:
 
     @classmethod
     def of(cls, data: h5py.Dataset, spec: ArraySpec, fd: int | None = None) -> FrameTable | None:
-        """The table of a checked dataset, or None where its frames are not one deflate chunk each."""
+        """Return the table of a checked dataset, or None where its frames are not one deflate chunk each."""
         plist = data.id.get_create_plist()
         deflated = plist.get_nfilters() == 1 and plist.get_filter(0)[0] == h5py.h5z.FILTER_DEFLATE
         if data.chunks != (1, *spec.shape) or data.dtype != np.dtype(spec.dtype) or not deflated:
@@ -54,7 +54,7 @@ class FrameTable:
         return cls(path, safe.place(data), spec, offsets, sizes, fd) if filtered else None
 
     def read(self, step: int) -> np.ndarray:
-        """(...) one frame, read-only. Raises DatasetError where its bytes are damaged."""
+        """Return (...) one frame, read-only. Raises DatasetError where its bytes are damaged."""
         try:
             if self.fd is not None:
                 packed = os.pread(self.fd, int(self.sizes[step]), int(self.offsets[step]))

@@ -31,7 +31,7 @@ PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletch
 
 
 def compress(frame: np.ndarray, *, stored: bool = False) -> bytes:
-    """A zlib stream of one frame, as HDF5's deflate filter reads it; its Adler-32 guards the pixels.
+    """Return a zlib stream of one frame, as HDF5's deflate filter reads it; its Adler-32 guards the pixels.
 
     ISA-L compresses camera frames some 5-9 times as fast as zlib's level 1 and releases the GIL. `stored` only wraps
     the bytes, at the speed of memory, for moments when compressing cannot keep up.
@@ -41,7 +41,7 @@ def compress(frame: np.ndarray, *, stored: bool = False) -> bytes:
 
 
 def decompress(data: bytes, spec: ArraySpec) -> np.ndarray:
-    """Inverse of `compress`. Raises DatasetError where the bytes are damaged."""
+    """Undo `compress`. Raises DatasetError where the bytes are damaged."""
     dtype = np.dtype(spec.dtype)
     size = spec.size * dtype.itemsize
     try:
@@ -55,7 +55,7 @@ def decompress(data: bytes, spec: ArraySpec) -> np.ndarray:
 
 
 def coerce(value: Any, spec: ArraySpec, what: str, lead: tuple[int, ...] = ()) -> np.ndarray:
-    """`value` as a checked array of shape `lead + spec.shape`, in the spec's dtype; never a lossy change of kind."""
+    """Return `value` as a checked array of shape `lead + spec.shape` in the spec's dtype; no lossy change of kind."""
     array, dtype = np.asarray(value), np.dtype(spec.dtype)
     if array.shape != lead + spec.shape:
         raise DatasetError(f"{what} must have shape {lead + spec.shape}, received {array.shape}")
@@ -71,7 +71,7 @@ def coerce(value: Any, spec: ArraySpec, what: str, lead: tuple[int, ...] = ()) -
 
 
 def write_header(file: h5py.File, header: Header) -> None:
-    """The root's and `data`'s attributes; `total` is updated as episodes come."""
+    """Return the root's and `data`'s attributes; `total` is updated as episodes come."""
     file.attrs["schema"] = text(SCHEMA)
     file.attrs["schema_version"] = np.int64(SCHEMA_VERSION)
     data = file.require_group("data")
@@ -102,7 +102,7 @@ def write_models(file: h5py.File, models: Mapping[str, bytes]) -> None:
 
 
 def pack(group: h5py.Group, name: str, array: np.ndarray) -> None:
-    """A small array, in checksummed chunks of about a megabyte."""
+    """Write a small array, in checksummed chunks of about a megabyte."""
     if array.size == 0:
         group.create_dataset(name, data=array)
         return
@@ -192,12 +192,12 @@ class EpisodeGroup:
 
 
 def frame_keys(spec: ObservationSpec) -> tuple[str, ...]:
-    """The keys stored as frames, in the spec's order."""
+    """Return the keys stored as frames, in the spec's order."""
     return tuple(key for key, array in spec.items() if stored_as_frames(array))
 
 
 def link_next_obs(group: h5py.Group, steps: int, spec: ObservationSpec) -> None:
-    """`next_obs` as a view: rows 1..T-1 of obs, then final_obs. The group must already have its final name."""
+    """Write `next_obs` as a view: rows 1..T-1 of obs, then final_obs. The group must already have its final name."""
     if "next_obs" in group:
         del group["next_obs"]
     views = group.create_group("next_obs")
@@ -212,7 +212,7 @@ def link_next_obs(group: h5py.Group, steps: int, spec: ObservationSpec) -> None:
 
 
 def step_dtype(header: Header, state_size: int) -> np.dtype:
-    """One step without its frames, as a record of the journal; `states` only where the environment has any."""
+    """Return the dtype of the journal's record of a step, frames left out; `states` only where there are any."""
     size = header.action_spec.size
     fields: list[Any] = [
         ("actions", "<f4", (size,)),
@@ -234,7 +234,7 @@ def step_dtype(header: Header, state_size: int) -> np.dtype:
 
 
 def unpack_rows(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """(T,) step records -> contiguous (T, ...) arrays by name; `gate` only where a gate ran."""
+    """Map (T,) step records -> contiguous (T, ...) arrays by name; `gate` only where a gate ran."""
     names = rows.dtype.names or ()
     arrays = {name: np.ascontiguousarray(rows[name]) for name in names}
     if np.isnan(arrays["gate"]).all():

@@ -35,7 +35,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def is_checksummed(path: Path) -> bool:
-    """Whether the file's metadata has checksums throughout: HDF5's superblock of version 2 or later, as we write."""
+    """Tell whether the file's metadata has checksums throughout: HDF5's superblock version 2 or later, as ours."""
     try:
         with path.open("rb") as file:
             start = file.read(len(SIGNATURE) + 1)
@@ -81,7 +81,7 @@ def _ask(path: Path) -> None:
 
 
 def _next_line(helper: subprocess.Popen[bytes]) -> str | None:
-    """The helper's next line; None where it has died or stands still."""
+    """Return the helper's next line; None where it has died or stands still."""
     assert helper.stdout is not None
     if not select.select([helper.stdout], [], [], STILL_SECONDS)[0]:
         return None
@@ -94,7 +94,7 @@ def _next_line(helper: subprocess.Popen[bytes]) -> str | None:
 
 
 def _read_line(stream: IO[bytes]) -> str:
-    """One line, unbuffered, so that `select` sees whatever has not been read."""
+    """Read one line, unbuffered, so that `select` sees whatever has not been read."""
     data = bytearray()
     while (byte := os.read(stream.fileno(), 1)) not in (b"", b"\n"):
         data += byte

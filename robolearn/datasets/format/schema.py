@@ -97,17 +97,17 @@ MAX_REASON_BYTES = 4096
 
 
 def event_dtype(reason_bytes: int = 1) -> np.dtype:
-    """The record of `events`: the step it happened before, its time, its kind and its reason."""
+    """Return the record of `events`: the step it happened before, its time, its kind and its reason."""
     return np.dtype([("step", "<i8"), ("time_s", "<f8"), ("kind", "S8"), ("reason", f"S{max(1, reason_bytes)}")])
 
 
 def stored_as_frames(spec: ArraySpec) -> bool:
-    """Whether an observation key is stored one compressed chunk per step (images and other large arrays)."""
+    """Tell whether an observation key is stored one compressed chunk per step (images and other large arrays)."""
     return spec.is_image or spec.size * np.dtype(spec.dtype).itemsize >= FRAME_BYTES
 
 
 def entries() -> list[Entry]:
-    """Everything that a file may hold, in the order of the documented table."""
+    """Return everything that a file may hold, in the order of the documented table."""
     lines = [
         Entry("/", 'attr `schema` str = "robolearn"', False, "marks the layout"),
         Entry("/", f"attr `schema_version` int64 = {SCHEMA_VERSION}", False, "of this table"),
@@ -129,7 +129,7 @@ def entries() -> list[Entry]:
 
 
 def table() -> str:
-    """The schema as a Markdown table."""
+    """Return the schema as a Markdown table."""
     rows = ["| where | what | optional | meaning |", "|---|---|---|---|"]
     rows += [f"| `{e.path}` | {e.kind} | {'yes' if e.optional else ''} | {e.meaning} |" for e in entries()]
     return "\n".join(rows)
@@ -137,7 +137,7 @@ def table() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What holds for every episode of a file: the attributes of `data`."""
+    """Facts that hold for every episode of a file: the attributes of `data`."""
 
     task: str
     env_args: Mapping[str, Any]
@@ -168,7 +168,7 @@ class Header:
 
     @classmethod
     def from_attrs(cls, attrs: Mapping[str, Any]) -> Header:
-        """From the decoded attributes of `data`. Raises DatasetError naming the missing or damaged one."""
+        """Read the decoded attributes of `data`. Raises DatasetError naming the missing or damaged one."""
         for name in DATA_ATTRS:
             if name not in attrs:
                 raise DatasetError(f"the attribute data.{name} is missing")
@@ -184,7 +184,7 @@ class Header:
             raise DatasetError(f"the attributes of data are damaged: {error}") from None
 
     def difference(self, other: Header) -> str | None:
-        """Why episodes of the two cannot lie in one dataset; None where they can."""
+        """Return why episodes of the two cannot lie in one dataset; None where they can."""
         for name in ("task", "control_hz", "action_spec", "observation_spec"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -200,7 +200,7 @@ def to_json(value: Any, what: str) -> str:
 
 
 def text(value: str) -> np.bytes_:
-    """A string as it lies in the file: fixed-length UTF-8."""
+    """Return a string as it lies in the file: fixed-length UTF-8."""
     if "\0" in value:
         raise DatasetError(f"strings in a dataset cannot hold NUL characters, received {value!r}")
     return np.bytes_(value.encode("utf-8"))
@@ -229,7 +229,7 @@ def info_to_attrs(info: EpisodeInfo, steps: int, interrupted: bool = False) -> d
 
 
 def events_to_array(events: tuple[Event, ...] | list[Event]) -> np.ndarray:
-    """(E,) records. Raises DatasetError where a reason is too long."""
+    """Return (E,) records. Raises DatasetError where a reason is too long."""
     reasons = [bytes(text(event.reason)) for event in events]
     longest = max(map(len, reasons), default=1)
     if longest > MAX_REASON_BYTES:
@@ -255,7 +255,7 @@ def demo_name(number: int) -> str:
 
 
 def demo_number(name: str) -> int | None:
-    """The number in `demo_<i>`; None for any other name."""
+    """Return the number in `demo_<i>`; None for any other name."""
     digits = name.removeprefix(DEMO_PREFIX)
     good = name.startswith(DEMO_PREFIX) and digits.isascii() and digits.isdigit() and len(digits) < 19
     return int(digits) if good else None

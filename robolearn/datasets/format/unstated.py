@@ -1,4 +1,4 @@
-"""What a file of robomimic's layout leaves unsaid, derived only where it truly follows from what is there.
+"""Facts that a file of robomimic's layout leaves unsaid, derived only where it truly follows from what is there.
 
 | missing | derived from |
 |---|---|
@@ -30,7 +30,7 @@ UNKNOWN_SEED = -1
 
 
 def derive_header(data: h5py.Group, first: h5py.Group, path: Path, control_hz: float | None) -> Header:
-    """The header of a robomimic file from `data`'s attributes and its first episode."""
+    """Return the header of a robomimic file from `data`'s attributes and its first episode."""
     found = safe.attrs(data)
     if "env_args" not in found:
         raise DatasetError(f"{path}: data has neither our schema nor robomimic's attribute env_args")
@@ -79,7 +79,7 @@ def derive_info(group: h5py.Group, found: Mapping[str, Any]) -> EpisodeInfo:
 def missing_arrays(
     group: h5py.Group, have: Mapping[str, np.ndarray], steps: int, control_hz: float
 ) -> dict[str, np.ndarray]:
-    """The arrays that follow from those that are there. Raises DatasetError naming one that is missing."""
+    """Return the arrays that follow from those that are there. Raises DatasetError naming one that is missing."""
     for name in ("actions", "rewards"):
         if name not in have:
             raise DatasetError(f"{safe.place(group)}/{name} is missing")
@@ -97,7 +97,7 @@ def missing_arrays(
 
 
 def final_observation(group: h5py.Group, key: str, spec: ArraySpec, steps: int) -> np.ndarray:
-    """(...) the last row of next_obs; its holes cannot be told from zeros, so views are refused like elsewhere."""
+    """Return (...) the last row of next_obs; holes cannot be told from zeros, so views are refused like elsewhere."""
     if "next_obs" not in group:
         raise DatasetError(
             f"{safe.place(group)}/next_obs is missing, and with it the observation after the last action; "

@@ -1,4 +1,4 @@
-"""Files that survive a crash: a file that HDF5 writes through, atomic publishing, and a lock per dataset."""
+"""HDF5 files that survive a crash: a file that HDF5 writes through, errors in words, and a lock per dataset."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 
+from robolearn import storage
 from robolearn.datasets.format.schema import LIBVER
 from robolearn.errors import DatasetError
 
@@ -22,12 +23,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parts_of(path: Path) -> Path:
-    """The folder beside `path` that holds what a recording has committed so far, and its journal."""
+    """Return the folder beside `path` that holds what a recording has committed so far, and its journal."""
     return path.with_name(path.name + ".parts")
 
 
 def storage_error(error: OSError, path: Path) -> DatasetError:
-    """A failed write, in words. What was committed before is safe whatever happens here."""
+    """Put a failed write into words. What was committed before is safe whatever happens here."""
     if error.errno in FULL:
         return DatasetError(
             f"no space left while writing {path} ({error.strerror}). Committed episodes are safe; free some space and "
@@ -36,43 +37,25 @@ def storage_error(error: OSError, path: Path) -> DatasetError:
     return DatasetError(f"cannot write {path}: {error.strerror or error}")
 
 
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write every byte of `data` at the file's end or raise OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames and new names in a folder survive power loss."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+@contextlib.contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn an OSError while `path` is written into a DatasetError."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give the finished, synced file its final name; at every instant the name shows the old or the new file."""
-    try:
-        os.replace(temporary, final)
-        sync_folder(final.parent)
-    except OSError as error:
-        raise storage_error(error, final) from error
+    """Give a finished, synced file its final name, as `robolearn.storage.publish`. Raises DatasetError."""
+    with in_words(final):
+        storage.publish(temporary, final)
 
 
 def publish_bytes(data: bytes, temporary: Path, final: Path) -> None:
-    """Write, sync and publish a small file."""
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise storage_error(error, temporary) from error
-    publish(temporary, final)
+    """Write, sync and publish a small file. Raises DatasetError."""
+    with in_words(final):
+        storage.write_bytes(final, data, temporary)
 
 
 class GuardedFile:
@@ -137,7 +120,7 @@ class GuardedFile:
         return size
 
     def flush(self) -> None:
-        """HDF5 flushes often; durability comes from `sync` alone."""
+        """Do nothing: HDF5 flushes often; durability comes from `sync` alone."""
 
     def check(self) -> None:
         """Raise DatasetError where a write has failed."""
@@ -158,7 +141,7 @@ class GuardedFile:
 
 @contextlib.contextmanager
 def hdf5_file(path: Path, *, existing: bool = False) -> Iterator[tuple[h5py.File, GuardedFile]]:
-    """An HDF5 file under construction; synced and checked on leaving. It is the caller's to publish."""
+    """Open an HDF5 file under construction; synced and checked on leaving. It is the caller's to publish."""
     guard = GuardedFile(path, existing=existing)
     try:
         with h5py.File(guard, "r+" if existing else "w", libver=LIBVER) as file:
@@ -170,10 +153,8 @@ def hdf5_file(path: Path, *, existing: bool = False) -> Iterator[tuple[h5py.File
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy the bytes of a finished file (shared, where the file system can) to a temporary one."""
-    try:
+    with in_words(target):
         shutil.copyfile(source, target)
-    except OSError as error:
-        raise storage_error(error, target) from error
 
 
 @contextlib.contextmanager
@@ -245,7 +226,7 @@ class WriteLock:
 
 
 def _same_file(fd: int, path: Path) -> bool:
-    """Whether `path` still names the open file, and not a newer one of another process."""
+    """Tell whether `path` still names the open file, and not a newer one of another process."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:

@@ -21,9 +21,9 @@ from robolearn.datasets.recording.durable_files import (
     publish,
     publish_bytes,
     storage_error,
-    sync_folder,
 )
 from robolearn.errors import DatasetError
+from robolearn.storage import sync
 
 BASE, MODELS = "base.hdf5", "models.hdf5"
 OWN_GROUPS = ("data", "mask", "models")
@@ -174,7 +174,7 @@ class Index:
             raise
         shutil.rmtree(self.parts, ignore_errors=True)
         with contextlib.suppress(OSError):
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
 
     def close(self) -> None:
         self._file.close()

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from robolearn.datasets.recording.durable_files import storage_error, write_all
+from robolearn.datasets.recording.durable_files import storage_error
 from robolearn.errors import DatasetError
+from robolearn.storage import write_all
 
 MAGIC = b"RLJRNL1\n"
 _RECORD = struct.Struct("<IIB")
@@ -26,7 +27,7 @@ _FRAME = struct.Struct("<IHQII")
 
 
 class Kind(IntEnum):
-    """What a record holds."""
+    """Kinds of records."""
 
     HEADER = 1
     """JSON: everything known when the episode began."""
@@ -41,7 +42,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the compressed bytes of one array of one step lie."""
+    """The place of the compressed bytes of one array of one step."""
 
     step: int
     key: int
@@ -88,7 +89,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[tuple[Kind, bytes]]:
-    """The good records of a journal, in order, up to the first broken one."""
+    """Return the good records of a journal, in order, up to the first broken one."""
     try:
         with path.open("rb") as file:
             remaining = os.fstat(file.fileno()).st_size - len(MAGIC)

@@ -15,7 +15,7 @@ import numpy as np
 
 from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.schema import Header
-from robolearn.datasets.tools.convert import Source, action_limits, to_unit
+from robolearn.datasets.tools.source import Source, action_limits, to_unit
 from robolearn.errors import DatasetError
 from robolearn.specs import ArraySpec, Episode, EpisodeInfo, ObservationSpec
 
@@ -24,7 +24,7 @@ CONTROL_HZ = 50.0
 
 
 def read(folder: Path, *, control_hz: float | None, success: bool) -> Source:
-    """All episodes of a folder, by number. Raises DatasetError where one lacks an array or differs from the first."""
+    """Read a folder's episodes, by number. Raises DatasetError where one lacks an array or differs from another."""
     paths = sorted(folder.glob("episode_*.hdf5"), key=_number)
     spec = _observation_spec(paths[0])
     low, high = np.inf, -np.inf
@@ -100,7 +100,7 @@ def _row_spec(data: h5py.Dataset) -> ArraySpec:
 
 
 def _load(file: h5py.File, key: str, spec: ArraySpec, rows: int) -> np.ndarray:
-    """(rows, ...) one observation key, JPEGs decoded."""
+    """Read one observation key, (rows, ...), JPEGs decoded."""
     obs = safe.group(file, "observations")
     if not ("images" in obs and key in safe.group(obs, "images")):
         return safe.load(safe.dataset(obs, key), (rows, *spec.shape), spec.dtype)
@@ -116,7 +116,7 @@ def _load(file: h5py.File, key: str, spec: ArraySpec, rows: int) -> np.ndarray:
 
 
 def _decode(row: np.ndarray, place: object) -> np.ndarray:
-    """(height, width, 3) uint8 from a padded JPEG; the channels keep the order in which ALOHA encoded them."""
+    """Decode a padded JPEG into (height, width, 3) uint8; the channels keep the order in which ALOHA encoded them."""
     import cv2
 
     frame = cv2.imdecode(np.ascontiguousarray(row), cv2.IMREAD_COLOR)

@@ -23,7 +23,7 @@ from robolearn.specs import EpisodeInfo
 
 
 def merge(paths: Sequence[str | Path], output: str | Path) -> list[str]:
-    """All episodes of several files of the same specs, in order; the first file's keep their names.
+    """Join all episodes of several files of the same specs, in order; the first file's keep their names.
 
     Masks of the same name are united. Returns notes on what could not be kept as it was.
     """
@@ -44,7 +44,7 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> list[str]:
 
 
 def split(path: str | Path, outputs: Mapping[Path, Sequence[str]]) -> None:
-    """One new file per entry, with the named episodes, which keep their names."""
+    """Write one new file per entry, with the named episodes, which keep their names."""
     with ExitStack() as stack:
         file = _open(stack, path)
         for demos in outputs.values():
@@ -56,7 +56,7 @@ def split(path: str | Path, outputs: Mapping[Path, Sequence[str]]) -> None:
 
 
 def delete(path: str | Path, output: str | Path, demos: Sequence[str]) -> None:
-    """A new file without the named episodes; the others keep their names."""
+    """Write a new file without the named episodes; the others keep their names."""
     with ExitStack() as stack:
         file = _open(stack, path)
         _check_names(file, demos)
@@ -76,7 +76,7 @@ def filter(
     min_steps: int = 1,
     max_steps: int | None = None,
 ) -> list[str]:
-    """Write a new file of the episodes that meet every given condition; returns their names.
+    """Write a new file with the episodes that meet every given condition; returns their names.
 
     Raises DatasetError, and writes nothing, where there is none.
     """
@@ -125,7 +125,7 @@ def _check_output(output: Path, *inputs: EpisodeFile) -> None:
 
 
 def _write(output: Path, sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]]) -> list[str]:
-    """A new file of the episodes {old name: new name} of each source; returns notes."""
+    """Write a new file of the episodes {old name: new name} of each source; returns notes."""
     _check_output(output, *(file for file, _ in sources))
     temporary = output.with_name(output.name + ".tmp")
     notes: list[str] = []
@@ -155,7 +155,7 @@ def _write(output: Path, sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]
 
 
 def _copy_others(file: EpisodeFile, target: h5py.File) -> list[str]:
-    """Attributes and unknown objects of a source; what an earlier source has brought stays, and is noted."""
+    """Copy attributes and unknown objects of a source; what an earlier source has brought stays, and is noted."""
     notes: list[str] = []
     source = file.hdf5
     for name in source.attrs:

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from robolearn.datasets.format.schema import Header, text
-from robolearn.datasets.recording.durable_files import sync_folder
-from robolearn.datasets.tools.convert import MINARI_PREFIX, Source, action_limits, to_physical, to_unit
+from robolearn.datasets.tools.source import Source, action_limits, to_physical, to_unit
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
+from robolearn.storage import sync
 
+PREFIX = "minari:"
+"""Before the id of a dataset that Minari has stored."""
 OURS = "robolearn"
 """Key of our own entries in Minari's metadata and infos."""
 SINGLE_KEY = "observation"
@@ -28,7 +30,7 @@ EXTRA = ("timestamps", "states", "action_modes", "policy_actions", "expert_actio
 
 
 def read(source: str, *, control_hz: float | None, success: bool) -> Source:
-    """A Minari dataset with Box actions and (nested dictionaries of) Box observations."""
+    """Read a Minari dataset with Box actions and (nested dictionaries of) Box observations."""
     dataset = _open(source)
     metadata = dataset.storage.metadata
     own = metadata.get(OURS)
@@ -51,7 +53,7 @@ def read(source: str, *, control_hz: float | None, success: bool) -> Source:
 
 
 def write(source: Source, target: str) -> list[str]:
-    """A Minari dataset in a folder, or under an id among Minari's own; returns what it cannot hold."""
+    """Write a Minari dataset into a folder, or under an id among Minari's own; returns what it cannot hold."""
     import gymnasium as gym
 
     minari = _minari()
@@ -81,14 +83,14 @@ def write(source: Source, target: str) -> list[str]:
             for name, value in header.to_attrs().items()
         }
         own |= {"models": models, "masks": {name: list(indices) for name, indices in source.masks.items()}}
-        name = target.removeprefix(MINARI_PREFIX) if target.startswith(MINARI_PREFIX) else folder.name
+        name = target.removeprefix(PREFIX) if target.startswith(PREFIX) else folder.name
         storage.update_metadata({"dataset_id": name, "minari_version": minari.__version__, OURS: json.dumps(own)})
         for index, episode in enumerate(source.episodes):
             storage.update_episodes([_buffer(index, episode, header)])
             info = asdict(episode.info) | {"events": [asdict(event) for event in episode.events]}
             storage.update_episode_metadata([{OURS: text(json.dumps(info))}], [index])
         temporary.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DatasetError(f"cannot write {folder}: {error}") from error
@@ -150,7 +152,7 @@ def _episode(recorded: Any, metadata: dict[str, Any], header: Header, success: b
 
 
 def _actions(recorded: Any, own: dict[str, Any], spec: ActionSpec) -> np.ndarray:
-    """(T, A) in [-1, 1]: our own copy to the last bit, unless somebody has changed Minari's since."""
+    """Return (T, A) in [-1, 1]: our own copy to the last bit, unless somebody has changed Minari's since."""
     actions = to_unit(np.asarray(recorded.actions).reshape(len(recorded.rewards), -1), spec)
     return own["actions"] if "actions" in own and np.allclose(own["actions"], actions, atol=1e-6) else actions
 
@@ -189,7 +191,7 @@ def _header(dataset: Any, control_hz: float | None) -> Header:
 
 
 def _frame_rate(env: Any) -> float | None:
-    """The rendering rate of a Gymnasium environment is its control rate (metadata render_fps)."""
+    """Return the rendering rate of a Gymnasium environment (metadata render_fps), which is its control rate."""
     import gymnasium as gym
 
     if env is None:
@@ -208,7 +210,7 @@ def _own_header(own: dict[str, Any]) -> Header:
 
 
 def _flatten(observations: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """(T+1, ...) arrays by key; nested dictionaries are joined by dots."""
+    """Return (T+1, ...) arrays by key; nested dictionaries are joined by dots."""
     if isinstance(observations, dict):
         flat: dict[str, np.ndarray] = {}
         for key, value in observations.items():
@@ -246,12 +248,12 @@ def _decode(value: Any) -> str:
 
 
 def _folder(name: str) -> Path:
-    if not name.startswith(MINARI_PREFIX):
+    if not name.startswith(PREFIX):
         return Path(name).absolute()
     _minari()
     from minari.storage.datasets_root_dir import get_dataset_path
 
-    return Path(get_dataset_path(name.removeprefix(MINARI_PREFIX)))
+    return Path(get_dataset_path(name.removeprefix(PREFIX)))
 
 
 def _minari() -> Any:

@@ -16,7 +16,7 @@ from robolearn.datasets.format import checked as safe, unstated as foreign
 from robolearn.datasets.format.episode_file import EpisodeFile
 from robolearn.datasets.format.schema import STEP_ARRAYS, Header, stored_as_frames
 from robolearn.datasets.recording.durable_files import GuardedFile, publish
-from robolearn.datasets.tools.convert import Source, action_limits, to_unit
+from robolearn.datasets.tools.source import Source, action_limits, to_unit
 from robolearn.errors import DatasetError
 from robolearn.specs import Episode, EpisodeInfo
 
@@ -31,7 +31,7 @@ EVERY_EPISODE = (
 
 
 def read(path: Path, *, control_hz: float | None) -> Source:
-    """A robomimic file. Actions outside [-1, 1] are scaled by the range that the file spans."""
+    """Read a robomimic file. Actions outside [-1, 1] are scaled by the range that the file spans."""
     file = EpisodeFile(path, control_hz)
     try:
         header, lost = _with_limits(file)
@@ -55,7 +55,7 @@ def read(path: Path, *, control_hz: float | None) -> Source:
 
 
 def write(source: Source, target: Path) -> list[str]:
-    """A plain robomimic file: next_obs written out, in HDF5's oldest format; returns what it cannot hold."""
+    """Write a plain robomimic file, next_obs written out, in HDF5's oldest format; returns what it cannot hold."""
     temporary = target.with_name(target.name + ".tmp")
     lost: list[str] = list(EVERY_EPISODE)
     guard = GuardedFile(temporary)
@@ -100,7 +100,7 @@ def _write_episode(group: h5py.Group, episode: Episode, header: Header) -> None:
 
 
 def _not_held(episode: Episode) -> list[str]:
-    """Per-step arrays with something in them that robomimic has no place for."""
+    """Name the per-step arrays with something in them that robomimic has no place for."""
     lost = []
     for name in STEP_ARRAYS:
         value = getattr(episode, name, None)
@@ -113,7 +113,7 @@ def _not_held(episode: Episode) -> list[str]:
 
 
 def _with_limits(file: EpisodeFile) -> tuple[Header, list[str]]:
-    """The header, its action limits taken from the data where they are not [-1, 1]."""
+    """Return the header, its action limits taken from the data where they are not [-1, 1], and what that assumes."""
     size = file.header.action_spec.size
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
     for name in file.demos():
@@ -128,7 +128,7 @@ def _with_limits(file: EpisodeFile) -> tuple[Header, list[str]]:
 
 
 def _models(file: EpisodeFile, names: list[str]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The distinct `model_file` attributes by their hash, and which episode has which."""
+    """Return the distinct `model_file` attributes by their hash, and the hash of each episode's."""
     models: dict[str, bytes] = {}
     of: dict[str, str] = {}
     for name in names:
@@ -142,7 +142,7 @@ def _models(file: EpisodeFile, names: list[str]) -> tuple[dict[str, bytes], dict
 
 
 def _episode(file: EpisodeFile, name: str, header: Header, model: str, lost: list[str]) -> Episode:
-    """One episode; without next_obs its last step is given up, whose outcome nobody recorded."""
+    """Read one episode; without next_obs its last step is given up, whose outcome nobody recorded."""
     with file.group(name) as group:
         steps = safe.num_samples(group)
         lost += [f"{extra} (unknown to us)" for extra in safe.names(group) if extra not in KNOWN]

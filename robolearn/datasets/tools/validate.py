@@ -73,7 +73,7 @@ def _problems(file: EpisodeFile) -> Iterator[Problem]:
 
 
 def _guarded(place: str, remedy: str, check: Callable[[], Iterator[Problem]]) -> Iterator[Problem]:
-    """A check's problems; what it raises is a problem too, and ends it."""
+    """Return a check's problems; what it raises is a problem too, and ends it."""
     try:
         yield from check()
     except DatasetError as error:
@@ -124,7 +124,7 @@ def _read_problems(file: EpisodeFile, demo: str, name: str) -> Iterator[Problem]
 
 
 def _consistency_problems(file: EpisodeFile, demo: str) -> Iterator[Problem]:
-    """What the reader does not need but other tools rely on."""
+    """Check what the reader does not need but other tools rely on."""
     place = f"{file.path.name}:/data/{demo}"
     with file.group(demo) as group:
         steps = safe.num_samples(group)
@@ -150,7 +150,7 @@ def _consistency_problems(file: EpisodeFile, demo: str) -> Iterator[Problem]:
 
 
 def _is_shifted_view(view: h5py.Dataset, group: str, key: str, steps: int) -> bool:
-    """Whether the virtual dataset maps rows 0..T-2 to obs[1:] and row T-1 to final_obs, all in this very file."""
+    """Tell whether the virtual dataset maps rows 0..T-2 to obs[1:] and row T-1 to final_obs, all in this very file."""
     if not view.is_virtual or not view.shape or view.shape[0] != steps:
         return False
     found = []

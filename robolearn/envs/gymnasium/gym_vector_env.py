@@ -60,7 +60,7 @@ class GymVectorEnv:
 
     @property
     def discrete_actions(self) -> int | None:
-        """How many discrete actions there are, None where actions are continuous; `step` then takes (N,) integers."""
+        """Number of discrete actions, of which `step` then takes (N,) integers; None where actions are continuous."""
         return self._facts["discrete_actions"]
 
     @property
@@ -162,7 +162,7 @@ class GymVectorEnv:
         self.close()
 
     def _active(self, mask: torch.Tensor | None) -> np.ndarray:
-        """(N,) bool on the CPU; the rows may be written from here on."""
+        """Return the checked mask, (N,) bool on the CPU; the rows may be written from here on."""
         if self._closed:
             raise TaskError(f"{self.task.id} was closed; make it again")
         self._workers.settle()
@@ -176,7 +176,7 @@ class GymVectorEnv:
         return active
 
     def _physical(self, actions: torch.Tensor, active: np.ndarray) -> np.ndarray:
-        """What the environments take, from actions in [-1, 1] or discrete ones."""
+        """Map (N, A) actions in [-1, 1], or (N,) discrete ones, to what the environments take, (N, A)."""
         given = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions)
         if self._action_spec is None:
             n = self._facts["discrete_actions"]

@@ -1,4 +1,4 @@
-"""What runs inside a worker: a few environments, working on rows of arrays shared with the caller. Free of torch."""
+"""The inside of a worker: a few environments, working on rows of arrays shared with the caller. Free of torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rows:
 
     @staticmethod
     def layout(num_envs: int, facts: Mapping[str, Any]) -> Layout:
-        """Names, shapes and dtypes of all arrays, from what an environment says of itself."""
+        """Return names, shapes and dtypes of all arrays, from what an environment says of itself."""
         discrete = facts["action"] is None
         action_size = 1 if discrete else len(facts["action"]["low"])
         arrays: dict[str, tuple[tuple[int, ...], str]] = {
@@ -62,12 +62,12 @@ class Rows:
 
     @staticmethod
     def size(layout: Layout) -> int:
-        """Bytes for all arrays, each on its own cache line."""
+        """Return the bytes that all arrays take, each on its own cache line."""
         return sum(_aligned(shape, dtype) for shape, dtype in layout.values())
 
     @classmethod
     def over(cls, layout: Layout, buffer: Any) -> Rows:
-        """Views into a buffer of `size(layout)` bytes."""
+        """Return views into a buffer of `size(layout)` bytes."""
         arrays, offset = {}, 0
         for name, (shape, dtype) in layout.items():
             arrays[name] = np.ndarray(tuple(shape), dtype, buffer, offset)
@@ -140,7 +140,7 @@ class Host:
 
 
 def serve(job: dict[str, Any]) -> None:
-    """Main function of a worker process: answer questions until the parent hangs up."""
+    """Answer questions until the parent hangs up; the main function of a worker process."""
     line = socket.socket(fileno=job["socket"])
 
     def reply(number: int, message: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ def _obey(host: Host, command: str, args: list[Any], job: dict[str, Any]) -> dic
 
 
 def describe_error(error: Exception) -> dict[str, Any]:
-    """An exception as plain values; the traceback only where it is not one of our own messages."""
+    """Return an exception as plain values; the traceback only where it is not one of our own messages."""
     ours = isinstance(error, RobolearnError)
     return {
         "error": (str(error) if ours else f"{type(error).__name__}: {error}")[:MAX_TRACEBACK],

@@ -29,13 +29,13 @@ class Worlds:
     """Rows of the bodies in such fields, by name."""
 
     def body(self, name: str) -> np.ndarray:
-        """(N, 3) metres, world frame."""
+        """Return a body's position, (N, 3) metres, world frame."""
         return self.fields["xpos"][:, self.bodies[name]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a reward is made of."""
+    """A control step of N worlds, as rewards see it."""
 
     worlds: Worlds
     """After the step."""
@@ -47,7 +47,7 @@ class Outcome:
     """(N,) bool."""
 
     def effort(self) -> np.ndarray:
-        """(N,) float32 sum of squared actions."""
+        """Return the (N,) float32 sums of squared actions."""
         return np.square(self.actions).sum(axis=1)
 
 
@@ -80,7 +80,7 @@ def _within(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:
-    """(N, 3) -> (N,). As a product, because `np.linalg.norm` of one vector is a dot product of BLAS."""
+    """Map (N, 3) -> (N,). As a product, because `np.linalg.norm` of one vector is a dot product of BLAS."""
     return np.sqrt((vectors[:, None, :] @ vectors[:, :, None])[:, 0, 0])
 
 
@@ -120,7 +120,7 @@ def _pusher_reward(outcome: Outcome) -> np.ndarray:
 
 
 def _ant_contacts(worlds: Worlds) -> np.ndarray:
-    """(N, nbody * 6) external forces on the bodies, the world itself included."""
+    """Return (N, nbody * 6) external forces on the bodies, the world itself included."""
     return np.clip(worlds.fields["cfrc_ext"].reshape(len(worlds.qpos), -1), -1.0, 1.0)
 
 
@@ -176,7 +176,7 @@ RULES = {
 
 
 def why_not_native(task: TaskConfig) -> str | None:
-    """Why a task must run Gymnasium's own code; None where its rule stands for it."""
+    """Return why a task must run Gymnasium's own code; None where its rule stands for it."""
     if task.gym_id not in RULES:
         return f"{task.id} has no native form; those that have one: {', '.join(RULES)}"
     if task.kwargs:

@@ -15,6 +15,7 @@ from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Rows
 from robolearn.envs.gymnasium.mujoco_rules import RULES, Outcome, Worlds, why_not_native
 from robolearn.envs.gymnasium.single import SingleEnv
+from robolearn.envs.rules import EpisodeRules
 from robolearn.errors import TaskError
 from robolearn.sim.cpu import CpuSimulation
 from robolearn.sim.simulation import UnstableError
@@ -31,9 +32,10 @@ class NativeWorkers:
         if why := why_not_native(task):
             raise TaskError(f"worker_kind native: {why}; worker_kind auto takes worker processes where it must")
         assert task.gym_id is not None
-        self._task, self._rule = task, RULES[task.gym_id]
+        self._rule = RULES[task.gym_id]
         self._original = SingleEnv(task)
         self.facts = self._original.describe()
+        self._rules = EpisodeRules(task=task, max_steps=self.facts["max_steps"])
         layout = Rows.layout(num_envs, self.facts)
         self.rows = Rows.over(layout, bytearray(Rows.size(layout)))
         (self._obs,) = self.rows.obs.values()
@@ -52,7 +54,7 @@ class NativeWorkers:
         self._started, self._done = np.zeros(num_envs, bool), np.ones(num_envs, bool)
 
     def settle(self) -> None:
-        """Nobody works on the rows beyond a call."""
+        """Do nothing: nobody works on the rows beyond a call."""
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         """Carry out a command for the environments in `rows.mask`; returns the faults, as worker processes do."""
@@ -134,21 +136,17 @@ class NativeWorkers:
         return []
 
     def _end(self, active: np.ndarray, healthy: np.ndarray, reward: np.ndarray) -> None:
-        """Flags of the active worlds, as `SingleEnv` sets them."""
-        rows, task = self.rows, self._task
-        terminated = ~healthy
-        if task.success_threshold is not None:
-            measure = self._returns if task.success_measure == "return" else reward
-            success = measure >= task.success_threshold
-            np.copyto(rows.success, success, where=active)
-            terminated |= success & task.terminate_on_success
-        ended = terminated | (self._elapsed >= self.facts["max_steps"])
+        """Set the flags of the active worlds."""
+        rows = self.rows
+        success = self._rules.reached(self._returns, reward)
+        terminated, truncated = self._rules.ends(~healthy, False, success, self._elapsed)
+        np.copyto(rows.success, success, where=active)
         np.copyto(rows.terminated, terminated, where=active)
-        np.copyto(rows.truncated, ended & ~terminated, where=active)
-        self._done |= ended & active
+        np.copyto(rows.truncated, truncated, where=active)
+        self._done |= (terminated | truncated) & active
 
     def _states(self) -> np.ndarray:
-        """(N, S), laid out as `SingleEnv.get_state`."""
+        """Return (N, S), laid out as `SingleEnv.get_state`."""
         return np.column_stack((self._sim.get_state().numpy(), self._elapsed, self._returns))
 
 

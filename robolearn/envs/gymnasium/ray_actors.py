@@ -16,12 +16,12 @@ from robolearn.envs.gymnasium.host import Command, Host, Rows
 from robolearn.errors import TaskError
 
 READS: dict[str, tuple[str, ...]] = {"reset": ("seeds",), "step": ("actions",), "set_states": ("states",)}
-"""What each command reads besides the mask."""
+"""Rows that each command reads besides the mask."""
 WRITES = ("reward", "terminated", "truncated", "success")
 
 
 class RemoteHost:
-    """What runs in an actor: `Host` over rows of its own."""
+    """The inside of an actor: `Host` over rows of its own."""
 
     def __init__(self, env_args: dict[str, Any], count: int) -> None:
         self._host = Host(TaskConfig.from_env_args(env_args), 0, count)
@@ -34,7 +34,7 @@ class RemoteHost:
         return self._facts
 
     def node(self) -> str:
-        """The machine that this actor lives on."""
+        """Return the machine that this actor lives on."""
         import ray  # type: ignore[import-not-found]
 
         return ray.get_runtime_context().get_node_id()
@@ -42,7 +42,7 @@ class RemoteHost:
     def run(
         self, command: Command, reads: dict[str, np.ndarray], track_states: bool
     ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Faults, observations and the other arrays written."""
+        """Carry out a command; returns faults, observations and the other arrays written."""
         rows = self._rows
         rows.track_states[0] = track_states
         for name, value in reads.items():
@@ -83,7 +83,7 @@ class RayWorkers:
         self.rows = Rows.over(layout, bytearray(Rows.size(layout)))
 
     def settle(self) -> None:
-        """Nobody but `run` writes the rows."""
+        """Do nothing: nobody but `run` writes the rows."""
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         rows, track = self.rows, bool(self.rows.track_states[0])
@@ -105,7 +105,7 @@ class RayWorkers:
         return self._get([call], "render")[0].copy()
 
     def nodes(self) -> list[str]:
-        """The machine of each actor."""
+        """Return the machine of each actor."""
         return self._get([a.node.remote() for a in self._actors], "answer")
 
     def close(self) -> None:

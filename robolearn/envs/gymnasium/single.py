@@ -8,7 +8,7 @@ import importlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -16,19 +16,12 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from robolearn.configuration.task import TaskConfig
-from robolearn.envs.providers import metaworld
-from robolearn.envs.providers.quirks import LaggedFrames, Physics, Quirks
-from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.envs.gymnasium.physics import Physics
+from robolearn.envs.providers.lookup import provider_of, quirks_of
+from robolearn.envs.rules import EpisodeRules
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
 from robolearn.errors import TaskError
 from robolearn.sim import rendering
-
-SUCCESS_KEYS = ("is_success", "success")
-
-_PROVIDERS = (
-    ((metaworld.PREFIX,), "metaworld", "metaworld"),
-    (("Fetch", "Hand", "Adroit", "Franka", "PointMaze", "AntMaze"), "gymnasium_robotics", "robotics"),
-)
-"""Id prefixes, the package that registers them when imported, and the extra that installs it."""
 
 
 class SingleEnv:
@@ -37,11 +30,11 @@ class SingleEnv:
     def __init__(self, task: TaskConfig) -> None:
         self._task = task
         self._env, spec = open_environment(task)
-        self._quirks = _quirks(self._env, spec)
+        self._quirks = quirks_of(self._env, spec.id)
         self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
-        self.max_steps = task.max_steps or _time_limit(self._env, spec)
+        self._rules = EpisodeRules.of(task, *_own_limits(self._env, spec))
         self.done = True
         self._started = False
         self._elapsed, self._return = 0, 0.0
@@ -52,14 +45,10 @@ class SingleEnv:
         return self._env.unwrapped
 
     def describe(self) -> dict[str, Any]:
-        """What the vector environment must know, as JSON-serialisable values."""
-        spec = self._action.spec
-        return {
-            "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in self._leaves},
-            "action": None if spec is None else spec.to_dict(),
-            "discrete_actions": self._action.discrete,
+        """Return what the vector environment must know, as JSON-serialisable values."""
+        return describe_spaces(self._leaves, self._action) | {
             "control_hz": _control_hz(self._env),
-            "max_steps": self.max_steps,
+            "max_steps": self._rules.max_steps,
             "state_size": None if self._physics is None else self._physics.size + 2 + self._quirks.size,
         }
 
@@ -72,19 +61,20 @@ class SingleEnv:
         self._write(obs, obs_row)
 
     def step(self, action: np.ndarray, obs_row: dict[str, np.ndarray]) -> tuple[float, bool, bool, bool]:
-        """(A,) physical action -> reward, terminated, truncated, success; at most one of the ends is True."""
+        """Take an (A,) physical action; returns reward, terminated, truncated and success (at most one end is True)."""
         obs, reward, terminated, truncated, info = self._env.step(self._action.to_env(action))
         self._elapsed += 1
         self._return += float(reward)
         self._write(obs, obs_row)
-        ended = bool(terminated or truncated) or self._elapsed >= self.max_steps
-        success = self._success(info, float(reward), ended)
-        terminated = bool(terminated) or (success and self._task.terminate_on_success)
-        self.done = ended or terminated
-        return float(reward), terminated, self.done and not terminated, success
+        success = self._success(info, float(reward))
+        terminated, truncated = self._rules.ends(bool(terminated), bool(truncated), bool(success), self._elapsed)
+        self.done = terminated or truncated
+        if self.done:
+            self._rules.check_told(success is not None, info)
+        return float(reward), terminated, truncated, bool(success)
 
     def get_state(self) -> np.ndarray:
-        """(S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
+        """Return (S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
         assert self._physics is not None
         return np.concatenate([self._physics.get(), [self._elapsed, self._return], self._quirks.get()])
 
@@ -100,7 +90,7 @@ class SingleEnv:
         self._write(_observe(self._env), obs_row)
 
     def render(self) -> np.ndarray:
-        """(height, width, 3) uint8."""
+        """Draw the environment, (height, width, 3) uint8."""
         if not self._started:
             raise TaskError("render needs a reset first")
         if self._physics is not None:
@@ -121,20 +111,15 @@ class SingleEnv:
         for leaf in self._leaves:
             leaf.write(obs, row[leaf.key])
 
-    def _success(self, info: dict[str, Any], reward: float, ended: bool) -> bool:
-        task = self._task
-        if task.success_threshold is not None:
-            return (self._return if task.success_measure == "return" else reward) >= task.success_threshold
-        for key in (task.success_key,) if task.success_key else SUCCESS_KEYS:
-            if key in info:
-                return bool(info[key])
-        if task.success_key and ended:  # some environments report it only with the last step
-            raise TaskError(f"success_key {task.success_key!r} is not in info at the end; it has {sorted(info)}")
-        return False
+    def _success(self, info: dict[str, Any], reward: float) -> bool | None:
+        """Return whether the task is solved; None where neither `info` nor a threshold says so."""
+        if self._rules.measured:
+            return self._rules.reached(self._return, reward)
+        return next((bool(info[key]) for key in self._rules.success_keys if key in info), None)
 
 
 def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
-    """`gym.make` after importing what registers the id, and the registered spec."""
+    """Import what registers the id, make the environment, and return it with its registered spec."""
     with opening(task):
         spec = find_spec(task)
         kwargs: dict[str, Any] = {"disable_env_checker": True, "max_episode_steps": -1, **task.kwargs}
@@ -144,7 +129,7 @@ def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
 
 
 def find_spec(task: TaskConfig) -> Any:
-    """What is registered under the task's id. `module:namespace/Name-v0` imports `module`, as in Gymnasium itself."""
+    """Find what is registered under the task's id. `module:namespace/Name-v0` imports `module`, as Gymnasium does."""
     assert task.gym_id is not None, task.id
     module, _, gym_id = task.gym_id.rpartition(":")
     _import_provider(gym_id, module)
@@ -153,7 +138,7 @@ def find_spec(task: TaskConfig) -> Any:
 
 @contextlib.contextmanager
 def opening(task: TaskConfig) -> Iterator[None]:
-    """Errors of making an environment say what to install or correct."""
+    """Turn errors of making an environment into TaskErrors that say what to install or correct."""
     assert task.gym_id is not None, task.id
     gym_id = task.gym_id.rpartition(":")[2]
     try:
@@ -170,19 +155,17 @@ def opening(task: TaskConfig) -> Iterator[None]:
     except TaskError:
         raise
     except Exception as error:  # whatever a third party's constructor raises, most often about its arguments
-        remedy = "check --task.kwargs against the environment's documentation"
-        if gym_id.startswith(metaworld.PREFIX):
-            remedy = metaworld.advice(task.kwargs)
         raise TaskError(
-            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; {remedy}"
+            f"{task.id} could not be made with kwargs {task.kwargs}: {type(error).__name__}: {error}; "
+            f"{provider_of(gym_id).advice(task.kwargs)}"
         ) from error
 
 
 def _import_provider(gym_id: str, module: str) -> None:
     extra = ""
-    for prefixes, package, its_extra in _PROVIDERS:
-        if not module and gym_id.startswith(prefixes) and gym_id not in gym.registry:
-            module, extra = package, its_extra
+    if not module and gym_id not in gym.registry:
+        provider = provider_of(gym_id)
+        module, extra = provider.package, provider.extra
     if not module or (gym_id in gym.registry and module in sys.modules):
         return
     level, gym.logger.min_level = gym.logger.min_level, gym.logger.ERROR
@@ -204,7 +187,7 @@ def _renders(spec: Any) -> bool:
     if isinstance(creator, str):
         creator = load_env_creator(creator)
     modes = getattr(creator, "metadata", {}).get("render_modes")
-    return spec.id.startswith("Meta-World/") if modes is None else "rgb_array" in modes
+    return provider_of(spec.id).draws if modes is None else "rgb_array" in modes
 
 
 def _closest(gym_id: str) -> str:
@@ -214,27 +197,15 @@ def _closest(gym_id: str) -> str:
     return f"; close to it: {', '.join(close)}" if close else ""
 
 
-def _quirks(env: gym.Env, spec: Any) -> Quirks:
-    if spec.id == "Meta-World/MT1":
-        return metaworld.MetaWorldQuirks(env)
-    return (LaggedFrames if hasattr(env.unwrapped, "_mujoco_step") else Quirks)(env)
-
-
-def _time_limit(env: gym.Env, spec: Any) -> int:
-    unwrapped: Any = env.unwrapped
-    limits: Sequence[Any] = (
-        spec.max_episode_steps,
-        getattr(unwrapped, "max_path_length", None),
-        getattr(unwrapped, "_max_episode_steps", None),
-    )
-    for limit in limits:
-        if limit:
-            return int(limit)
-    raise TaskError(f"{spec.id} has no time limit of its own; set one with --task.max_steps")
+def _own_limits(env: gym.Env, spec: Any) -> Iterator[int | None]:
+    """Yield the time limits that are registered or that environments keep themselves, in order of precedence."""
+    yield spec.max_episode_steps
+    for name in ("max_path_length", "_max_episode_steps"):
+        yield getattr(env.unwrapped, name, None)
 
 
 def _control_hz(env: gym.Env) -> float:
-    """Control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
+    """Return control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
     dt = getattr(env.unwrapped, "dt", None)
     if isinstance(dt, (int, float)) and dt > 0:
         return round(1.0 / dt, 6)
@@ -242,7 +213,7 @@ def _control_hz(env: gym.Env) -> float:
 
 
 def _observe(env: Any) -> Any:
-    """The current observation, through the observation wrappers on the way out."""
+    """Return the current observation, through the observation wrappers on the way out."""
     if isinstance(env, gym.ObservationWrapper):
         return env.observation(_observe(env.env))
     if isinstance(env, gym.Wrapper):

@@ -24,8 +24,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Rows, describe_error
-from robolearn.envs.gymnasium.single import SUCCESS_KEYS, find_spec, opening
-from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.envs.gymnasium.single import find_spec, opening
+from robolearn.envs.rules import EpisodeRules
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
 from robolearn.errors import TaskError
 
 
@@ -47,7 +48,8 @@ class VectorWorkers:
             self._partial = self._mode is not AutoresetMode.SAME_STEP or _knows_reset_masks(self._env)
             self._leaves = observation_leaves(self._env.single_observation_space, task.obs_keys)
             self._action = action_layout(self._env.single_action_space, task.action_limit)
-            self.facts = self._describe(task.max_steps or spec.max_episode_steps)
+            self._rules = EpisodeRules.of(task, spec.max_episode_steps)
+            self.facts = self._describe()
             refused.pop_all()
         layout = Rows.layout(num_envs, self.facts)
         self.rows = Rows.over(layout, bytearray(Rows.size(layout)))
@@ -60,7 +62,7 @@ class VectorWorkers:
         self._started = False
 
     def settle(self) -> None:
-        """Nobody works on the rows beyond a call."""
+        """Do nothing: nobody works on the rows beyond a call."""
 
     def run(self, command: Command) -> list[dict[str, Any]]:
         """Carry out a command for the environments in `rows.mask`; returns the faults, as worker processes do."""
@@ -89,16 +91,10 @@ class VectorWorkers:
     def close(self) -> None:
         self._env.close()
 
-    def _describe(self, max_steps: int | None) -> dict[str, Any]:
-        if max_steps is None:
-            raise TaskError(f"{self._task.id} has no time limit of its own; set one with --task.max_steps")
-        spec = self._action.spec
-        return {
-            "observation": {leaf.key: [list(leaf.spec.shape), leaf.spec.dtype] for leaf in self._leaves},
-            "action": None if spec is None else spec.to_dict(),
-            "discrete_actions": self._action.discrete,
+    def _describe(self) -> dict[str, Any]:
+        return describe_spaces(self._leaves, self._action) | {
             "control_hz": float(self._env.metadata.get("render_fps") or 1.0),
-            "max_steps": max_steps,
+            "max_steps": self._rules.max_steps,
             "state_size": None,
         }
 
@@ -131,7 +127,8 @@ class VectorWorkers:
         if self._mode is AutoresetMode.DISABLED and (waiting := self._over & self._ended).any():
             self._env.reset(options={"reset_mask": waiting})  # else the environment refuses to be stepped
         obs, reward, terminated, truncated, info = self._env.step(self._action.to_env(rows.actions))
-        over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+        terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
+        over = terminated | truncated
         self._write(obs, active)
         if self._mode is AutoresetMode.SAME_STEP:
             self._take_finals(obs, info, over, active)
@@ -141,12 +138,11 @@ class VectorWorkers:
         self._elapsed += active
         np.add(self._returns, reward, out=self._returns, where=active)
         success = self._success(info, np.asarray(reward, np.float64), over)
-        ended = over | (self._elapsed >= self.facts["max_steps"])
-        terminated = np.asarray(terminated, bool) | (success & self._task.terminate_on_success)
+        terminated, truncated = self._rules.ends(terminated, truncated, success, self._elapsed)
         np.copyto(rows.success, success, where=active)
         np.copyto(rows.terminated, terminated, where=active)
-        np.copyto(rows.truncated, ended & ~terminated, where=active)
-        self._ended |= ~mask | ((ended | terminated) & active)
+        np.copyto(rows.truncated, truncated, where=active)
+        self._ended |= ~mask | ((terminated | truncated) & active)
 
     def _write(self, obs: Any, mask: np.ndarray) -> None:
         for leaf in self._leaves:
@@ -168,25 +164,23 @@ class VectorWorkers:
                 leaf.write(_row(finals, int(i)), row[leaf.key])
 
     def _success(self, info: Mapping[str, Any], reward: np.ndarray, over: np.ndarray) -> np.ndarray:
-        """(N,) bool, as `SingleEnv` reads it; where an episode ended in SAME_STEP, from its own last info."""
-        task = self._task
-        if task.success_threshold is not None:
-            return (self._returns if task.success_measure == "return" else reward) >= task.success_threshold
+        """Return (N,) bool; where an episode ended in SAME_STEP, from its own last info."""
+        if self._rules.measured:
+            return self._rules.reached(self._returns, reward)
         success, told = np.zeros(len(reward), bool), np.zeros(len(reward), bool)
         final = info.get("final_info")
         sources = [(info, ~over), (final, over)] if isinstance(final, Mapping) else [(info, np.ones_like(told))]
         for source, where in sources:
-            for key in (task.success_key,) if task.success_key else SUCCESS_KEYS:
+            for key in self._rules.success_keys:
                 if key in source:
                     present = np.asarray(source.get(f"_{key}", True), bool) & where & ~told
                     success |= np.asarray(source[key], bool) & present
                     told |= present
-        if task.success_key and not told[over].all():
-            raise TaskError(f"success_key {task.success_key!r} is not in info at the end; it has {sorted(info)}")
+        self._rules.check_told(bool(told[over].all()), info)
         return success
 
     def _check_others(self, obs: Any, mask: np.ndarray) -> None:
-        """An environment that does not know `reset_mask` resets all of its rows, without a word."""
+        """Raise TaskError where others moved: who does not know `reset_mask` resets all rows, without a word."""
         running = ~mask & ~self._ended
         for leaf in self._leaves:
             now, before = leaf.read(obs, len(mask))[running], self.rows.obs[leaf.key][running]
@@ -213,7 +207,7 @@ def _knows_reset_masks(env: Any) -> bool:
 
 
 def _row(batch: Any, index: int) -> Any:
-    """One environment's part of a batched, nested or object-array observation."""
+    """Return one environment's part of a batched, nested or object-array observation."""
     if isinstance(batch, Mapping):
         return {key: _row(value, index) for key, value in batch.items() if not key.startswith("_")}
     if isinstance(batch, tuple):

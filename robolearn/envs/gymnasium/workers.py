@@ -1,4 +1,4 @@
-"""Where single environments run: in this process, in threads, or in worker processes over one shared block of memory.
+"""Workers that run single environments: in this process, in threads, or in processes over one shared block of memory.
 
 Tasks that have a native form need none of these (`robolearn.envs.gymnasium.native`).
 
@@ -189,7 +189,7 @@ class _Worker:
             raise self._died() from None
 
     def answer(self) -> dict[str, Any]:
-        """The answer to the last question; those to earlier ones, given up at an interrupt, are passed over."""
+        """Return the answer to the last question; those to earlier ones, given up at an interrupt, are passed over."""
         while True:
             try:
                 packet = self._socket.recv(MAX_PACKET)
@@ -208,7 +208,7 @@ class _Worker:
             self.answer()
 
     def picture(self, shape: Sequence[int]) -> np.ndarray:
-        """The (H, W, 3) picture that the worker last wrote."""
+        """Read the (H, W, 3) picture that the worker last wrote."""
         data = os.pread(self._picture, int(np.prod(shape)), 0)
         return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
@@ -238,7 +238,7 @@ class _Worker:
 
 
 def make_workers(task: TaskConfig, num_envs: int) -> Workers:
-    """As `task` says; a single environment needs no worker unless one is asked for.
+    """Start the workers that `task` asks for; a single environment needs none unless one is asked for.
 
     Outside of Linux, which lacks what worker processes stand on, threads take their place.
     """
@@ -262,7 +262,7 @@ def make_workers(task: TaskConfig, num_envs: int) -> Workers:
 
 
 def fault_error(task: TaskConfig, fault: Mapping[str, Any]) -> TaskError:
-    """The exception for a fault that a worker reported."""
+    """Return the exception for a fault that a worker reported."""
     if not fault["traceback"]:
         return TaskError(fault["error"])
     return TaskError(
@@ -277,7 +277,7 @@ def _split(num_envs: int, count: int) -> list[tuple[int, int]]:
 
 
 def _shared_file() -> int:
-    """A file descriptor without a name: nothing to clean up, and no limit of /dev/shm to run into."""
+    """Open a file without a name: nothing to clean up, and no limit of /dev/shm to run into."""
     return os.memfd_create("robolearn-envs")
 
 

@@ -10,32 +10,21 @@ from __future__ import annotations
 import difflib
 import importlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 
-from robolearn.envs.providers.quirks import Quirks
+from robolearn.envs.providers.provider import Provider, Quirks, Script, ScriptedExpert
 from robolearn.errors import TaskError
 
 if TYPE_CHECKING:
-    import torch
-
-    from robolearn.envs.interface import Observation, VectorEnv
+    from robolearn.envs.interface import VectorEnv
 
 PREFIX = "Meta-World/"
-CAMERA = {"camera_name": "corner2", "width": 480, "height": 360}
-"""Constructor arguments for videos: the view that shows gripper, object and goal."""
-
-
-def advice(kwargs: Mapping[str, Any]) -> str:
-    """What to change in constructor arguments that Meta-World refused."""
-    known = sorted(importlib.import_module("metaworld").ALL_V3_ENVIRONMENTS)
-    if "env_name" not in kwargs:
-        return f"choose a task with --task.kwargs.env_name, for example {known[0]} or pick-place-v3"
-    close = difflib.get_close_matches(str(kwargs["env_name"]), known, n=3)
-    return f"env_name must be one of {', '.join(close or known)}"
+SINGLE_TASK = PREFIX + "MT1"
+"""The id of every task by its `env_name`."""
 
 
 class MetaWorldQuirks(Quirks):
@@ -59,7 +48,7 @@ class MetaWorldQuirks(Quirks):
         self._previous_frame = np.array(obs[18:36])
 
     def picture(self, rendered: np.ndarray) -> np.ndarray:
-        """Meta-World's corner cameras hang upside down."""
+        """Turn the pictures of Meta-World's corner cameras, which hang upside down."""
         unwrapped: Any = self._env.unwrapped
         upside_down = (unwrapped.camera_name or "").startswith("corner")
         return np.rot90(rendered, 2) if upside_down else rendered
@@ -73,32 +62,34 @@ class MetaWorldQuirks(Quirks):
         unwrapped._prev_obs, unwrapped.curr_path_length = np.array(values), elapsed
 
 
-class MetaWorldExpert:
-    """The scripted policy that Meta-World ships for each of its tasks; one per environment."""
-
-    def __init__(self, env: VectorEnv, policies: Sequence[Any]) -> None:
-        self._env, self._policies = env, policies
-
-    def reset(self, seeds: Sequence[int], mask: torch.Tensor | None = None) -> None:
-        """The scripted policies keep nothing between steps."""
-
-    def act(self, obs: Observation) -> torch.Tensor:
-        import torch  # late, because workers import this module and need no torch
-
-        states = obs["state"].detach().cpu().numpy().astype(np.float64)
-        actions = np.stack([p.get_action(s) for p, s in zip(self._policies, states)]).astype(np.float32)
-        return torch.from_numpy(self._env.action_spec.to_unit(actions)).to(self._env.device)
+def quirks(env: gym.Env, gym_id: str) -> Quirks | None:
+    """Return the quirks of a single task; Meta-World's other ids are vector environments."""
+    return MetaWorldQuirks(env) if gym_id == SINGLE_TASK else None
 
 
-def make_expert(env: VectorEnv) -> MetaWorldExpert:
-    """The scripted policy of the Meta-World task that `env` runs."""
+def advice(kwargs: Mapping[str, Any]) -> str:
+    """Say what to change in constructor arguments that Meta-World refused."""
+    known = sorted(importlib.import_module("metaworld").ALL_V3_ENVIRONMENTS)
+    if "env_name" not in kwargs:
+        return f"choose a task with --task.kwargs.env_name, for example {known[0]} or pick-place-v3"
+    close = difflib.get_close_matches(str(kwargs["env_name"]), known, n=3)
+    return f"env_name must be one of {', '.join(close or known)}"
+
+
+def hand_position(obs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the hand's (T, 3) positions, with which Meta-World's observation begins."""
+    return obs["state"][:, :3] if "state" in obs else None
+
+
+def prepare_script(env: VectorEnv) -> Callable[[], Script]:
+    """Return what makes the scripted policy that Meta-World ships for the task that `env` runs."""
     args = env.env_args
     task = args["env_kwargs"].get("env_name")
     if not args["env_name"].startswith(PREFIX) or task is None:
         raise TaskError(
-            f"the expert 'metaworld' knows Meta-World's tasks (gym:Meta-World/MT1 with env_name), received {args}"
+            f"the expert 'metaworld' knows Meta-World's tasks (gym:{SINGLE_TASK} with env_name), received {args}"
         )
-    if "state" not in env.observation_spec or env.observation_spec["state"].shape != (39,):
+    if dict(env.observation_spec).keys() != {"state"} or env.observation_spec["state"].shape != (39,):
         raise TaskError(
             f"Meta-World's scripted policies read its 39 numbers under 'state', received {dict(env.observation_spec)}; "
             "drop use_one_hot and obs_keys"
@@ -109,4 +100,22 @@ def make_expert(env: VectorEnv) -> MetaWorldExpert:
         raise TaskError(f"Meta-World has no scripted policy for {task!r}; it has {', '.join(sorted(ENV_POLICY_MAP))}")
     # The policies warn at nearly every step that their actions will be clipped, which is how they are meant to work.
     warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high", module="metaworld")
-    return MetaWorldExpert(env, [ENV_POLICY_MAP[task]() for _ in range(env.num_envs)])
+
+    def make() -> Script:
+        policy = ENV_POLICY_MAP[task]()
+        return lambda state: policy.get_action(state.astype(np.float64))
+
+    return make
+
+
+PROVIDER = Provider(
+    prefixes=(PREFIX,),
+    package="metaworld",
+    extra="metaworld",
+    draws=True,
+    camera={"camera_name": "corner2", "width": 480, "height": 360},  # shows gripper, object and goal
+    quirks=quirks,
+    advice=advice,
+    end_effector=hand_position,
+    expert=ScriptedExpert(name="metaworld", tasks=(PREFIX,), prepare=prepare_script),
+)

@@ -1,4 +1,4 @@
-"""What all arm tasks share: home pose, end-effector control by damped least squares, proprioception."""
+"""The common part of the arm tasks: home pose, end-effector control by damped least squares, proprioception."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ArmTask(Task):
     warp_contacts = 48
     warp_constraints = 192
     axes: tuple[str, ...] = ("x", "y", "z", "yaw", "grip")
-    """Which of the five the task's action has, in this order; the others hold still, the gripper stays as started."""
+    """Those of the five in the task's action, in this order; the others hold still, the gripper stays as started."""
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -98,7 +98,7 @@ class ArmTask(Task):
         return measured + torch.clamp(lead, -_MAX_LEAD_RAD, _MAX_LEAD_RAD)
 
     def home(self, draw: Draw, opening: float = FINGER_OPEN) -> tuple[torch.Tensor, torch.Tensor]:
-        """Arm joints (N, 6) near HOME and finger positions (N, 2)."""
+        """Return arm joints (N, 6) near HOME and finger positions (N, 2)."""
         base = torch.tensor(HOME, dtype=torch.float64, device=self.device)
         arm = base + draw.uniform(-_HOME_SPREAD_RAD, _HOME_SPREAD_RAD, 6)
         # The tool must point down whatever the other joints are: the pitch joints' angles add up to half a turn.
@@ -108,14 +108,14 @@ class ArmTask(Task):
     def arm_start(
         self, draw: Draw, *objects: torch.Tensor, opening: float = FINGER_OPEN, **mocap: torch.Tensor
     ) -> Start:
-        """A start with the arm near home and `objects` ((N, 7) poses of free bodies, in MJCF order) where given."""
+        """Return a start, the arm near home and `objects` ((N, 7) poses of free bodies, in MJCF order) where given."""
         arm, fingers = self.home(draw, opening)
         ctrl = torch.cat((arm, fingers), dim=-1)
         return Start(qpos=torch.cat((ctrl, *objects), dim=-1), ctrl=ctrl, **mocap)
 
     def proprioception(self, sensors: Sensors) -> torch.Tensor:
-        """(N, 26): tool position 3, cos and sin of its yaw 2, finger travel 1, fingertip forces 2 (tens of newtons),
-        joint angles 6, joint velocities 6, joint torques 6 (tens of newton metres: where the command leads)."""
+        """Return (N, 26): tool position 3, cos and sin of its yaw 2, finger travel 1, fingertip forces 2 (tens of
+        newtons), joint angles 6, velocities 6, torques 6 (tens of newton metres: where the command leads)."""
         yaw = tool_yaw(sensors)[:, None]
         opening = 0.5 * (sensors["finger_left"] + sensors["finger_right"])
         touch = 0.1 * sensors.all(("touch_left", "touch_right"))
@@ -124,22 +124,22 @@ class ArmTask(Task):
 
 
 def matrix_yaw(rotation: torch.Tensor) -> torch.Tensor:
-    """(N, 3, 3) -> (N,): heading of the tool's x axis, radians."""
+    """Map (N, 3, 3) -> (N,): heading of the tool's x axis, radians."""
     return torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
 
 
 def tool_yaw(sensors: Sensors) -> torch.Tensor:
-    """(N,) measured heading of the tool's x axis, radians."""
+    """Return (N,) measured heading of the tool's x axis, radians."""
     return matrix_yaw(quat_to_matrix(sensors["tcp_quat"]))
 
 
 def tool_down(yaw: torch.Tensor) -> torch.Tensor:
-    """(N,) -> (N, 3, 3): the tool's z axis points straight down, its x axis along `yaw`."""
+    """Map (N,) -> (N, 3, 3): the tool's z axis points straight down, its x axis along `yaw`."""
     c, s, zero, one = torch.cos(yaw), torch.sin(yaw), torch.zeros_like(yaw), torch.ones_like(yaw)
     return torch.stack((c, s, zero, s, -c, zero, zero, zero, -one), dim=-1).unflatten(-1, (3, 3))
 
 
 def on_table(draw: Draw, x: tuple[float, float], y: tuple[float, float], z: float, yaw: float) -> torch.Tensor:
-    """(N, 7) random poses of a free body standing on the table: position, quaternion; |yaw| at most `yaw`."""
+    """Return (N, 7) random poses of a free body standing on the table: position, quaternion; |yaw| at most `yaw`."""
     position = torch.cat((draw.uniform(*x), draw.uniform(*y), torch.full_like(draw.uniform(0, 1), z)), dim=-1)
     return torch.cat((position, yaw_to_quat(draw.uniform(-yaw, yaw)[:, 0])), dim=-1)

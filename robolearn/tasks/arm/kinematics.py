@@ -43,7 +43,7 @@ class Chain:
         self._eye = torch.eye(6, device=device)
 
     def forward(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, J) angles -> position (N, 3), rotation (N, 3, 3), Jacobian (N, 6, J), linear rows first; world frame."""
+        """Map (N, J) angles to position (N, 3), rotation (N, 3, 3), Jacobian (N, 6, J; linear first), world frame."""
         position = q.new_zeros(len(q), 3)
         rotation = torch.eye(3, device=q.device).expand(len(q), 3, 3)
         sines, versines = torch.sin(q)[..., None, None], (1 - torch.cos(q))[..., None, None]
@@ -62,7 +62,7 @@ class Chain:
         return position, rotation, torch.cat((linear, axis_w), dim=1)
 
     def solve(self, jacobian: torch.Tensor, error: torch.Tensor, damping: float) -> torch.Tensor:
-        """Damped least squares: the (N, J) joint step that minimises |J dq - e|^2 + damping^2 |dq|^2; e is (N, 6)."""
+        """Return the (N, J) joint step that minimises |J dq - e|^2 + damping^2 |dq|^2; the error e is (N, 6)."""
         normal = jacobian @ jacobian.transpose(1, 2) + damping**2 * self._eye
         # cholesky_ex, because the checking form waits for the device.
         factor, _ = torch.linalg.cholesky_ex(normal)
@@ -76,7 +76,7 @@ def _matrix(quat: np.ndarray) -> np.ndarray:
 
 
 def _generators(axis: np.ndarray, tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cross-product matrix of a unit axis and its square: Rodrigues' R = I + sin K + (1 - cos) K^2."""
+    """Return the cross-product matrix of a unit axis and its square: Rodrigues' R = I + sin K + (1 - cos) K^2."""
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return tensor(cross), tensor(cross @ cross)

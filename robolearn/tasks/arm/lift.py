@@ -49,7 +49,7 @@ class LiftExpert(ArmExpert):
     """Down a funnel onto the cube, close, up."""
 
     slip = 0.012
-    """How far, in metres, what is held may be from the tool, vertically."""
+    """Vertical distance, in metres, that what is held may have from the tool."""
 
     def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         tool, cube = Tool.read(obs), obs["object"][:, :3]
@@ -60,7 +60,7 @@ class LiftExpert(ArmExpert):
     def grasp(
         self, tool: Tool, cube: torch.Tensor, cube_yaw: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """How to take a cube: goal (N, 3), yaw (N,), close (N,) bool, and whether it is held (N,) bool."""
+        """Return how to take a cube: goal (N, 3), yaw (N,), close (N,) bool, and whether it is held (N,) bool."""
         yaw = nearest_symmetric(cube_yaw, tool.yaw, math.pi / 2)
         offset = cube - tool.position
         beside = torch.linalg.vector_norm(offset[:, :2], dim=-1)
@@ -76,18 +76,18 @@ class LiftExpert(ArmExpert):
 
 
 def body_observation(sensors: Sensors, name: str) -> torch.Tensor:
-    """(N, 12): position of a body 3, its x and y axes 6 (world frame), position relative to the tool 3."""
+    """Return (N, 12): position of a body 3, its x and y axes 6 (world frame), position relative to the tool 3."""
     position = sensors[f"{name}_pos"]
     axes = quat_to_matrix(sensors[f"{name}_quat"])[..., :2].transpose(1, 2).flatten(1)
     return torch.cat((position, axes, position - sensors["tcp_pos"]), dim=-1)
 
 
 def body_yaw(observation: torch.Tensor) -> torch.Tensor:
-    """(N,) heading in radians, from a `body_observation`."""
+    """Return (N,) heading in radians, from a `body_observation`."""
     return torch.atan2(observation[:, 4], observation[:, 3])
 
 
 def reaching(sensors: Sensors, name: str) -> torch.Tensor:
-    """(N,) in [0, 1]: closeness of the tool to a body."""
+    """Return (N,) in [0, 1]: closeness of the tool to a body."""
     distance = torch.linalg.vector_norm(sensors[f"{name}_pos"] - sensors["tcp_pos"], dim=-1)
     return 1.0 - torch.tanh(5.0 * distance)

@@ -67,7 +67,7 @@ class PegInsert(ArmTask):
         return PegExpert(num_envs, self.action_spec.size, self.device)
 
     def _mouth(self, sensors: Sensors) -> torch.Tensor:
-        """(N, 3): the centre of the hole at the block's upper face."""
+        """Return (N, 3): the centre of the hole at the block's upper face."""
         return sensors["hole_pos"] + torch.tensor([0.0, 0.0, BLOCK_HEIGHT_M], device=self.device)
 
 
@@ -84,7 +84,7 @@ class PegExpert(LiftExpert):
         self._careful = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def noise_scale(self) -> torch.Tensor:
-        """The hand is calmer over the hole."""
+        """Return the hand is calmer over the hole."""
         return torch.where(self._careful, 0.3, 1.0)[:, None]
 
     def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:

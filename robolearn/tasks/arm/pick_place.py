@@ -77,7 +77,7 @@ class PickPlaceExpert(LiftExpert):
 
 
 def carry_to(body: torch.Tensor, goal: torch.Tensor, height: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a held body should go next on its way up, across and down: (N, 3), and whether it has arrived (N,) bool.
+    """Return the next goal (N, 3) of a held body on its way up, across and down, and whether it has arrived (N,) bool.
 
     Args:
         goal: (N, 3), where to let go.

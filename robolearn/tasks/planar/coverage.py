@@ -15,7 +15,7 @@ _EPS = 1e-6
 def coverage(
     position: torch.Tensor, yaw: torch.Tensor, goal_position: torch.Tensor, goal_yaw: torch.Tensor
 ) -> torch.Tensor:
-    """The share of the goal's area that the T covers.
+    """Return the share of the goal's area that the T covers.
 
     Args:
         position, goal_position: (N, 2) metres.
@@ -31,7 +31,7 @@ def coverage(
 
 
 def _corners(position: torch.Tensor, yaw: torch.Tensor, rectangle: tuple[float, ...]) -> torch.Tensor:
-    """(N, 4, 2) corners, counter-clockwise, world frame."""
+    """Return (N, 4, 2) corners, counter-clockwise, world frame."""
     x, y, half_x, half_y = rectangle
     signs = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=yaw.dtype, device=yaw.device)
     local = torch.tensor([x, y], dtype=yaw.dtype, device=yaw.device) + signs * signs.new_tensor([half_x, half_y])
@@ -41,7 +41,7 @@ def _corners(position: torch.Tensor, yaw: torch.Tensor, rectangle: tuple[float, 
 
 
 def _rectangles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(N,) areas of intersection of two (N, 4, 2) rectangles.
+    """Return (N,) areas of intersection of two (N, 4, 2) rectangles.
 
     The boundary of the intersection is the part of each boundary inside the other shape. Edges that coincide must
     count once where the shapes lie on the same side of them, and not at all where they lie on opposite sides: so b's
@@ -53,7 +53,7 @@ def _rectangles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _inside(a: torch.Tensor, b: torch.Tensor, *, shared: bool) -> torch.Tensor:
-    """(N,): twice the contribution of a's edges, clipped to b, to the enclosed area; `shared` edges count here."""
+    """Return (N,) twice the share of a's edges, clipped to b, in the enclosed area; `shared` edges count here."""
     start, along = a, torch.roll(a, -1, dims=1) - a
     sides = torch.roll(b, -1, dims=1) - b
     normals = torch.stack((sides[..., 1], -sides[..., 0]), dim=-1)

@@ -1,4 +1,4 @@
-"""What the planar tasks share: a position-controlled puck whose command is moved by the action."""
+"""The common part of the planar tasks: a position-controlled puck whose command is moved by the action."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class PlanarTask(Task):
         return torch.minimum(torch.maximum(wanted, low), high)
 
     def proprioception(self, sensors: Sensors) -> torch.Tensor:
-        """(N, 6): the puck's position 2, velocity 2, and servo force 2 (tens of newtons: where the command leads)."""
+        """Return (N, 6): the puck's position 2, velocity 2, servo force 2 (tens of newtons: the command's lead)."""
         names = ("pusher_x", "pusher_y", "pusher_dx", "pusher_dy")
         return torch.cat((sensors.all(names), 0.1 * sensors.all(("pusher_fx", "pusher_fy"))), dim=-1)

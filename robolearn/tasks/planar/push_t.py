@@ -57,7 +57,7 @@ class PushT(PlanarTask):
         }
 
     def coverage(self, sensors: Sensors) -> torch.Tensor:
-        """(N,) in [0, 1]: the benchmark's score."""
+        """Return (N,) in [0, 1]: the benchmark's score."""
         tee, goal = sensors["tee_pos"][:, :2], sensors["goal_pos"][:, :2]
         return coverage(tee, quat_yaw(sensors["tee_quat"]), goal, quat_yaw(sensors["goal_quat"]))
 

@@ -19,13 +19,13 @@ from robolearn.tasks.scripted import ScriptedExpert, limit
 _PUCK_M = 0.018
 _TORQUE_RATIO_M = 0.055
 _LEVER_M = 0.07
-"""How much a radian of heading weighs against a metre of position."""
+"""Metres of position that a radian of heading counts for."""
 _CLEAR_M = 0.008
 _RING_M = 0.15
 _DONE_M = 0.0005
 """A push shorter than this is finished."""
 _OVERSHOOT, _MOST_OVERSHOOT_M = 0.2, 0.012
-"""How far a push goes past its own optimum: a share of the whole error, and never more than this."""
+"""Distance that a push goes past its own optimum: a share of the whole error, and never more than this."""
 
 
 class PushTExpert(ScriptedExpert):
@@ -65,7 +65,7 @@ class PushTExpert(ScriptedExpert):
         return _out_of(heading, self._step(puck, wanted[:, None]))
 
     def _reachable(self, tee: torch.Tensor, heading: torch.Tensor) -> torch.Tensor:
-        """(N, C) bool: the puck can stand at this contact without leaving its workspace."""
+        """Return (N, C) bool: the puck can stand at this contact without leaving its workspace."""
         c, s = heading[:, None, :1], heading[:, None, 1:]
         x, y = self._station()[..., :1], self._station()[..., 1:]
         where = tee[:, None] + torch.cat((c * x - s * y, s * x + c * y), dim=-1)
@@ -100,11 +100,11 @@ class PushTExpert(ScriptedExpert):
         return wanted.gather(1, self._contact[:, None])[:, 0]
 
     def _station(self) -> torch.Tensor:
-        """(C, 2): where the puck's centre is when it touches each contact."""
+        """Return (C, 2): where the puck's centre is when it touches each contact."""
         return self._points - self._normals * _PUCK_M
 
     def _step(self, puck: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """(N, 2) action in the T's frame: on the way to the contact, or pushing `wanted` (N, 1) metres further."""
+        """Return (N, 2) action in the T's frame: on the way to the contact, or pushing `wanted` (N, 1) metres on."""
         point, normal = self._points[self._contact], self._normals[self._contact]
         touch = point - normal * _PUCK_M
         before = touch - normal * _CLEAR_M
@@ -120,7 +120,7 @@ class PushTExpert(ScriptedExpert):
         return torch.where(lined_up, pushing, travel)
 
     def _around(self, puck: torch.Tensor, target: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
-        """(N, 2) velocity towards `target`: straight where the way is free, else out to a ring, along it, and in."""
+        """Return (N, 2) velocity towards `target`: straight where the way is free, else by way of a ring."""
         direct = limit(25.0 * (target - puck), self._pace)
         gate = target - normal * torch.clamp(_RING_M - torch.linalg.vector_norm(target, dim=-1, keepdim=True), min=0.02)
         inward = limit(25.0 * (gate - puck), self._pace)
@@ -138,7 +138,7 @@ class PushTExpert(ScriptedExpert):
 
 
 def _contacts(spacing: float = 0.012) -> tuple[torch.Tensor, torch.Tensor]:
-    """(C, 2) points on the T's outline and (C, 2) inward normals, in the frame of its centre of mass."""
+    """Return (C, 2) points on the T's outline and (C, 2) inward normals, in the frame of its centre of mass."""
     top, low = BAR[1] + BAR[3], BAR[1] - BAR[3]
     bottom, wide, narrow = STEM[1] - STEM[3], BAR[2], STEM[2]
     edges = [
@@ -163,7 +163,7 @@ def _contacts(spacing: float = 0.012) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _free(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """(N,) bool: the puck can go straight from `start` to `end` (N, 2), in the T's frame, without touching it."""
+    """Return (N,) bool: the puck can go straight from `start` to `end` (N, 2), in the T's frame, touching nothing."""
     share = torch.linspace(0.0, 1.0, 24, device=start.device)
     path = start[:, None] + share[:, None] * (end - start)[:, None]
     blocked = torch.zeros(path.shape[:2], dtype=torch.bool, device=start.device)
@@ -177,17 +177,17 @@ def _free(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
 
 
 def _angle(vector: torch.Tensor) -> torch.Tensor:
-    """(N, 2) -> (N,) radians."""
+    """Map (N, 2) -> (N,) radians."""
     return torch.atan2(vector[:, 1], vector[:, 0])
 
 
 def _into(heading: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """World vectors (N, 2) in the frame of a body with `heading` (cos, sin)."""
+    """Turn world vectors (N, 2) in the frame of a body with `heading` (cos, sin)."""
     c, s = heading.unbind(-1)
     return torch.stack((c * vector[:, 0] + s * vector[:, 1], c * vector[:, 1] - s * vector[:, 0]), dim=-1)
 
 
 def _out_of(heading: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """The inverse of `_into`."""
+    """Return the inverse of `_into`."""
     c, s = heading.unbind(-1)
     return torch.stack((c * vector[:, 0] - s * vector[:, 1], s * vector[:, 0] + c * vector[:, 1]), dim=-1)

@@ -1,1 +1,0 @@
-"""Pictures of what policies and runs do."""
