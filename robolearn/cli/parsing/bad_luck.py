@@ -46,9 +46,10 @@ def explained(verb: str, config: Any) -> Iterator[None]:
             f"then {again}"
         ) from error
     except UnicodeEncodeError as error:
+        word = next(word for word in error.object.split() if not word.isascii())
         raise BadLuckError(
-            f"{error.object!a} holds characters that cannot be written as {error.encoding} here; rename it, or "
-            "set LC_ALL=C.UTF-8, and run the same again"
+            f"{word!a} holds characters that cannot be written as {error.encoding} here; rename it, or set "
+            "LC_ALL=C.UTF-8, and run the same again"
         ) from error
     except (MemoryError, RuntimeError) as error:
         if "Symlink loop" in str(error):  # of Path.resolve, until Python 3.12
@@ -62,8 +63,10 @@ def explained(verb: str, config: Any) -> Iterator[None]:
 
 
 def _reason(place: Any, number: int) -> str:
-    dangling = Path(os.fsdecode(place)).is_symlink() and not Path(os.fsdecode(place)).exists()
-    return f"it {absence(os.fsdecode(place))}" if dangling else os.strerror(number)
+    path = Path(os.fsdecode(place))
+    if path.is_symlink() and not path.exists():
+        return f"it {absence(path)}"
+    return "it is a file, not a folder" if number == errno.EEXIST and path.is_file() else os.strerror(number)
 
 
 def _remedy(number: int) -> str:
