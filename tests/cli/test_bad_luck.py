@@ -38,7 +38,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_a_disk_that_fills_up_while_training_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     words = ["train", *SMALL, "--output", "my run", "--loop.checkpoint_every", "2", "--loop.log_every", "1"]
-    done = robolearn(*words, "--loop.total_steps", "2000", cwd=tmp_path, limit=60_000)
+    done = robolearn(*words, "--loop.total_steps", "2000", cwd=tmp_path, limit=40_000)
     said = sentence(done)
     assert "File too large. The checkpoint of step " in said
     resume = "robolearn train --config 'my run/config.yaml' --resume"
