@@ -123,13 +123,15 @@ class _EventFile:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        events: Any = event_pb2  # generated modules, whose members no checker sees
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
         name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("ab")
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         if start_step:  # what an interrupted run logged beyond its checkpoint is to be left out
-            log = event_pb2.SessionLog
+            log = events.SessionLog
             self._write(step=start_step + 1, session_log=log(status=log.START))
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
