@@ -1,7 +1,7 @@
 """Errors that a user can mend. The command line prints their message, without a traceback, and exits with 2.
 
 A message states what was expected, what was received, where, and what to do. Broken internal invariants are
-`assert`ed instead. Two helpers keep the wording of messages the same everywhere.
+`assert`ed instead. A few helpers keep the wording of messages the same everywhere.
 """
 
 import shlex
@@ -42,6 +42,11 @@ class DeviceLost(DeviceError):
 def count(number: int, noun: str) -> str:
     """Return "1 episode", "2 episodes": a number with its noun, whose plural takes an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Return a text that every file and font takes: bytes of a path that are no text become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def hint(*words: object) -> str:

@@ -66,6 +66,12 @@ def write_json(target: str | Path, value: Any, **options: Any) -> None:
     write_text(target, json.dumps(value, **options) + "\n")
 
 
+def absence(path: str | Path) -> str:
+    """Return how a path fails to be there: "does not exist", or "is a link to X, which is not there"."""
+    target = Path(path)
+    return f"is a link to {target.readlink()}, which is not there" if target.is_symlink() else "does not exist"
+
+
 @contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside `target` to write into; on success it takes the place of `target` in one step."""

@@ -23,6 +23,7 @@ from robolearn.cli.parsing.help import command_help, terminal_width, two_columns
 from robolearn.cli.parsing.parser import asked_for_help, parse
 from robolearn.configuration.tree import unknown_key
 from robolearn.errors import ConfigError, RobolearnError
+from robolearn.storage import absence
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("robolearn.cli.demo", "the whole line once: record, clone, correct, fine-tune, evaluate, report"),
@@ -112,7 +113,7 @@ def find_command(argv: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
         raise ConfigError(str(unknown_key(argv[1], known, f"robolearn {verb}")).replace("key", "verb"))
     if not argv[1].startswith("-") and not Path(argv[1]).exists():
         raise ConfigError(
-            f"there is no path {argv[1]!r}, and it is none of robolearn {verb}'s verbs: {', '.join(known)}"
+            f"the path {argv[1]} {absence(argv[1])}, and it is none of robolearn {verb}'s verbs: {', '.join(known)}"
         )
     return commands[f"{verb} {default}"], argv[1:]
 

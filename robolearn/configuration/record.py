@@ -17,7 +17,7 @@ class RecordConfig:
     """Record demonstrations of a scripted expert, or of a person at a device."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("task", "task.kwargs", "task.max_steps", "episodes", "keep_failures"),
+        "what": ("task", "task.kwargs", "episodes", "keep_failures"),
         "by an expert": ("expert", "action_noise", "num_envs"),
         "by a person": ("device", "profile", "operator", "notes", "session.start", "session.host", "session.port"),
         "output": ("output", "resume", "seed"),

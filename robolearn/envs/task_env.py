@@ -74,8 +74,8 @@ class TaskOptions:
 
 def _height_and_width(size: Any) -> tuple[int, int]:
     """Return (height, width) of a pair, of "64,48" as the command line has it, or of one number for both."""
-    parts = size.split(",") if isinstance(size, str) else [size, size] if isinstance(size, int) else list(size or ())
     try:
+        parts = size.split(",") if isinstance(size, str) else [size, size] if isinstance(size, int) else list(size)
         height, width = (int(part) for part in parts)
     except (TypeError, ValueError):
         raise TaskError(f"image_size must be one number or (height, width), received {size!r}") from None

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from robolearn.configuration.evaluation import CurvesConfig
 from robolearn.configuration.tree import read_yaml
-from robolearn.errors import ConfigError
+from robolearn.errors import ConfigError, printable
 from robolearn.evaluation.plots import COLOURS
 from robolearn.evaluation.statistics import bootstrap, interquartile_mean, stratified_bootstrap
 from robolearn.storage import atomic_file
@@ -147,7 +147,9 @@ def draw_groups(axes: Axes, groups: Sequence[Group], bootstraps: int) -> None:
     for i, group in enumerate(groups):
         grid, values = group.on_grid()
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot(grid, interquartile_mean(values, axis=0), color=colour, label=f"{group.name} ({len(values)})")
+        axes.plot(
+            grid, interquartile_mean(values, axis=0), color=colour, label=f"{printable(group.name)} ({len(values)})"
+        )
         if len(values) > 1:
             low, high = bootstrap(values, min(bootstraps, 500))
             axes.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)

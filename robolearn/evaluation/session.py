@@ -13,7 +13,7 @@ from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
-from robolearn.errors import PolicyError
+from robolearn.errors import PolicyError, printable
 from robolearn.evaluation.compare import compare_in_turn
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
@@ -64,6 +64,7 @@ def run_evaluation(config: EvalConfig) -> list[str]:
 def _names(folders: Sequence[Path]) -> list[str]:
     """Short and distinct: the folder's name, or the run's where that is just `policy`."""
     names = [f.parent.name if f.name == "policy" and f.parent.name else f.name for f in folders]
+    names = [printable(name) for name in names]
     return [n if names.count(n) == 1 else f"{n}_{i}" for i, n in enumerate(names, start=1)]
 
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from robolearn.configuration.policy import PolicyConfig
 from robolearn.configuration.tree import from_dict, read_yaml, to_dict, unknown_key
-from robolearn.errors import ConfigError, PolicyError, TaskError
+from robolearn.errors import ConfigError, PolicyError, TaskError, printable
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ObservationSpec
-from robolearn.storage import atomic_folder
+from robolearn.storage import absence, atomic_folder
 
 FORMAT = "robolearn-policy"
 VERSION = 1
@@ -87,7 +87,7 @@ def save_policy(
         (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
         (fresh / WEIGHTS_FILE).write_bytes(save({name: value.clone() for name, value in state.items()}))
         text = card.markdown(policy) if isinstance(card, PolicyCard) else card
-        (fresh / CARD_FILE).write_text(text or PolicyCard().markdown(policy), encoding="utf-8")
+        (fresh / CARD_FILE).write_text(printable(text or PolicyCard().markdown(policy)), encoding="utf-8")
 
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Policy:
@@ -110,7 +110,7 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     except (RuntimeError, MemoryError) as error:
         raise PolicyError(f"{folder / CONFIG_FILE} describes a policy that cannot be built: {error}") from None
     try:
-        state = load_file(_inside(folder, WEIGHTS_FILE))
+        state = load(_inside(folder, WEIGHTS_FILE).read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
     _load_weights(policy, state, folder / WEIGHTS_FILE)
@@ -133,10 +133,8 @@ def policy_folder(path: str | Path) -> Path:
             f"{folder} is a file; a saved policy is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}. "
             "Pickled checkpoints (.pt, .pth, .ckpt, .pkl) are never loaded, because loading one can run any code"
         )
-    if folder.is_symlink() and not folder.exists():
-        raise PolicyError(f"{folder} is a link to {folder.readlink()}, which is not there")
     if not folder.is_dir():
-        raise PolicyError(f"there is no policy folder {folder}")
+        raise PolicyError(f"there is no policy folder {folder}: it {absence(folder)}")
     if (folder / "policy" / CONFIG_FILE).exists():
         return folder / "policy"
     started = [name for name in RUN_PARTS if (folder / name).exists()]
@@ -174,10 +172,10 @@ def read_description(folder: str | Path) -> dict[str, Any]:
 
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
+    if not path.is_file():
+        raise PolicyError(f"{folder} is not a saved policy: {name} is missing: it {absence(path)}")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise PolicyError(f"{path} links to {path.resolve()}, outside the policy folder; copy the file into the folder")
-    if not path.is_file():
-        raise PolicyError(f"{folder} is not a saved policy: {name} is missing")
     return path
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +42,7 @@ class MetricsLog:
             _keep_lines(self.path, start_step)
         self._pending: list[Metrics] = []
         self._file = self.path.open("a", encoding="utf-8")
-        self._writer = _summary_writer(run_dir, start_step) if main and tensorboard else None
+        self._writer = _EventFile(run_dir / "tensorboard", start_step) if main and tensorboard else None
         self._wandb = _wandb_run(wandb, run_dir) if main and wandb else None
 
     def __enter__(self) -> Self:
@@ -71,8 +73,7 @@ class MetricsLog:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+            self._writer.add_scalars(values, step)
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
@@ -112,10 +113,36 @@ def _json_number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _summary_writer(run_dir: Path, start_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
+class _EventFile:
+    """TensorBoard's file of scalars, written as they come: the writer of the package has a thread that dies of a full
+    disk without telling anyone, after which logging waits for it for ever."""
 
-    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+    def __init__(self, folder: Path, start_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        events: Any = event_pb2  # generated modules, whose members no checker sees
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
+        name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("ab")
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if start_step:  # what an interrupted run logged beyond its checkpoint is to be left out
+            log = events.SessionLog
+            self._write(step=start_step + 1, session_log=log(status=log.START))
+
+    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        scalars = [self._summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=self._summary(value=scalars))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._records.flush()
 
 
 def _wandb_run(project: str, run_dir: Path) -> Any:

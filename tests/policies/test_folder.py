@@ -127,10 +127,24 @@ def test_links_cannot_leave_the_folder(folder: Path, tmp_path: Path) -> None:
 def test_other_places_are_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="there is no policy folder"):
         load_policy(tmp_path / "nowhere")
-    with pytest.raises(PolicyError, match=r"is a training run; its policy is .*policy"):
-        load_policy(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(PolicyError, match=r"run is the folder of an unfinished run .* no policy yet"):
+        load_policy(tmp_path / "run")
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(PolicyError, match=r"policy.safetensors is missing"):
+        load_policy(folder)
+
+
+def test_a_run_folder_serves_as_its_policy(folder: Path) -> None:
+    run = load_policy(folder.parent)
+    assert folder.name == "policy"
+    assert all(torch.equal(a, b) for a, b in zip(run.state_dict().values(), load_policy(folder).state_dict().values()))
+
+
+def test_a_key_that_nobody_knows_is_refused(folder: Path) -> None:
+    with (folder / CONFIG_FILE).open("a") as file:
+        file.write("env_arg: {}\n")
+    with pytest.raises(PolicyError, match="unknown key 'env_arg'; did you mean 'env_args'"):
         load_policy(folder)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from robolearn.errors import RobolearnError, count, hint
+from robolearn.storage import absence
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -41,15 +42,31 @@ def explained(verb: str, config: Any) -> Iterator[None]:
         place = error.filename2 or error.filename or _output(config) or "a file"
         kept, again = _prospects(verb, config)
         raise BadLuckError(
-            f"cannot read or write {os.fsdecode(place)}: {os.strerror(number)}. {kept}; {_remedy(number)}, then {again}"
+            f"cannot read or write {os.fsdecode(place)}: {_reason(place, number)}. {kept}; {_remedy(number)}, "
+            f"then {again}"
+        ) from error
+    except UnicodeEncodeError as error:
+        word = next(word for word in error.object.split() if not word.isascii())
+        raise BadLuckError(
+            f"{word!a} holds characters that cannot be written as {error.encoding} here; rename it, or set "
+            "LC_ALL=C.UTF-8, and run the same again"
         ) from error
     except (MemoryError, RuntimeError) as error:
+        if "Symlink loop" in str(error):  # of Path.resolve, until Python 3.12
+            raise BadLuckError(f"{error}; mend the link, then run the same again") from error
         if not _is_memory(error):
             raise
         kept, again = _prospects(verb, config)
         reason = str(error).splitlines()[0] if str(error) else "none was left"
         remedy = "lower batch_size, num_envs or the sizes under policy"
         raise BadLuckError(f"there is not enough memory ({reason}). {kept}; {remedy}, then {again}") from error
+
+
+def _reason(place: Any, number: int) -> str:
+    path = Path(os.fsdecode(place))
+    if path.is_symlink() and not path.exists():
+        return f"it {absence(path)}"
+    return "it is a file, not a folder" if number == errno.EEXIST and path.is_file() else os.strerror(number)
 
 
 def _remedy(number: int) -> str:

@@ -20,7 +20,7 @@ MAX_STEPS = 10**12
 """Control steps or updates of a run."""
 MAX_CHUNK = 10**4
 """Steps that a policy sees or predicts at once."""
-MAX_UNITS = 2**16
+MAX_UNITS = 2**14
 """Units of a layer."""
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from robolearn.configuration.tree.values import to_dict
 from robolearn.errors import ConfigError
-from robolearn.storage import write_text
+from robolearn.storage import absence, write_text
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -19,6 +19,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     try:
         data = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+    except FileNotFoundError:
+        raise ConfigError(f"cannot read the configuration {path}: it {absence(path)}") from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

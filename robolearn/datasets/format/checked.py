@@ -20,6 +20,7 @@ import numpy as np
 
 from robolearn.datasets.format.schema import DATA_ATTRS, RECORDING, SCHEMA, SCHEMA_VERSION, Header, demo_number
 from robolearn.errors import DatasetError
+from robolearn.storage import absence
 
 MAX_ARRAY_BYTES = 1 << 30
 """Of one small array of one episode: 1000 float64 values at 50 Hz for 45 minutes."""
@@ -64,7 +65,7 @@ def open_file(path: str | Path) -> Iterator[h5py.File]:
 def open_hdf5(path: str | Path) -> h5py.File:
     """Open a file as `open_file`; the caller closes."""
     if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        what = "is a folder" if os.path.isdir(path) else absence(path)
         raise DatasetError(f"{path} {what}; expected a dataset file ({SUFFIXES})")
     with reading(str(path)):
         return h5py.File(path, "r")
