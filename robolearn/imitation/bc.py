@@ -53,9 +53,12 @@ class BehaviourCloning:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         with flushed_denormals():
             with self.autocast:
-                loss, metrics = self.policy.loss(batch, total=distributed.sum_)
-            if (processes := distributed.world_size()) > 1:
-                metrics["loss"] = metrics["loss"] * processes  # the mean over processes is then the whole batch's loss
+                losses, weights, metrics = self.policy.losses(batch)
+                # L = sum_i w_i l_i / sum_i w_i: this process's rows above, the rows of all processes below, so that
+                # gradients summed over processes are those of one batch.
+                loss = (losses * weights).sum() / distributed.sum_(weights.sum()).clamp_min(1e-8)
+            # What is logged is the mean over processes, of shares that sum to the loss.
+            metrics = {"loss": loss.detach() * distributed.world_size(), **metrics}
             metrics |= self.optimiser.step(loss)
             if self.average is not None:
                 self.average.update()

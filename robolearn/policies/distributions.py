@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from robolearn.policies.noise import Noise
+
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class ActionDistribution(ABC):
@@ -18,7 +21,7 @@ class ActionDistribution(ABC):
     """
 
     reparameterised: bool = False
-    """Whether `sample` carries gradients to the parameters (SAC's actor loss needs it)."""
+    """True where `sample` carries gradients to the parameters (SAC's actor loss needs it)."""
 
     @abstractmethod
     def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -48,8 +51,14 @@ class ActionDistribution(ABC):
         return -(value + (value - baseline) * (draws - value)).mean(0)
 
 
+def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return log N(x; mean, std), element by element."""
+    # log N(x) = -(x - mean)^2 / (2 std^2) - log std - log(2 pi) / 2
+    return -0.5 * ((x - mean) / std).square() - std.log() - HALF_LOG_2PI
+
+
 def sum_steps(log_probs: Tensor, valid: Tensor | None) -> Tensor:
-    """(..., Tp) -> (...): the sum over the steps that `valid` (broadcast) keeps."""
+    """Sum log-probabilities (..., Tp) over the steps that `valid` (broadcast) keeps -> (...)."""
     return log_probs.sum(-1) if valid is None else torch.where(valid, log_probs, 0.0).sum(-1)
 
 

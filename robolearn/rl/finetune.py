@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig
 from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
@@ -140,13 +139,11 @@ def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> Ro
 
 
 def with_min_std(policy: Policy, min_std: float | None) -> Policy:
-    """The same weights under a head whose deviations are at least `min_std`, where the head has such a floor."""
-    head = policy.config.head
-    if min_std is None or getattr(head, "min_std", min_std) >= min_std:
+    """Return the policy with the same weights and a head whose deviations are at least `min_std`, where it can."""
+    head = policy.config.head if min_std is None else policy.config.head.with_floor(min_std)
+    if head == policy.config.head:
         return policy
-    assert isinstance(head, (GaussianHeadConfig, MixtureHeadConfig))
-    changes = {"initial_std": max(head.initial_std, 2 * min_std)} if isinstance(head, GaussianHeadConfig) else {}
-    floored = replace(policy.config, head=replace(head, min_std=min_std, **changes))
+    floored = replace(policy.config, head=head)
     result = build_policy(floored, policy.observation_spec, policy.action_spec)
     result.load_state_dict(policy.state_dict())
     return result.to(next(policy.parameters()).device).eval()

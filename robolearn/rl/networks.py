@@ -37,14 +37,12 @@ def orthogonal_init(network: nn.Sequential, *, last_gain: float = 1.0, gain: flo
 
 
 def orthogonal_start(policy: Policy) -> None:
-    """PPO's usual start of an actor: orthogonal hidden layers, and a mean near zero whatever is seen."""
+    """Give an actor PPO's usual start: orthogonal hidden layers, and a mode near zero whatever is seen."""
     for module in policy.backbone.modules():
         if isinstance(module, nn.Linear):
             nn.init.orthogonal_(module.weight, 2.0**0.5)
             nn.init.zeros_(module.bias)
-    if isinstance(mean := getattr(policy.head, "mean", None), nn.Linear):
-        nn.init.orthogonal_(mean.weight, 0.01)
-        nn.init.zeros_(mean.bias)
+    policy.head.start_near_zero()
 
 
 class ValueNetwork(nn.Module):

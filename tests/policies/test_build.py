@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from importlib.metadata import EntryPoint
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from robolearn.configuration import policy as policy_config
 from robolearn.configuration.policy import (
     AutoregressiveHeadConfig,
+    BaseHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,
     LSTMConfig,
@@ -158,14 +160,28 @@ def test_refusals_name_the_culprit() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PluginHeadConfig:
+class PluginHeadConfig(BaseHeadConfig):
     name: Literal["tests-plugin"] = "tests-plugin"
     error: Literal["l1", "l2"] = "l1"
-    module: ClassVar[str] = "tests.policies.test_build:PluginHead"
+    module = "tests.policies.test_build:PluginHead"
 
 
 class PluginHead(DeterministicHead):
     pass
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("nothing_of_that_name:Head", "does not load: No module named 'nothing_of_that_name'"),
+        ("robolearn.specs:ArraySpec", "does not derive from BaseHeadConfig"),
+    ],
+)
+def test_what_is_no_head_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str, hint: str) -> None:
+    point = EntryPoint(name="head.strange", value=value, group=policy_config.PLUGINS)
+    monkeypatch.setattr(policy_config, "entry_points", lambda group: [point])
+    with pytest.raises(ConfigError, match=hint):
+        policy_config.plugins("head")
 
 
 def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,5 +199,5 @@ def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = build_policy(config, OBSERVATION, ACTION)
     assert type(policy.head).__name__ == "PluginHead"
     monkeypatch.delattr(PluginHeadConfig, "module")
-    with pytest.raises(PolicyError, match="nothing is registered for PluginHeadConfig"):
+    with pytest.raises(PolicyError, match="PluginHeadConfig names no module"):
         build_policy(config, OBSERVATION, ACTION)

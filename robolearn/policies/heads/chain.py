@@ -10,7 +10,6 @@ action: it samples with `sample_chain` and asks `chain_log_prob`, both with a fl
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from robolearn.configuration.policy import DenoiserConfig
 from robolearn.errors import PolicyError
+from robolearn.policies.distributions import normal_log_prob
 from robolearn.policies.heads.head import Head
 from robolearn.policies.networks.denoisers import build_denoiser
 from robolearn.policies.noise import Noise
@@ -93,7 +93,7 @@ class ChainHead(Head):
         mean, std = self.transition(
             features.repeat_interleave(count, 0), chain[:, :-1].flatten(0, 1), steps, min_std=min_std
         )
-        return gaussian_log_prob(chain[:, 1:].flatten(0, 1), mean, std).unflatten(0, (B, count))
+        return normal_log_prob(chain[:, 1:].flatten(0, 1), mean, std).unflatten(0, (B, count))
 
     def transition(self, features: Tensor, x: Tensor, step: Tensor, *, min_std: float = 0.0) -> tuple[Tensor, Tensor]:
         """The Gaussian of x_{k+1} given x_k, each row at a step k of its own.
@@ -132,8 +132,3 @@ class ChainHead(Head):
         E, B = len(self.times), features.shape[0]
         flat = self.network.condition(self.times.repeat_interleave(B), features.repeat(E, 1))
         return flat.unflatten(0, (E, B))
-
-
-def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Element-wise log N(x; mean, std)."""
-    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robolearn.configuration.policy import MixtureHeadConfig
-from robolearn.policies.distributions import ActionDistribution, sum_steps
-from robolearn.policies.heads.gaussian import normal_log_prob
+from robolearn.policies.distributions import ActionDistribution, normal_log_prob, sum_steps
 from robolearn.policies.heads.head import Head, bounded
 from robolearn.policies.noise import Noise
 
