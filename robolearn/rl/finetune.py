@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,15 +17,13 @@ import torch
 
 from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
-from robolearn.configuration.tree import write_yaml
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import PolicyError
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
-from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
-from robolearn.policies.folder import PolicyCard, load_policy, save_policy
+from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl.macro_steps import EpisodeDriver
 from robolearn.rl.networks import ValueNetwork
@@ -34,10 +31,9 @@ from robolearn.rl.ppo import PPO
 from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.training import distributed
-from robolearn.training.checkpoint import load_checkpoint
-from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
-from robolearn.training.seeding import seed_everything, untouched_rng
-from robolearn.training.threads import fitting_threads, start_thread_pool
+from robolearn.training.loop import RunState
+from robolearn.training.run import Run, card_figures, open_run
+from robolearn.training.seeding import untouched_rng
 
 START_FILE = "start.json"
 """How the policy did before any update, so that a resumed run need not evaluate it again."""
@@ -72,49 +68,27 @@ def finetune(
         resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
         on_evaluation: told of each evaluation on training seeds, update 0 (before training) included.
     """
-    run_dir = Path(run_dir)
-    check_run_dir(run_dir, resume)
     task = task_of(config.policy, config.task)
-    start_thread_pool()
-    with ExitStack() as stack:
-        stack.enter_context(distributed.process_group())
-        device = distributed.own_device(resolve_device(config.device))
-        policy = with_min_std(load_policy(config.policy, device), config.min_std)
+    with open_run(config, run_dir, resume=resume, label="finetune", resume_hint=resume_hint) as run:
+        policy = with_min_std(load_policy(config.policy, run.device), config.min_std)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        env = stack.enter_context(make(practice, num_envs, device=task.physics_device(device)))
+        env = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
         check_fit(policy, env, config.policy)
-        judge = _Judge(config, task, device, on_evaluation)
-        stack.callback(judge.close)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if distributed.is_main():
-            write_yaml(config, run_dir / "config.yaml")
-        start = distributed.from_main(lambda: judge.start(policy, run_dir))
-        seed_everything(config.seed)
-        stack.enter_context(fitting_threads(policy, rows=num_envs))
-        algorithm = PPO(
-            policy,
-            ValueNetwork.beside(policy, config.critic).to(device),
-            config.ppo,
-            total_updates=config.loop.total_steps,
-            seed=config.seed,
-        )
+        judge = _Judge(config, task, run.device, on_evaluation)
+        run.resources.callback(judge.close)
+        run.begin()
+        start = distributed.from_main(lambda: judge.start(policy, run.folder))
+        run.seed()
+        run.fit_threads(policy, rows=num_envs)
+        critic = ValueNetwork.beside(policy, config.critic).to(run.device)
+        algorithm = PPO(policy, critic, config.ppo, total_updates=config.loop.total_steps, seed=config.seed)
         source = make_collector(env, policy, config)
-        if not distributed.is_main():
-            seed_everything(distributed.own_seed(config.seed))
-        state = run_loop(
-            algorithm,
-            source,
-            config=config.loop,
-            run_dir=run_dir,
-            evaluate=(lambda step: judge(policy, step)) if config.eval_episodes else None,
-            resume=resume,
-            label="finetune",
-            resume_hint=resume_hint,
-        )
-        best = distributed.from_main(lambda: _export(config, task, policy, start, state, run_dir))
+        evaluate = (lambda step: judge(policy, step)) if config.eval_episodes else None
+        state = run.train(algorithm, source, evaluate=evaluate)
+        best = distributed.from_main(lambda: _export(run, config, task, policy, start, state))
     return FinetuneResult(
-        policy=run_dir / "policy",
+        policy=run.policy,
         updates=state.step,
         env_steps=source.env_steps,
         start=start,
@@ -206,14 +180,14 @@ class _Judge:
 
 
 def _export(
+    run: Run,
     config: FinetuneConfig,
     task: TaskConfig,
     policy: Policy,
     start: Mapping[str, float],
     state: RunState,
-    run_dir: Path,
 ) -> dict[str, float]:
-    """Write `run_dir/policy`; returns the evaluation of what was exported (empty for the last policy)."""
+    """Export the policy that `config.export` asks for; returns its evaluation, empty where there was none."""
     figures: dict[str, float] = dict(state.evaluation)
     update, origin = state.step, "the last update"
     if config.export == "best" and state.best_score is not None:
@@ -221,7 +195,8 @@ def _export(
             original = load_policy(config.policy)
             policy, figures, update, origin = original, dict(start), 0, "no update was better"
         else:
-            saved = load_checkpoint(run_dir / BEST)
+            saved = run.best()
+            assert saved is not None, "an evaluation with a score leaves a checkpoint"
             policy.load_state_dict(saved["algorithm"]["policy"])
             figures, update, origin = dict(saved["loop"]["evaluation"]), state.best_step, "the best evaluation"
     card = PolicyCard(
@@ -234,7 +209,7 @@ def _export(
             "learning rate": f"{config.ppo.learning_rate:g}",
             "seed": config.seed,
         },
-        evaluation={name: f"{value:.4g}" for name, value in figures.items() if name != "score"},
+        evaluation=card_figures(figures),
     )
-    save_policy(policy, run_dir / "policy", card, env_args=task.env_args())
+    run.export(policy, card, env_args=task.env_args())
     return figures
