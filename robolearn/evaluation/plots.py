@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -37,8 +34,8 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 MAX_PANELS = 4
 """Of one stage."""
 
-Log = tuple[str, Sequence[Mapping[str, float]]]
-"""A name and the rows of a metrics.jsonl."""
+Log = tuple[str, Sequence[Mapping[str, Any]]]
+"""A name and the rows of a metrics.jsonl, in which what is not finite stands as None."""
 
 Signals = Sequence[tuple[str, Sequence[tuple[EpisodeRecord, np.ndarray]]]]
 """Per stage: its name, and episodes with an array over time each."""
@@ -112,7 +109,7 @@ def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult
 
 def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
     """(what it shows, figure) for each group of metrics in PANELS that one stage's logs hold; one line per log."""
-    present = dict.fromkeys(name for _, rows in logs for row in rows for name in row)
+    present = dict.fromkeys(name for _, rows in logs for row in rows for name in row if row[name] is not None)
     grouped = [(title, [n for n in present if n.rsplit("/", 1)[-1] in wanted]) for title, wanted in PANELS]
     return [(title, _curves(logs, names, tint)) for title, names in grouped if names][:MAX_PANELS]
 
@@ -179,22 +176,11 @@ def signal_figure(stages: Signals, hz: float, key: str) -> str:
         return _uri(figure)
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The finished lines of a metrics.jsonl; a last line cut short by an interruption is left out."""
-    rows: list[dict[str, float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append({k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and math.isfinite(v)})
-    return rows
-
-
-def _curve(rows: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _curve(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values, thinned by averaging neighbours."""
-    points = np.array([(row.get("step", i), row[name]) for i, row in enumerate(rows) if name in row], np.float64)
+    points = np.array(
+        [(row.get("step", i), row[name]) for i, row in enumerate(rows) if row.get(name) is not None], np.float64
+    )
     if len(points) > MAX_POINTS:
         points = np.stack([chunk.mean(0) for chunk in np.array_split(points, MAX_POINTS)])
     return points.reshape(-1, 2)[:, 0], points.reshape(-1, 2)[:, 1]

@@ -21,6 +21,7 @@ from robolearn.evaluation import plots
 from robolearn.evaluation.compare import Comparison, compare_in_turn
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.evaluation.video import Film
+from robolearn.training.metrics import read_metrics
 
 REPORT = "report.html"
 MAX_EMBEDDED_VIDEO = 12_000_000
@@ -153,7 +154,7 @@ def _headline(results: Sequence[EvaluationResult]) -> str:
 
 def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path) -> dict[str, Any]:
     paths = [path for path in stage.metrics if path.exists()]
-    logs = [(name, plots.read_metrics(path)) for name, path in zip(_distinct_names(paths), paths)]
+    logs = [(name, read_metrics(path.parent)) for name, path in zip(_distinct_names(paths), paths)]
     tint = plots.colour(index)
     return {
         "name": stage.name,

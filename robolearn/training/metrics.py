@@ -77,14 +77,21 @@ class MetricsLog:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line that was cut off is left out."""
+    """Return the lines of a run's metrics.jsonl, without a last one that was cut off; none where there is no file.
+
+    Raises TrainingError where an earlier line is damaged.
+    """
     path = Path(run_dir) / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            if number < len(lines):
+                raise TrainingError(
+                    f"line {number} of {path} is damaged; delete that line to read the others"
+                ) from None
     return rows
 
 
