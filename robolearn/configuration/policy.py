@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Literal, Self, Union
 
+from robolearn.configuration.plugins import BaseHeadConfig, NetworkConfig, PolicySettings, plugins
 from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_UNITS, check_range
 from robolearn.errors import ConfigError
 
@@ -24,33 +24,12 @@ def _require_share(name: str, value: float) -> None:
         raise ConfigError(f"{name} must lie in [0, 1], received {value}")
 
 
-def _require_bounded_actions(head: str, policy: PolicyConfig) -> None:
+def _require_bounded_actions(head: str, policy: PolicySettings) -> None:
     if policy.action_normalisation in UNBOUNDED:
         raise ConfigError(
             f"head {head!r} bounds its means to [-1, 1], which action_normalisation "
             f"{policy.action_normalisation!r} does not keep; use 'none' or 'min_max'"
         )
-
-
-class NetworkConfig:
-    """Base of the configurations of backbones and heads: frozen, keyword-only dataclasses with a field `name`."""
-
-    module = ""
-    """`package.module:Class`, the torch module that this configures; imported when a policy is built."""
-
-
-class BaseHeadConfig(NetworkConfig):
-    """Base of the configurations of heads: states what a head asks of the rest of a policy. By default nothing."""
-
-    def check(self, policy: PolicyConfig) -> None:
-        """Raise ConfigError where this head cannot work in `policy`."""
-
-    def with_floor(self, min_std: float) -> Self:
-        """Return the configuration of a head with the same weights and standard deviations of at least `min_std`.
-
-        That is this configuration itself where they are so already, or where the head has no such bound.
-        """
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +120,7 @@ class GaussianHeadConfig(BaseHeadConfig):
             received = f"{self.min_std}, {self.initial_std}, {self.max_std}"
             raise ConfigError(f"need 0 < min_std < initial_std < max_std, received {received}")
 
-    def check(self, policy: PolicyConfig) -> None:
+    def check(self, policy: PolicySettings) -> None:
         if self.squash or self.bounded_mean:
             _require_bounded_actions(self.name, policy)
 
@@ -172,7 +151,7 @@ class MixtureHeadConfig(BaseHeadConfig):
         _require_positive(("num_modes", self.num_modes), ("min_std", self.min_std))
         _require_share("min_p", self.min_p)
 
-    def check(self, policy: PolicyConfig) -> None:
+    def check(self, policy: PolicySettings) -> None:
         _require_bounded_actions(self.name, policy)
 
     def with_floor(self, min_std: float) -> Self:
@@ -212,7 +191,7 @@ class AutoregressiveHeadConfig(BaseHeadConfig):
             raise ConfigError(f"min_scale must be positive, received {self.min_scale}")
         _require_share("min_p", self.min_p)
 
-    def check(self, policy: PolicyConfig) -> None:
+    def check(self, policy: PolicySettings) -> None:
         if self.spacing == "uniform" and policy.action_normalisation == "mean_std":
             raise ConfigError(
                 "head.spacing uniform divides [-1, 1], beyond which mean_std normalisation puts many actions; "
@@ -306,7 +285,7 @@ class DiffusionHeadConfig(BaseHeadConfig):
         if self.clip < 0:
             raise ConfigError(f"clip must not be negative, received {self.clip}")
 
-    def check(self, policy: PolicyConfig) -> None:
+    def check(self, policy: PolicySettings) -> None:
         if self.clip and policy.action_normalisation in UNBOUNDED:
             raise ConfigError(
                 f"head.clip {self.clip} would cut off actions that {policy.action_normalisation} normalisation "
@@ -366,34 +345,6 @@ HeadConfig = (
     | FlowHeadConfig
     | ACTHeadConfig
 )
-
-PLUGINS = "robolearn.policies"
-"""Entry-point group. `head.NAME` or `backbone.NAME` loads a configuration class (derived from `BaseHeadConfig` or
-`NetworkConfig`) from a module that needs no torch; the class has a field `name: Literal["NAME"] = "NAME"`."""
-
-
-def plugins(kind: Literal["head", "backbone"]) -> tuple[type[NetworkConfig], ...]:
-    """Return the configuration classes that installed packages add.
-
-    Raises ConfigError where one does not load or does not derive from the base of its kind.
-    """
-    found = (point for point in entry_points(group=PLUGINS) if point.name.startswith(f"{kind}."))
-    base = BaseHeadConfig if kind == "head" else NetworkConfig
-    return tuple(_load(point, base) for point in sorted(found, key=lambda point: point.name))
-
-
-def _load(point: EntryPoint, base: type[NetworkConfig]) -> type[NetworkConfig]:
-    try:
-        loaded = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{point.name} is registered as {point.value}, which does not load: {error}; "
-            "repair the package that registers it, or uninstall it"
-        ) from None
-    if not (isinstance(loaded, type) and issubclass(loaded, base)):
-        raise ConfigError(f"{point.name} is registered as {point.value}, which does not derive from {base.__name__}")
-    return loaded
-
 
 if not TYPE_CHECKING:
     BackboneConfig = Union[(BackboneConfig, *plugins("backbone"))]

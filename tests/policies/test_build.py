@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration import policy as policy_config
+from robolearn.configuration import plugins as policy_plugins, policy as policy_config
+from robolearn.configuration.plugins import BaseHeadConfig
 from robolearn.configuration.policy import (
     AutoregressiveHeadConfig,
-    BaseHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,
     LSTMConfig,
@@ -178,10 +178,10 @@ class PluginHead(DeterministicHead):
     ],
 )
 def test_what_is_no_head_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str, hint: str) -> None:
-    point = EntryPoint(name="head.strange", value=value, group=policy_config.PLUGINS)
-    monkeypatch.setattr(policy_config, "entry_points", lambda group: [point])
+    point = EntryPoint(name="head.strange", value=value, group=policy_plugins.PLUGINS)
+    monkeypatch.setattr(policy_plugins, "entry_points", lambda group: [point])
     with pytest.raises(ConfigError, match=hint):
-        policy_config.plugins("head")
+        policy_plugins.plugins("head")
 
 
 def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +191,9 @@ def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> type:
             return PluginHeadConfig
 
-    monkeypatch.setattr(policy_config, "entry_points", lambda group: [EntryPoint()])
-    assert policy_config.plugins("head") == (PluginHeadConfig,)
-    assert policy_config.plugins("backbone") == ()
+    monkeypatch.setattr(policy_plugins, "entry_points", lambda group: [EntryPoint()])
+    assert policy_plugins.plugins("head") == (PluginHeadConfig,)
+    assert policy_plugins.plugins("backbone") == ()
     monkeypatch.setattr(policy_config, "HeadConfig", policy_config.HeadConfig | PluginHeadConfig)
     config = from_dict(PolicyConfig, {"head": {"name": "tests-plugin", "error": "l2"}})
     policy = build_policy(config, OBSERVATION, ACTION)
