@@ -257,11 +257,11 @@ class DiffusionHeadConfig(BaseHeadConfig):
     network: DenoiserConfig = field(default_factory=UNetConfig)
     """The denoiser."""
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
-    """What the network predicts: the noise, the clean chunk, or the velocity between them."""
+    """Target of the network: the noise, the clean chunk, or the velocity between them."""
     train_steps: int = 100
     """Noise levels."""
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
-    """How noise grows over the levels."""
+    """Growth of the noise over the levels."""
     solver: Literal["ddpm", "ddim", "dpm"] = "ddim"
     """Sampler: ancestral, deterministic (with eta 0), or the second-order multistep solver DPM-Solver++."""
     inference_steps: int = 10
@@ -353,7 +353,7 @@ if not TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """How images become features: ResNet-18 with group normalisation and spatial softmax, one for each camera."""
+    """Encoder of images: ResNet-18 with group normalisation and spatial softmax, one for each camera."""
 
     share: bool = False
     """Run one network on all cameras."""
@@ -375,7 +375,7 @@ class VisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """What a policy is made of."""
+    """Parts of a policy."""
 
     obs_keys: tuple[str, ...] = ()
     """Observation keys the policy sees; empty means all that the data set has."""
@@ -386,11 +386,11 @@ class PolicyConfig:
     exec_steps: int = 1
     """Ta, predicted steps that are executed before the policy is asked again."""
     obs_normalisation: Literal["mean_std", "min_max", "quantile", "none"] = "mean_std"
-    """How low-dimensional observations are scaled; statistics are stored in the policy."""
+    """Scaling of low-dimensional observations; its statistics are stored in the policy."""
     action_normalisation: Literal["none", "min_max", "mean_std", "quantile"] = "none"
-    """How actions (already in [-1, 1]) are scaled before the head sees them."""
+    """Scaling of actions (already in [-1, 1]) before the head sees them."""
     vision: VisionConfig = field(default_factory=VisionConfig)
-    """How images are seen, where there are any."""
+    """Encoder of images, where there are any."""
     backbone: BackboneConfig = field(default_factory=MLPConfig)
     """Network between the encoders and the action head."""
     head: HeadConfig = field(default_factory=MixtureHeadConfig)

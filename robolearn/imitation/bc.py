@@ -64,7 +64,7 @@ class BehaviourCloning:
         return metrics
 
     def result(self) -> Policy:
-        """The policy to evaluate and export: the averaged weights where an average is kept."""
+        """Return the policy to evaluate and export: the averaged weights where an average is kept."""
         return self.policy if self.average is None else self.average.average()
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class DatasetSource:
         return next(self._batches)
 
     def describe(self, batch: Batch) -> str:
-        """Names the window that stands out most: values that are not finite, else the farthest from the others."""
+        """Name the window that stands out most: values that are not finite, else the farthest from the others."""
         row, name = oddest_row(batch)
         episode = self.dataset.episodes[int(batch.episodes[row])]
         return f"Its oddest window is step {int(batch.steps[row])} of episode {episode} ({name})"
@@ -104,7 +104,7 @@ class DatasetSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BCResult:
-    """What training left behind."""
+    """Outcome of cloning."""
 
     policy: Path
     """The exported policy folder."""
@@ -166,7 +166,7 @@ def train_bc(
 
 
 def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Dataset | None]:
-    """Episodes to learn from and to validate on: the file's masks decide, else `valid_fraction`."""
+    """Return episodes to learn from and to validate on: the file's masks decide, else `valid_fraction`."""
     masks = dataset.masks
     if config.filter_key and config.filter_key not in masks:
         raise DatasetError(f"no mask {config.filter_key!r} in {config.dataset}; the masks are {sorted(masks)}")
@@ -182,7 +182,7 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
 
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
-    """A new policy normalised by the data, or the one at `init_policy`; the data is checked against it."""
+    """Return a new policy normalised by the data, or the one at `init_policy`, checked against the data."""
     if config.init_policy:
         policy = load_policy(config.init_policy)
         if config.policy not in (PolicyConfig(), policy.config):
@@ -224,7 +224,7 @@ class Validation:
 
 
 def oddest_row(batch: Batch) -> tuple[int, str]:
-    """The row with a value that is not finite, else with the largest distance from its column's mean in deviations."""
+    """Return the row with a value that is not finite, else the farthest (in deviations) from the mean; and why."""
     best, found = -1.0, (0, "nothing stands out")
     for name, value in {**{f"obs/{k}": v for k, v in batch.obs.items()}, "actions": batch.actions}.items():
         rows = value.detach().double().flatten(1)
@@ -250,7 +250,7 @@ def make_sampler(
     drop_last: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> WindowSampler:
-    """Windows of the size that the policy needs; `share` as for `WindowSampler`."""
+    """Return windows of the size that the policy needs; `share` as for `WindowSampler`."""
     return WindowSampler(
         dataset,
         obs_steps=policy.obs_steps,
@@ -278,7 +278,7 @@ def _check_specs(policy: Policy, dataset: Dataset, place: str) -> None:
 
 
 def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset) -> None:
-    """Statistics show at once whether any value of the data is not finite; only then is it looked for."""
+    """Raise DatasetError where the statistics show values that are not finite; only then are those looked for."""
     for key, values in statistics.items():
         if np.isfinite(values["min"]).all() and np.isfinite(values["max"]).all():
             continue

@@ -81,7 +81,7 @@ def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: S
 
 
 def _statistics_of(key: str, size: int, statistics: Statistics | None, method: str) -> Mapping[str, np.ndarray] | None:
-    """Flat arrays (size,) for one key; None where nothing is normalised."""
+    """Return flat arrays (size,) for one key; None where nothing is normalised."""
     if statistics is None or method == "none":
         return None
     if key not in statistics:

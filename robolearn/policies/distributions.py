@@ -25,23 +25,23 @@ class ActionDistribution(ABC):
 
     @abstractmethod
     def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, Tp, A) -> (B,), in nats, of the density (or probability mass) with respect to the actions given."""
+        """Return the log-density (or log-probability mass) (B,), in nats, of actions (B, Tp, A)."""
 
     @abstractmethod
     def sample(self, noise: Noise) -> Tensor:
-        """(B, Tp, A), unclipped: what `log_prob` is to be asked for. Clip only what goes to the environment."""
+        """Return a sample (B, Tp, A), unclipped, to ask `log_prob` for; clip only what goes to the environment."""
 
     @abstractmethod
     def mode(self) -> Tensor:
-        """(B, Tp, A): the most likely chunk, or the heaviest component's mean for a mixture."""
+        """Return the most likely chunk (B, Tp, A), or the heaviest component's mean for a mixture."""
 
     def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """A sample (B, Tp, A) and its log-probability (B,), which may be more precise than `log_prob(sample)`."""
+        """Return a sample (B, Tp, A) and its log-probability (B,), at least as precise as `log_prob(sample)`."""
         sample = self.sample(noise)
         return sample, self.log_prob(sample)
 
     def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
-        """(B,) in nats; a Monte Carlo estimate unless the distribution knows better. Its gradient is unbiased."""
+        """Return the entropy (B,) in nats, a Monte Carlo estimate unless it is known; its gradient is unbiased."""
         draws = torch.stack([self.sample_with_log_prob(noise)[1] for _ in range(samples)])
         if self.reparameterised:
             return -draws.mean(0)

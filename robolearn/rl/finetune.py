@@ -36,12 +36,12 @@ from robolearn.training.run import Run, card_figures, open_run
 from robolearn.training.seeding import untouched_rng
 
 START_FILE = "start.json"
-"""How the policy did before any update, so that a resumed run need not evaluate it again."""
+"""Evaluation before any update, so that a resumed run need not make it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What fine-tuning left behind."""
+    """Outcome of fine-tuning."""
 
     policy: Path
     """The exported policy folder."""
@@ -97,7 +97,7 @@ def finetune(
 
 
 def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> RolloutCollector:
-    """The source of rollouts: training seeds only, the policy's own windows and chunks."""
+    """Return the source of rollouts: training seeds only, the policy's own windows and chunks."""
     driver = EpisodeDriver(
         env,
         seeds=SharedSeeds(config.first_seed, config.num_seeds - config.eval_episodes),
@@ -124,7 +124,7 @@ def with_min_std(policy: Policy, min_std: float | None) -> Policy:
 
 
 def check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
-    """Raises PolicyError where the environment does not offer what the policy sees or takes what it does."""
+    """Raise PolicyError where the environment does not offer what the policy sees or takes what it does."""
     for key, spec in policy.observation_spec.items():
         if key not in env.observation_spec:
             raise PolicyError(f"{place} sees {key!r}; the task offers {list(env.observation_spec)}")
@@ -151,7 +151,7 @@ class _Judge:
         self.env: VectorEnv | None = None
 
     def __call__(self, policy: Policy, update: int) -> dict[str, float]:
-        """Success rate, mean steps, and a score in which a faster success breaks ties."""
+        """Return success rate, mean steps, and a score in which a faster success breaks ties."""
         if self.env is None:
             side_by_side = min(self.config.num_envs, self.config.eval_episodes)
             self.env = make(self.task, side_by_side, device=self.task.physics_device(self.device))
@@ -164,7 +164,7 @@ class _Judge:
         return metrics | {"score": worth - 0.01 * steps / self.env.max_steps}
 
     def start(self, policy: Policy, run_dir: Path) -> dict[str, float]:
-        """The metrics before any update, remembered in the run folder."""
+        """Return the metrics before any update, remembered in the run folder."""
         path = run_dir / START_FILE
         if not self.config.eval_episodes:
             return {}

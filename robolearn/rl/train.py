@@ -45,7 +45,7 @@ from robolearn.training.run import card_figures, open_run
 
 @dataclass(frozen=True, kw_only=True)
 class RLResult:
-    """What training left behind."""
+    """Outcome of training from scratch."""
 
     run_dir: Path
     policy: Path | None
@@ -58,7 +58,7 @@ class RLResult:
 
 @dataclass(frozen=True)
 class Learner:
-    """An algorithm, its source of batches, who acts in evaluations, and the networks that the main loop computes."""
+    """An algorithm, its source of batches, the actor of evaluations, and the networks that the main loop computes."""
 
     algorithm: Any
     source: RolloutCollector | ReplayCollector
@@ -93,11 +93,11 @@ class Greedy:
         self.values = values
 
     def reset(self, seeds: Sequence[int], mask: Tensor | None = None) -> None:
-        """Nothing is kept between steps."""
+        """Do nothing: nothing is kept between steps."""
 
     @torch.no_grad()
     def act(self, obs: Observation) -> Tensor:
-        """(N, ...) -> (N,) int64."""
+        """Return the best actions (N,) int64 given observations (N, ...)."""
         return self.values({key: obs[key][:, None] for key in self.values.encoder.keys}).argmax(-1)
 
 
@@ -134,7 +134,7 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
 
 
 def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Learner:
-    """The algorithm and what feeds it. Raises TaskError where the actions are not of the kind it needs."""
+    """Return the algorithm and its source; raises TaskError where the actions are not of the kind it needs."""
     algorithm = config.algorithm
     discrete = getattr(env, "discrete_actions", None)
     if isinstance(algorithm, DQNConfig):
@@ -174,7 +174,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
 def make_driver(
     config: RLConfig, env: VectorEnv, obs_steps: int, obs_keys: tuple[str, ...], device: torch.device
 ) -> EpisodeDriver:
-    """Episodes on seeds of this run's own."""
+    """Return a driver of episodes on seeds of this run's own."""
     seeds = SharedSeeds((config.seed + 1) * SEEDS_PER_RUN, SEEDS_PER_RUN)
     return EpisodeDriver(
         env,
@@ -188,7 +188,7 @@ def make_driver(
 
 
 def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dict[str, float]:
-    """The policy's mode on the fixed evaluation seeds; the score is the mean return.
+    """Evaluate the policy's mode on the fixed evaluation seeds; the score is the mean return.
 
     Most Gymnasium tasks know no success: a rate of 0 is reported of those only that were told what success is.
     """
@@ -219,7 +219,7 @@ def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: to
 
 
 def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatistics | None:
-    """Of all networks of an off-policy learner, targets included."""
+    """Return statistics for all networks of an off-policy learner, targets included."""
     if not config.algorithm.normalise_obs:
         return None
     names = ("policy", "critic", "values", "target", "target_policy")

@@ -104,7 +104,7 @@ def _keep_lines(path: Path, last_step: int) -> None:
 
 
 def _means(rows: Sequence[Metrics]) -> dict[str, float]:
-    """Of each metric over the rows that have it."""
+    """Return the mean of each metric over the rows that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _mean([row[name] for row in rows if name in row]) for name in names}
 
@@ -116,7 +116,7 @@ def _mean(values: list[Tensor | float]) -> float:
 
 
 def _json_number(value: float) -> float | None:
-    """JSON knows no NaN; null says the same to every reader."""
+    """Return None for what is not finite: JSON knows no NaN, and null says the same to every reader."""
     return value if math.isfinite(value) else None
 
 

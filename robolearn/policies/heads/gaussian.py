@@ -65,13 +65,13 @@ class TanhGaussian(ActionDistribution):
         return torch.tanh(self.mean + self.std * noise.normal(*self.mean.shape[1:]))
 
     def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """As `sample`, with the log-probability from u itself: exact also where tanh(u) rounds to 1 (SAC's way)."""
+        """Sample, with the log-probability from u itself: exact also where tanh(u) rounds to 1 (SAC's way)."""
         u = self.mean + self.std * noise.normal(*self.mean.shape[1:])
         log_prob = normal_log_prob(u, self.mean, self.std) - _log_jacobian(u)
         return torch.tanh(u), log_prob.sum((-1, -2))
 
     def mode(self) -> Tensor:
-        """tanh of the mean, which is the median; the density's own peak lies elsewhere, at worst at the edges."""
+        """Return tanh of the mean, which is the median; the density's peak lies elsewhere, at worst at the edges."""
         return torch.tanh(self.mean)
 
 
@@ -129,5 +129,5 @@ class GaussianHead(Head):
 
 
 def _log_jacobian(u: Tensor) -> Tensor:
-    """log d tanh(u)/du, element by element."""
+    """Return log d tanh(u)/du, element by element."""
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
