@@ -28,9 +28,10 @@ from robolearn.configuration.loop import LoopConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.writer import DatasetWriter
-from robolearn.imitation.bc import BehaviourCloning, DatasetSource, make_policy, make_sampler, resolve_device
+from robolearn.imitation.bc import BehaviourCloning, DatasetSource, make_policy, make_sampler
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, Episode, EpisodeInfo, ObservationSpec
+from robolearn.training.device import resolve_device
 from robolearn.training.loop import run_loop
 from robolearn.training.threads import fitting_threads, flushed_denormals
 

@@ -34,7 +34,7 @@ def run(config: TrainConfig) -> int:
 
 @contextmanager
 def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]:
-    """What tells how often a policy succeeds in the task of the data, or None where no rollouts are asked for."""
+    """Give a function that rolls a policy out in the task of the data, or None where no rollouts are asked for."""
     if not config.rollouts:
         yield None
         return

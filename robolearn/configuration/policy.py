@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Literal, Union
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Self, Union
 
+from robolearn.configuration.plugins import BaseHeadConfig, NetworkConfig, PolicySettings, plugins
 from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_UNITS, check_range
 from robolearn.errors import ConfigError
+
+UNBOUNDED = ("mean_std", "quantile")
+"""Normalisations that put some of the recorded actions beyond [-1, 1]."""
 
 
 def _require_positive(*values: tuple[str, float]) -> None:
@@ -21,10 +24,19 @@ def _require_share(name: str, value: float) -> None:
         raise ConfigError(f"{name} must lie in [0, 1], received {value}")
 
 
+def _require_bounded_actions(head: str, policy: PolicySettings) -> None:
+    if policy.action_normalisation in UNBOUNDED:
+        raise ConfigError(
+            f"head {head!r} bounds its means to [-1, 1], which action_normalisation "
+            f"{policy.action_normalisation!r} does not keep; use 'none' or 'min_max'"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
-class MLPConfig:
+class MLPConfig(NetworkConfig):
     """Fully connected layers on the flattened observation history."""
 
+    module = "robolearn.policies.backbones:MLPBackbone"
     name: Literal["mlp"] = "mlp"
     hidden_sizes: tuple[int, ...] = (1024, 1024)
     """Units of each hidden layer."""
@@ -43,9 +55,10 @@ class MLPConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LSTMConfig:
+class LSTMConfig(NetworkConfig):
     """A recurrent network run over the observation history."""
 
+    module = "robolearn.policies.backbones:LSTMBackbone"
     name: Literal["lstm"] = "lstm"
     hidden_size: int = 400
     """Units of each layer."""
@@ -57,9 +70,10 @@ class LSTMConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(NetworkConfig):
     """A causal transformer over the observation history."""
 
+    module = "robolearn.policies.transformer_backbone:TransformerBackbone"
     name: Literal["transformer"] = "transformer"
     width: int = 512
     """Size of the activations."""
@@ -72,18 +86,20 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeterministicHeadConfig:
+class DeterministicHeadConfig(BaseHeadConfig):
     """A point estimate trained with a squared or absolute error; averages over modes, kept as the baseline."""
 
+    module = "robolearn.policies.heads.deterministic:DeterministicHead"
     name: Literal["deterministic"] = "deterministic"
     error: Literal["l2", "l1"] = "l2"
     """Error that is minimised."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianHeadConfig:
+class GaussianHeadConfig(BaseHeadConfig):
     """A diagonal Gaussian, squashed by tanh or not."""
 
+    module = "robolearn.policies.heads.gaussian:GaussianHead"
     name: Literal["gaussian"] = "gaussian"
     squash: bool = True
     """Squash samples into (-1, 1) with tanh (needed by SAC); otherwise they are clipped on their way to the robot."""
@@ -104,11 +120,21 @@ class GaussianHeadConfig:
             received = f"{self.min_std}, {self.initial_std}, {self.max_std}"
             raise ConfigError(f"need 0 < min_std < initial_std < max_std, received {received}")
 
+    def check(self, policy: PolicySettings) -> None:
+        if self.squash or self.bounded_mean:
+            _require_bounded_actions(self.name, policy)
+
+    def with_floor(self, min_std: float) -> Self:
+        if self.min_std >= min_std:
+            return self
+        return replace(self, min_std=min_std, initial_std=max(self.initial_std, 2 * min_std))
+
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureHeadConfig:
+class MixtureHeadConfig(BaseHeadConfig):
     """A mixture of diagonal Gaussians over the whole chunk, means squashed by tanh (robomimic's GMM)."""
 
+    module = "robolearn.policies.heads.mixture:MixtureHead"
     name: Literal["mixture"] = "mixture"
     num_modes: int = 5
     """K, the number of components."""
@@ -125,11 +151,18 @@ class MixtureHeadConfig:
         _require_positive(("num_modes", self.num_modes), ("min_std", self.min_std))
         _require_share("min_p", self.min_p)
 
+    def check(self, policy: PolicySettings) -> None:
+        _require_bounded_actions(self.name, policy)
+
+    def with_floor(self, min_std: float) -> Self:
+        return self if self.min_std >= min_std else replace(self, min_std=min_std)
+
 
 @dataclass(frozen=True, kw_only=True)
-class AutoregressiveHeadConfig:
+class AutoregressiveHeadConfig(BaseHeadConfig):
     """Each number of the chunk drawn from bins given those before it, then placed exactly inside its bin."""
 
+    module = "robolearn.policies.heads.autoregressive:AutoregressiveHead"
     name: Literal["autoregressive"] = "autoregressive"
     num_bins: int = 32
     """Bins per dimension."""
@@ -157,6 +190,13 @@ class AutoregressiveHeadConfig:
         if self.min_scale <= 0:
             raise ConfigError(f"min_scale must be positive, received {self.min_scale}")
         _require_share("min_p", self.min_p)
+
+    def check(self, policy: PolicySettings) -> None:
+        if self.spacing == "uniform" and policy.action_normalisation == "mean_std":
+            raise ConfigError(
+                "head.spacing uniform divides [-1, 1], beyond which mean_std normalisation puts many actions; "
+                "use head.spacing quantile, or action_normalisation min_max"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,18 +249,19 @@ DenoiserConfig = UNetConfig | DenoisingTransformerConfig | DenoisingMLPConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionHeadConfig:
+class DiffusionHeadConfig(BaseHeadConfig):
     """Denoising diffusion over action chunks (Diffusion Policy)."""
 
+    module = "robolearn.policies.heads.diffusion:DiffusionHead"
     name: Literal["diffusion"] = "diffusion"
     network: DenoiserConfig = field(default_factory=UNetConfig)
     """The denoiser."""
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
-    """What the network predicts: the noise, the clean chunk, or the velocity between them."""
+    """Target of the network: the noise, the clean chunk, or the velocity between them."""
     train_steps: int = 100
     """Noise levels."""
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
-    """How noise grows over the levels."""
+    """Growth of the noise over the levels."""
     solver: Literal["ddpm", "ddim", "dpm"] = "ddim"
     """Sampler: ancestral, deterministic (with eta 0), or the second-order multistep solver DPM-Solver++."""
     inference_steps: int = 10
@@ -244,11 +285,19 @@ class DiffusionHeadConfig:
         if self.clip < 0:
             raise ConfigError(f"clip must not be negative, received {self.clip}")
 
+    def check(self, policy: PolicySettings) -> None:
+        if self.clip and policy.action_normalisation in UNBOUNDED:
+            raise ConfigError(
+                f"head.clip {self.clip} would cut off actions that {policy.action_normalisation} normalisation "
+                "puts beyond it; use action_normalisation min_max, or head.clip 0"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
-class FlowHeadConfig:
+class FlowHeadConfig(BaseHeadConfig):
     """Flow matching along straight lines from noise to action chunks."""
 
+    module = "robolearn.policies.heads.flow:FlowHead"
     name: Literal["flow"] = "flow"
     network: DenoiserConfig = field(default_factory=UNetConfig)
     """The velocity network."""
@@ -265,9 +314,10 @@ class FlowHeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ACTHeadConfig:
+class ACTHeadConfig(BaseHeadConfig):
     """A conditional variational auto-encoder of transformers that predicts the whole chunk at once (ACT)."""
 
+    module = "robolearn.policies.heads.act:ACTHead"
     name: Literal["act"] = "act"
     width: int = 512
     """Size of the activations."""
@@ -296,17 +346,6 @@ HeadConfig = (
     | ACTHeadConfig
 )
 
-PLUGINS = "robolearn.policies"
-"""Entry-point group. `head.NAME` or `backbone.NAME` loads a configuration class whose module needs no torch; the class
-has a field `name: Literal["NAME"]` and a class variable `module = "package.module:Class"`, what it configures."""
-
-
-def plugins(kind: Literal["head", "backbone"]) -> tuple[type, ...]:
-    """Configuration classes that installed packages add."""
-    found = (p for p in entry_points(group=PLUGINS) if p.name.startswith(f"{kind}."))
-    return tuple(p.load() for p in sorted(found, key=lambda p: p.name))
-
-
 if not TYPE_CHECKING:
     BackboneConfig = Union[(BackboneConfig, *plugins("backbone"))]
     HeadConfig = Union[(HeadConfig, *plugins("head"))]
@@ -314,7 +353,7 @@ if not TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """How images become features: ResNet-18 with group normalisation and spatial softmax, one for each camera."""
+    """Encoder of images: ResNet-18 with group normalisation and spatial softmax, one for each camera."""
 
     share: bool = False
     """Run one network on all cameras."""
@@ -336,7 +375,7 @@ class VisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """What a policy is made of."""
+    """Parts of a policy."""
 
     obs_keys: tuple[str, ...] = ()
     """Observation keys the policy sees; empty means all that the data set has."""
@@ -347,11 +386,11 @@ class PolicyConfig:
     exec_steps: int = 1
     """Ta, predicted steps that are executed before the policy is asked again."""
     obs_normalisation: Literal["mean_std", "min_max", "quantile", "none"] = "mean_std"
-    """How low-dimensional observations are scaled; statistics are stored in the policy."""
+    """Scaling of low-dimensional observations; its statistics are stored in the policy."""
     action_normalisation: Literal["none", "min_max", "mean_std", "quantile"] = "none"
-    """How actions (already in [-1, 1]) are scaled before the head sees them."""
+    """Scaling of actions (already in [-1, 1]) before the head sees them."""
     vision: VisionConfig = field(default_factory=VisionConfig)
-    """How images are seen, where there are any."""
+    """Encoder of images, where there are any."""
     backbone: BackboneConfig = field(default_factory=MLPConfig)
     """Network between the encoders and the action head."""
     head: HeadConfig = field(default_factory=MixtureHeadConfig)
@@ -359,29 +398,9 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "obs_steps", "pred_steps", "exec_steps", low=1, high=MAX_CHUNK)
-        unbounded = self.action_normalisation in ("mean_std", "quantile")
-        if isinstance(self.head, DiffusionHeadConfig) and self.head.clip and unbounded:
-            raise ConfigError(
-                f"head.clip {self.head.clip} would cut off actions that {self.action_normalisation} normalisation "
-                "puts beyond it; use action_normalisation min_max, or head.clip 0"
-            )
-        uniform_bins = isinstance(self.head, AutoregressiveHeadConfig) and self.head.spacing == "uniform"
-        if uniform_bins and self.action_normalisation == "mean_std":
-            raise ConfigError(
-                "head.spacing uniform divides [-1, 1], beyond which mean_std normalisation puts many actions; "
-                "use head.spacing quantile, or action_normalisation min_max"
-            )
         if self.exec_steps > self.pred_steps:
             raise ConfigError(
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "
                 "a policy can only execute what it predicted"
             )
-        if isinstance(self.head, GaussianHeadConfig):
-            bounded = self.head.squash or self.head.bounded_mean
-        else:
-            bounded = isinstance(self.head, MixtureHeadConfig)
-        if bounded and self.action_normalisation in ("mean_std", "quantile"):
-            raise ConfigError(
-                f"head {self.head.name!r} bounds its means to [-1, 1], which action_normalisation "
-                f"{self.action_normalisation!r} does not keep; use 'none' or 'min_max'"
-            )
+        self.head.check(self)

@@ -1,7 +1,7 @@
 """A policy made ready to act with low latency on a CPU, one robot at a time.
 
 At batch one the time goes into reading weights. Large matrices are kept in bfloat16 where this machine multiplies it
-faster than float32, and the U-Net is rearranged (`networks.unet_inference`). Activations stay in float32, so that
+faster than float32, and the U-Net is rearranged (`unet_inference`). Activations stay in float32, so that
 actions move by about the rounding of the weights (a few thousandths); training, evaluation and PPO keep the exact
 policy.
 """
@@ -40,7 +40,7 @@ class CompactLinear(nn.Module):
 
 
 def accelerate(policy: Policy, *, dtype: torch.dtype | None = None) -> Policy:
-    """A copy of the policy for acting only; it can be neither trained nor saved.
+    """Return a copy of the policy for acting only; it can be neither trained nor saved.
 
     Args:
         dtype: of large weights; None takes the faster of float32 and bfloat16, measured here and now.
@@ -56,7 +56,7 @@ def accelerate(policy: Policy, *, dtype: torch.dtype | None = None) -> Policy:
 
 
 def faster_dtype(repeats: int = 10) -> torch.dtype:
-    """float32 or bfloat16, whichever multiplies a few rows by a large matrix faster on this machine."""
+    """Measure whether float32 or bfloat16 multiplies a few rows by a large matrix faster here; return that one."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         rows, matrix = torch.ones(16, 2560, dtype=dtype), torch.ones(1024, 2560, dtype=dtype)

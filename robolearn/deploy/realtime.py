@@ -43,20 +43,20 @@ class ChunkQueue:
         return late
 
     def get(self, now: int) -> Tensor | None:
-        """The action (A,) due at tick `now`, or None where there is none."""
+        """Return the action (A,) due at tick `now`, or None where there is none."""
         index = now - self._tick
         if self._chunk is None or not 0 <= index < len(self._chunk):
             return None
         return self._chunk[index]
 
     def executed(self, now: int) -> int:
-        """Ticks since the current chunk was predicted."""
+        """Return the number of ticks since the current chunk was predicted."""
         return now - self._tick
 
 
 @dataclass
 class RealtimeStats:
-    """What happened since `start`."""
+    """Counts since `start`."""
 
     ticks: int = 0
     chunks: int = 0
@@ -135,7 +135,7 @@ class RealtimeRunner:
         self._wait_idle()
 
     def act(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """The action (A,) for this tick, in [-1, 1]. Never waits for the policy; to be called once per tick.
+        """Return the action (A,) for this tick, in [-1, 1], without waiting for the policy; call it once per tick.
 
         Raises whatever the policy raised in its thread.
         """
@@ -197,7 +197,7 @@ class RealtimeRunner:
             raise self._error
 
     def _serve(self) -> None:
-        """The inference thread."""
+        """Predict whatever is asked for, in the inference thread."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = next(self.policy.parameters()).device
@@ -226,7 +226,7 @@ class RealtimeRunner:
 
 @dataclass
 class LoopTiming:
-    """How punctual a control loop was."""
+    """Punctuality of a control loop."""
 
     ticks: int = 0
     missed: int = 0

@@ -1,4 +1,4 @@
-"""What is stateful when a policy drives: observation history, chunk queue, ensembling and noise, per environment.
+"""Drive with a policy: observation history, chunk queue, ensembling and noise, per environment.
 
 With To=2, Tp=4 and Ta=3 (queue: what is left of the chunk predicted at the marked steps):
 
@@ -94,7 +94,7 @@ class PolicyRunner:
 
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Observations (N, ...) -> what the policy proposes, (N, A) in [-1, 1], on the policy's device.
+        """Return what the policy proposes, (N, A) in [-1, 1], on its device, given observations (N, ...).
 
         To be called once per control step, also while somebody else drives, so that the history is complete.
         """
@@ -115,7 +115,7 @@ class PolicyRunner:
         return list(range(self.num_envs)) if mask is None else torch.as_tensor(mask).nonzero()[:, 0].tolist()
 
     def _remember(self, obs: Mapping[str, Tensor]) -> None:
-        """Append to the history, (N, To, ...) per key."""
+        """Append observations to the history, (N, To, ...) per key."""
         for key, spec in self.policy.observation_spec.items():
             if key not in obs:
                 raise PolicyError(f"the policy needs observation {key!r}; the environment gives {list(obs)}")
@@ -137,7 +137,7 @@ class PolicyRunner:
         self._fresh.zero_()
 
     def _predict(self, rows: list[int]) -> Tensor:
-        """Chunks (len(rows), Tp, A), in passes of `inference_rows` rows each, the last one padded."""
+        """Predict chunks (len(rows), Tp, A), in passes of `inference_rows` rows each, the last one padded."""
         was_training = self.policy.training
         if was_training:
             self.policy.eval()

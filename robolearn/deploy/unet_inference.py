@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.policies.networks.unet1d import ConvBlock, ResidualBlock, UNet1d
+from robolearn.policies.networks.unet1d import ConvBlock, ResidualBlock, UNet1d, UNetLevels
 
 
 class WindowLinear(nn.Module):
@@ -82,8 +82,10 @@ class _Residual(nn.Module):
         return self.second(torch.addcmul(shift, scale, self.first(x))) + self.skip(x)
 
 
-class UNetInference(nn.Module):
+class UNetInference(UNetLevels):
     """Drop-in for a trained `UNet1d`, for acting only."""
+
+    channels_dim = 2
 
     def __init__(self, network: UNet1d, dtype: torch.dtype) -> None:
         super().__init__()
@@ -94,31 +96,17 @@ class UNetInference(nn.Module):
         self.middle = _residuals(network.middle, dtype)
         self.up = nn.ModuleList(_residuals(pair, dtype) for pair in network.up)
         self.grow = nn.ModuleList(UpsampleLinear(conv, dtype) for conv in network.grow)  # type: ignore[arg-type]
-        self.last = _Block(network.last, dtype)
-        self.out = WindowLinear(network.out, torch.float32)
-
-    condition = UNet1d.condition
+        self.last = _Block(network.last, dtype)  # type: ignore[arg-type]
+        self.out = WindowLinear(network.out, torch.float32)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         steps = x.shape[1]
-        x = F.pad(x, (0, 0, 0, -steps % self.multiple))
-        film = iter(condition.split(self.film_sizes, -1))
-        skips = []
-        for level, (first, second) in enumerate(self.down):  # type: ignore[not-iterable]
-            x = second(first(x, next(film)), next(film))
-            skips.append(x)
-            if level < len(self.shrink):
-                x = self.shrink[level](x)
-        for block in self.middle:
-            x = block(x, next(film))
-        for (first, second), grow in zip(self.up, self.grow):  # type: ignore[not-iterable]
-            x = torch.cat([x, skips.pop()], -1)
-            x = grow(second(first(x, next(film)), next(film)))
-        return self.out(self.last(x))[:, :steps]
+        padded = F.pad(x, (0, 0, 0, -steps % self.multiple))
+        return self.through_levels(padded, condition)[:, :steps]
 
 
 def _windows(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
-    """(B, L, C) -> (B, L', size * C): what each output step sees."""
+    """Return what each output step sees, (B, L, C) -> (B, L', size * C)."""
     if size == 1 and stride == 1:
         return x
     x = F.pad(x, (0, 0, padding, padding))

@@ -35,8 +35,8 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 MAX_PANELS = 4
 """Of one stage."""
 
-Log = tuple[str, Sequence[Mapping[str, float]]]
-"""A name and the rows of a metrics.jsonl."""
+Log = tuple[str, Sequence[Mapping[str, Any]]]
+"""A name and the rows of a metrics.jsonl, in which what is not finite stands as None."""
 
 Signals = Sequence[tuple[str, Sequence[tuple[EpisodeRecord, np.ndarray]]]]
 """Per stage: its name, and episodes with an array over time each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,21 +16,20 @@ from torch import Tensor
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.loop import OptimiserConfig
 from robolearn.configuration.policy import PolicyConfig
-from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.normalisation import normalisation_statistics
 from robolearn.datasets.windows import WindowSampler, split
 from robolearn.errors import ConfigError, DatasetError, PolicyError
 from robolearn.policies.build import build_policy
-from robolearn.policies.folder import PolicyCard, load_policy, save_policy
+from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import Batch
 from robolearn.training import distributed
-from robolearn.training.checkpoint import load_checkpoint
-from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
+from robolearn.training.loop import RunState
 from robolearn.training.optim import MovingAverage, Optimiser
+from robolearn.training.run import card_figures, open_run
 from robolearn.training.seeding import seed_everything
-from robolearn.training.threads import fitting_threads, flushed_denormals, start_thread_pool
+from robolearn.training.threads import flushed_denormals
 
 MAX_VALID_BATCHES = 50
 
@@ -53,16 +52,19 @@ class BehaviourCloning:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         with flushed_denormals():
             with self.autocast:
-                loss, metrics = self.policy.loss(batch, total=distributed.sum_)
-            if (processes := distributed.world_size()) > 1:
-                metrics["loss"] = metrics["loss"] * processes  # the mean over processes is then the whole batch's loss
+                losses, weights, metrics = self.policy.losses(batch)
+                # L = sum_i w_i l_i / sum_i w_i: this process's rows above, the rows of all processes below, so that
+                # gradients summed over processes are those of one batch.
+                loss = (losses * weights).sum() / distributed.sum_(weights.sum()).clamp_min(1e-8)
+            # What is logged is the mean over processes, of shares that sum to the loss.
+            metrics = {"loss": loss.detach() * distributed.world_size(), **metrics}
             metrics |= self.optimiser.step(loss)
             if self.average is not None:
                 self.average.update()
         return metrics
 
     def result(self) -> Policy:
-        """The policy to evaluate and export: the averaged weights where an average is kept."""
+        """Return the policy to evaluate and export: the averaged weights where an average is kept."""
         return self.policy if self.average is None else self.average.average()
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ class DatasetSource:
         return next(self._batches)
 
     def describe(self, batch: Batch) -> str:
-        """Names the window that stands out most: values that are not finite, else the farthest from the others."""
+        """Name the window that stands out most: values that are not finite, else the farthest from the others."""
         row, name = oddest_row(batch)
         episode = self.dataset.episodes[int(batch.episodes[row])]
         return f"Its oddest window is step {int(batch.steps[row])} of episode {episode} ({name})"
@@ -102,7 +104,7 @@ class DatasetSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BCResult:
-    """What training left behind."""
+    """Outcome of cloning."""
 
     policy: Path
     """The exported policy folder."""
@@ -130,31 +132,21 @@ def train_bc(
 
     Raises ConfigError, DatasetError or PolicyError before training begins where data and policy do not fit.
     """
-    run_dir = Path(run_dir)
-    check_run_dir(run_dir, resume)
-    start_thread_pool()
-    with ExitStack() as stack:
-        stack.enter_context(distributed.process_group())
-        device = distributed.own_device(resolve_device(config.device))
-        dataset = stack.enter_context(Dataset(config.dataset))
+    with open_run(config, run_dir, resume=resume, label=label, resume_hint=resume_hint) as run:
+        dataset = run.resources.enter_context(Dataset(config.dataset))
         train, valid = train_and_valid(dataset, config)
-        seed_everything(config.seed)
-        policy = make_policy(config, train).to(device)
-        stack.enter_context(fitting_threads(policy, rows=config.batch_size))
+        run.seed()
+        policy = make_policy(config, train).to(run.device)
+        run.fit_threads(policy, rows=config.batch_size)
         share = (distributed.rank(), distributed.world_size())
-        sampler = make_sampler(train, policy.config, config, device, config.batch_size, share=share)
+        sampler = make_sampler(train, policy.config, config, run.device, config.batch_size, share=share)
         source = DatasetSource(train, sampler)
         validate = None
         if valid is not None:
-            windows = make_sampler(valid, policy.config, config, device, config.batch_size, drop_last=False)
+            windows = make_sampler(valid, policy.config, config, run.device, config.batch_size, drop_last=False)
             validate = Validation(windows, config.seed)
         distributed.broadcast_(policy)
         algorithm = BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if distributed.is_main():
-            write_yaml(config, run_dir / "config.yaml")
-        else:
-            seed_everything(distributed.own_seed(config.seed))  # each row has noise of its own
 
         def evaluation(step: int) -> dict[str, float]:
             result = algorithm.result().eval()
@@ -164,26 +156,17 @@ def train_bc(
             algorithm.policy.train()
             return metrics
 
-        state = run_loop(
-            algorithm,
-            source,
-            config=config.loop,
-            run_dir=run_dir,
-            evaluate=evaluation if validate is not None or evaluate is not None else None,
-            resume=resume,
-            label=label,
-            resume_hint=resume_hint,
-        )
-        if config.export == "best" and (run_dir / BEST).is_dir():
-            algorithm.load_state_dict(load_checkpoint(run_dir / BEST)["algorithm"])
-        if distributed.is_main():
-            card = _card(config, train, state)
-            save_policy(algorithm.result(), run_dir / "policy", card, env_args=dataset.env_args)
-    return BCResult(policy=run_dir / "policy", steps=state.step, metrics=dict(state.evaluation))
+        judged = validate is not None or evaluate is not None
+        run.begin()
+        state = run.train(algorithm, source, evaluate=evaluation if judged else None)
+        if config.export == "best" and (best := run.best()) is not None:
+            algorithm.load_state_dict(best["algorithm"])
+        run.export(algorithm.result(), _card(config, train, state), env_args=dataset.env_args)
+    return BCResult(policy=run.policy, steps=state.step, metrics=dict(state.evaluation))
 
 
 def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Dataset | None]:
-    """Episodes to learn from and to validate on: the file's masks decide, else `valid_fraction`."""
+    """Return episodes to learn from and to validate on: the file's masks decide, else `valid_fraction`."""
     masks = dataset.masks
     if config.filter_key and config.filter_key not in masks:
         raise DatasetError(f"no mask {config.filter_key!r} in {config.dataset}; the masks are {sorted(masks)}")
@@ -199,7 +182,7 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
 
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
-    """A new policy normalised by the data, or the one at `init_policy`; the data is checked against it."""
+    """Return a new policy normalised by the data, or the one at `init_policy`, checked against the data."""
     if config.init_policy:
         policy = load_policy(config.init_policy)
         if config.policy not in (PolicyConfig(), policy.config):
@@ -240,21 +223,8 @@ class Validation:
         return {"valid_loss": total / count, "score": -total / count}
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` or a torch device; raises ConfigError where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({reason}); use auto or cpu") from None
-    return device
-
-
 def oddest_row(batch: Batch) -> tuple[int, str]:
-    """The row with a value that is not finite, else with the largest distance from its column's mean in deviations."""
+    """Return the row with a value that is not finite, else the farthest (in deviations) from the mean; and why."""
     best, found = -1.0, (0, "nothing stands out")
     for name, value in {**{f"obs/{k}": v for k, v in batch.obs.items()}, "actions": batch.actions}.items():
         rows = value.detach().double().flatten(1)
@@ -280,7 +250,7 @@ def make_sampler(
     drop_last: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> WindowSampler:
-    """Windows of the size that the policy needs; `share` as for `WindowSampler`."""
+    """Return windows of the size that the policy needs; `share` as for `WindowSampler`."""
     return WindowSampler(
         dataset,
         obs_steps=policy.obs_steps,
@@ -308,7 +278,7 @@ def _check_specs(policy: Policy, dataset: Dataset, place: str) -> None:
 
 
 def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset) -> None:
-    """Statistics show at once whether any value of the data is not finite; only then is it looked for."""
+    """Raise DatasetError where the statistics show values that are not finite; only then are those looked for."""
     for key, values in statistics.items():
         if np.isfinite(values["min"]).all() and np.isfinite(values["max"]).all():
             continue
@@ -338,5 +308,5 @@ def _card(config: BCConfig, train: Dataset, state: RunState) -> PolicyCard:
             "started from": config.init_policy or "new weights",
             "seed": config.seed,
         },
-        evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
+        evaluation=card_figures(state.evaluation),
     )

@@ -1,8 +1,9 @@
 """Build a policy from its configuration.
 
-Adding a head or a backbone takes a configuration class (`config.py`, in the union), a module, and one line in `HEADS`
-or `BACKBONES`; a package of its own does it through the entry points described at `config.PLUGINS`. Modules are
-imported only when a policy needs them.
+A head or a backbone is a configuration class (`robolearn.configuration.policy`), which names the module it configures,
+and that module. Our own stand in the unions there; a package of its own adds some by entry points
+(`robolearn.configuration.plugins`). Modules are imported only when a policy needs
+them: diffusion's schedules take long to load.
 """
 
 from __future__ import annotations
@@ -15,19 +16,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from robolearn.configuration.policy import (
-    ACTHeadConfig,
-    AutoregressiveHeadConfig,
-    DeterministicHeadConfig,
-    DiffusionHeadConfig,
-    FlowHeadConfig,
-    GaussianHeadConfig,
-    LSTMConfig,
-    MixtureHeadConfig,
-    MLPConfig,
-    PolicyConfig,
-    TransformerConfig,
-)
+from robolearn.configuration.plugins import NetworkConfig
+from robolearn.configuration.policy import PolicyConfig
 from robolearn.errors import PolicyError
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
 from robolearn.policies.normaliser import Normaliser
@@ -38,21 +28,6 @@ from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 Statistics = Mapping[str, Mapping[str, np.ndarray]]
 """Per observation key, and under "actions" for the action: arrays `mean`, `std`, `min`, `max`, `q01`, `q99`."""
 
-HEADS: dict[type, str] = {
-    DeterministicHeadConfig: "robolearn.policies.heads.deterministic:DeterministicHead",
-    GaussianHeadConfig: "robolearn.policies.heads.gaussian:GaussianHead",
-    MixtureHeadConfig: "robolearn.policies.heads.mixture:MixtureHead",
-    AutoregressiveHeadConfig: "robolearn.policies.heads.autoregressive:AutoregressiveHead",
-    DiffusionHeadConfig: "robolearn.policies.heads.diffusion:DiffusionHead",
-    FlowHeadConfig: "robolearn.policies.heads.flow:FlowHead",
-    ACTHeadConfig: "robolearn.policies.heads.act:ACTHead",
-}
-BACKBONES: dict[type, str] = {
-    MLPConfig: "robolearn.policies.backbones:MLPBackbone",
-    LSTMConfig: "robolearn.policies.backbones:LSTMBackbone",
-    TransformerConfig: "robolearn.policies.transformer_backbone:TransformerBackbone",
-}
-
 
 def build_policy(
     config: PolicyConfig,
@@ -60,7 +35,7 @@ def build_policy(
     action_spec: ActionSpec,
     statistics: Statistics | None = None,
 ) -> Policy:
-    """A freshly initialised policy; its `config.obs_keys` name the keys it sees.
+    """Return a freshly initialised policy; its `config.obs_keys` name the keys it sees.
 
     Args:
         observation_spec: what the data or the task offers; the policy takes `config.obs_keys` of it, or all.
@@ -78,10 +53,9 @@ def build_policy(
     encoder = ObservationEncoder(
         {key: images[key] if key in images else build_encoder(key, spec[key], config, statistics) for key in keys}
     )
-    backbone = _construct(config.backbone, BACKBONES, obs_steps=config.obs_steps, input_size=encoder.output_size)
+    backbone = _construct(config.backbone, obs_steps=config.obs_steps, input_size=encoder.output_size)
     head = _construct(
         config.head,
-        HEADS,
         feature_size=backbone.output_size,
         pred_steps=config.pred_steps,
         action_size=action_spec.size,
@@ -99,7 +73,7 @@ def build_policy(
 
 
 def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: Statistics | None) -> nn.Module:
-    """The encoder of one observation key that is not an image."""
+    """Return the encoder of one observation key that is not an image."""
     if np.dtype(spec.dtype).kind not in "fiub":
         raise PolicyError(f"observation {key!r} has dtype {spec.dtype}; a policy needs numbers")
     method = config.obs_normalisation
@@ -107,7 +81,7 @@ def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: S
 
 
 def _statistics_of(key: str, size: int, statistics: Statistics | None, method: str) -> Mapping[str, np.ndarray] | None:
-    """Flat arrays (size,) for one key; None where nothing is normalised."""
+    """Return flat arrays (size,) for one key; None where nothing is normalised."""
     if statistics is None or method == "none":
         return None
     if key not in statistics:
@@ -119,12 +93,11 @@ def _statistics_of(key: str, size: int, statistics: Statistics | None, method: s
     return flat
 
 
-def _construct(config: Any, registry: Mapping[type, str], **arguments: Any) -> Any:
-    """The module that `config` describes, imported now."""
-    path = registry.get(type(config)) or getattr(type(config), "module", None)
-    if path is None:
+def _construct(config: NetworkConfig, **arguments: Any) -> Any:
+    """Import the module that `config` describes, and make one."""
+    if not config.module:
         raise PolicyError(
-            f"nothing is registered for {type(config).__name__}; give it a class variable `module` = 'package:Class'"
+            f"{type(config).__name__} names no module to build; give it a class attribute `module` = 'package:Class'"
         )
-    module, _, name = path.partition(":")
+    module, _, name = config.module.partition(":")
     return getattr(import_module(module), name)(config, **arguments)

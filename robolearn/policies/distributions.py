@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from robolearn.policies.noise import Noise
+
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class ActionDistribution(ABC):
@@ -18,27 +21,27 @@ class ActionDistribution(ABC):
     """
 
     reparameterised: bool = False
-    """Whether `sample` carries gradients to the parameters (SAC's actor loss needs it)."""
+    """True where `sample` carries gradients to the parameters (SAC's actor loss needs it)."""
 
     @abstractmethod
     def log_prob(self, actions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, Tp, A) -> (B,), in nats, of the density (or probability mass) with respect to the actions given."""
+        """Return the log-density (or log-probability mass) (B,), in nats, of actions (B, Tp, A)."""
 
     @abstractmethod
     def sample(self, noise: Noise) -> Tensor:
-        """(B, Tp, A), unclipped: what `log_prob` is to be asked for. Clip only what goes to the environment."""
+        """Return a sample (B, Tp, A), unclipped, to ask `log_prob` for; clip only what goes to the environment."""
 
     @abstractmethod
     def mode(self) -> Tensor:
-        """(B, Tp, A): the most likely chunk, or the heaviest component's mean for a mixture."""
+        """Return the most likely chunk (B, Tp, A), or the heaviest component's mean for a mixture."""
 
     def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """A sample (B, Tp, A) and its log-probability (B,), which may be more precise than `log_prob(sample)`."""
+        """Return a sample (B, Tp, A) and its log-probability (B,), at least as precise as `log_prob(sample)`."""
         sample = self.sample(noise)
         return sample, self.log_prob(sample)
 
     def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
-        """(B,) in nats; a Monte Carlo estimate unless the distribution knows better. Its gradient is unbiased."""
+        """Return the entropy (B,) in nats, a Monte Carlo estimate unless it is known; its gradient is unbiased."""
         draws = torch.stack([self.sample_with_log_prob(noise)[1] for _ in range(samples)])
         if self.reparameterised:
             return -draws.mean(0)
@@ -48,8 +51,14 @@ class ActionDistribution(ABC):
         return -(value + (value - baseline) * (draws - value)).mean(0)
 
 
+def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return log N(x; mean, std), element by element."""
+    # log N(x) = -(x - mean)^2 / (2 std^2) - log std - log(2 pi) / 2
+    return -0.5 * ((x - mean) / std).square() - std.log() - HALF_LOG_2PI
+
+
 def sum_steps(log_probs: Tensor, valid: Tensor | None) -> Tensor:
-    """(..., Tp) -> (...): the sum over the steps that `valid` (broadcast) keeps."""
+    """Sum log-probabilities (..., Tp) over the steps that `valid` (broadcast) keeps -> (...)."""
     return log_probs.sum(-1) if valid is None else torch.where(valid, log_probs, 0.0).sum(-1)
 
 

@@ -43,5 +43,5 @@ class ObservationEncoder(nn.Module):
 
 
 def module_name(key: str) -> str:
-    """An observation key as the name of a sub-module: unique, without dots, never an attribute of `nn.Module`."""
+    """Return an observation key as the name of a sub-module: unique, without dots, no attribute of `nn.Module`."""
     return "obs:" + key.replace("%", "%25").replace(".", "%2E")

@@ -32,16 +32,16 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "policy.safetensors", "car
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyCard:
-    """What a reader should know before using a policy; each section maps a name to a value."""
+    """Facts to know before using a policy; each section maps a name to a value."""
 
     task: Mapping[str, Any] = field(default_factory=dict)
-    """What the policy is for."""
+    """Purpose of the policy."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What it learned from."""
+    """Data that it learned from."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained."""
+    """Algorithm and settings of its training."""
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    """How well it does, on which seeds."""
+    """Its results, and the seeds they were measured on."""
 
     def markdown(self, policy: Policy) -> str:
         head, backbone, config = policy.config.head.name, policy.config.backbone.name, policy.config

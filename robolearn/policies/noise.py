@@ -1,4 +1,4 @@
-"""Where a policy's randomness comes from.
+"""Sources of a policy's randomness.
 
 Every head draws through a `Noise`, so that a caller decides what a draw depends on: one generator for the whole batch
 (training, RL) or one generator per row (evaluation, where an episode's actions must not depend on which other
@@ -17,11 +17,11 @@ class Noise(Protocol):
     """Draws of shape (B, *shape)."""
 
     def normal(self, *shape: int) -> torch.Tensor:
-        """Standard normal (B, *shape)."""
+        """Draw standard normal numbers (B, *shape)."""
         ...
 
     def uniform(self, *shape: int) -> torch.Tensor:
-        """Uniform on [0, 1), (B, *shape)."""
+        """Draw uniform numbers on [0, 1), (B, *shape)."""
         ...
 
 

@@ -26,7 +26,8 @@ class Normaliser(nn.Module):
 
     @classmethod
     def fit(cls, statistics: Mapping[str, np.ndarray] | None, size: int, method: Method) -> Normaliser:
-        """
+        """Return the normaliser that the data's statistics ask for; None leaves everything as it is.
+
         Args:
             statistics: arrays (size,) `mean`, `std`, `min`, `max`, `q01`, `q99` of the data.
             method: mean_std -> zero mean and unit variance; min_max -> [-1, 1]; quantile -> the 1% and 99% quantiles
@@ -53,9 +54,9 @@ class Normaliser(nn.Module):
         self.is_identity = bool((self.offset == 0).all() and (self.scale == 1).all())
 
     def normalise(self, x: Tensor) -> Tensor:
-        """(..., size) -> (..., size)."""
+        """Scale (..., size) by the statistics; the shape stays."""
         return x if self.is_identity else (x - self.offset) / self.scale
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """(..., size) -> (..., size)."""
+        """Undo `normalise`: (..., size) -> (..., size)."""
         return x if self.is_identity else x * self.scale + self.offset

@@ -6,8 +6,6 @@ belongs to `PolicyRunner`, so that training, PPO's ratio and a robot see the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from robolearn.configuration.policy import PolicyConfig
@@ -55,16 +53,20 @@ class Policy(nn.Module):
     def exact_likelihood(self) -> bool:
         return self.head.exact_likelihood
 
-    def loss(
-        self, batch: Batch, *, total: Callable[[Tensor], Tensor] = lambda weight: weight
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Behaviour-cloning loss: scalar, weighted by `batch.weights`, and scalar metrics (detached).
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the behaviour-cloning loss of a batch, a scalar, and scalar metrics (detached)."""
+        losses, weights, metrics = self.losses(batch)
+        loss = (losses * weights).sum() / weights.sum().clamp_min(1e-8)  # L = sum_i w_i l_i / sum_i w_i
+        return loss, {"loss": loss.detach(), **metrics}
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the terms of the behaviour-cloning loss, for a caller who shares out a batch to average.
 
         A causal backbone is trained on every observation step of the window, each with its own chunk.
 
-        Args:
-            total: the weight that the mean is taken over, given that of this batch: the sum over all processes where
-                the batch is a share of a larger one, and the loss then is its share of that one's.
+        Returns:
+            Losses (M,), their weights (M,), which follow `batch.weights`, and scalar metrics (detached); M is B, or
+            B * To where the backbone is causal.
         """
         features = self.features(batch.obs, every_step=True)
         actions = self.action_normaliser.normalise(batch.actions)
@@ -80,30 +82,29 @@ class Policy(nn.Module):
             actions, valid = actions[:, batch.obs_steps - 1 :], batch.target_valid
             weights = weights * valid.any(-1)
         losses, metrics = self.head.loss(features, actions, valid)
-        loss = (losses * weights).sum() / total(weights.sum()).clamp_min(1e-8)
-        return loss, {"loss": loss.detach(), **metrics}
+        return losses, weights, metrics
 
     def features(self, obs: dict[str, Tensor], *, every_step: bool = False) -> Tensor:
-        """(B, To, ...) observations -> (B, D); with `every_step`, (B, To, D) where the backbone is causal."""
+        """Encode observations (B, To, ...) -> (B, D); with `every_step`, (B, To, D) where the backbone is causal."""
         features = self.backbone(self.encoder(obs))
         return features if every_step or features.ndim == 2 else features[:, -1]
 
     def distribution(self, obs: dict[str, Tensor]) -> ActionDistribution:
-        """The density over chunks (B, Tp, A) in file units given windows (B, To, ...).
+        """Return the density over chunks (B, Tp, A) in file units given windows (B, To, ...).
 
         Raises PolicyError for heads without an exact likelihood (deterministic, diffusion, flow, ACT).
         """
         if not self.exact_likelihood:
             raise PolicyError(
                 f"a policy with head {self.config.head.name!r} has no exact log-probability; "
-                "use a gaussian, mixture or autoregressive head"
+                "use a head that has one (gaussian, mixture or autoregressive)"
             )
         normaliser = self.action_normaliser
         inner = self.head.distribution(self.features(obs))
         return inner if normaliser.is_identity else AffineDistribution(inner, normaliser.offset, normaliser.scale)
 
     def act(self, obs: dict[str, Tensor], *, deterministic: bool = False, noise: Noise | None = None) -> Tensor:
-        """(B, To, ...) -> (B, Tp, A) in file units, clipped to [-1, 1].
+        """Return chunks (B, Tp, A) in file units, clipped to [-1, 1], given windows (B, To, ...).
 
         Args:
             deterministic: the mode (or a fixed-noise sample where there is no mode) instead of a sample.

@@ -105,7 +105,7 @@ class SpatialSoftmax(nn.Module):
 
 
 def build_image_encoders(specs: Mapping[str, ArraySpec], config: VisionConfig) -> dict[str, nn.Module]:
-    """One encoder per camera; with `config.share`, all run one network.
+    """Return one encoder per camera; with `config.share`, all run one network.
 
     Raises PolicyError where an image is too small, or where cameras that are to share differ in their channels.
     """
@@ -130,13 +130,13 @@ def build_image_encoders(specs: Mapping[str, ArraySpec], config: VisionConfig) -
 
 
 def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(M, C, H, W) -> (M, C, h, w), the middle."""
+    """Cut the middle out: (M, C, H, W) -> (M, C, h, w)."""
     top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], size))
     return x[..., top : top + size[0], left : left + size[1]]
 
 
 def random_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(M, C, H, W) -> (M, C, h, w), each image at a place of its own."""
+    """Cut each image at a random place of its own: (M, C, H, W) -> (M, C, h, w)."""
     M, _, height, width = x.shape
     rows = _random_starts(M, height - size[0], x.device) + torch.arange(size[0], device=x.device)
     columns = _random_starts(M, width - size[1], x.device) + torch.arange(size[1], device=x.device)
@@ -146,7 +146,7 @@ def random_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def color_jitter(x: Tensor, strength: float) -> Tensor:
-    """Random brightness, contrast and (for three channels) saturation, each by a factor of 1 +- strength.
+    """Change brightness, contrast and (for three channels) saturation at random, by factors of 1 +- strength.
 
     (M, C, H, W) in [0, 1] -> the same, clipped.
     """

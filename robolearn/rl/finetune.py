@@ -10,24 +10,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig
 from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.task import TaskConfig
-from robolearn.configuration.tree import write_yaml
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import PolicyError
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
-from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
-from robolearn.policies.folder import PolicyCard, load_policy, save_policy
+from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl.macro_steps import EpisodeDriver
 from robolearn.rl.networks import ValueNetwork
@@ -36,18 +32,17 @@ from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.storage import write_json
 from robolearn.training import distributed
-from robolearn.training.checkpoint import load_checkpoint
-from robolearn.training.loop import BEST, RunState, check_run_dir, run_loop
-from robolearn.training.seeding import seed_everything, untouched_rng
-from robolearn.training.threads import fitting_threads, start_thread_pool
+from robolearn.training.loop import RunState
+from robolearn.training.run import Run, card_figures, open_run
+from robolearn.training.seeding import untouched_rng
 
 START_FILE = "start.json"
-"""How the policy did before any update, so that a resumed run need not evaluate it again."""
+"""Evaluation before any update, so that a resumed run need not make it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What fine-tuning left behind."""
+    """Outcome of fine-tuning."""
 
     policy: Path
     """The exported policy folder."""
@@ -74,49 +69,27 @@ def finetune(
         resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
         on_evaluation: told of each evaluation on training seeds, update 0 (before training) included.
     """
-    run_dir = Path(run_dir)
-    check_run_dir(run_dir, resume)
     task = task_of(config.policy, config.task)
-    start_thread_pool()
-    with ExitStack() as stack:
-        stack.enter_context(distributed.process_group())
-        device = distributed.own_device(resolve_device(config.device))
-        policy = with_min_std(load_policy(config.policy, device), config.min_std)
+    with open_run(config, run_dir, resume=resume, label="finetune", resume_hint=resume_hint) as run:
+        policy = with_min_std(load_policy(config.policy, run.device), config.min_std)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        env = stack.enter_context(make(practice, num_envs, device=task.physics_device(device)))
+        env = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
         check_fit(policy, env, config.policy)
-        judge = _Judge(config, task, device, on_evaluation)
-        stack.callback(judge.close)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if distributed.is_main():
-            write_yaml(config, run_dir / "config.yaml")
-        start = distributed.from_main(lambda: judge.start(policy, run_dir))
-        seed_everything(config.seed)
-        stack.enter_context(fitting_threads(policy, rows=num_envs))
-        algorithm = PPO(
-            policy,
-            ValueNetwork.beside(policy, config.critic).to(device),
-            config.ppo,
-            total_updates=config.loop.total_steps,
-            seed=config.seed,
-        )
+        judge = _Judge(config, task, run.device, on_evaluation)
+        run.resources.callback(judge.close)
+        run.begin()
+        start = distributed.from_main(lambda: judge.start(policy, run.folder))
+        run.seed()
+        run.fit_threads(policy, rows=num_envs)
+        critic = ValueNetwork.beside(policy, config.critic).to(run.device)
+        algorithm = PPO(policy, critic, config.ppo, total_updates=config.loop.total_steps, seed=config.seed)
         source = make_collector(env, policy, config)
-        if not distributed.is_main():
-            seed_everything(distributed.own_seed(config.seed))
-        state = run_loop(
-            algorithm,
-            source,
-            config=config.loop,
-            run_dir=run_dir,
-            evaluate=(lambda step: judge(policy, step)) if config.eval_episodes else None,
-            resume=resume,
-            label="finetune",
-            resume_hint=resume_hint,
-        )
-        best = distributed.from_main(lambda: _export(config, task, policy, start, state, run_dir))
+        evaluate = (lambda step: judge(policy, step)) if config.eval_episodes else None
+        state = run.train(algorithm, source, evaluate=evaluate)
+        best = distributed.from_main(lambda: _export(run, config, task, policy, start, state))
     return FinetuneResult(
-        policy=run_dir / "policy",
+        policy=run.policy,
         updates=state.step,
         env_steps=source.env_steps,
         start=start,
@@ -125,7 +98,7 @@ def finetune(
 
 
 def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> RolloutCollector:
-    """The source of rollouts: training seeds only, the policy's own windows and chunks."""
+    """Return the source of rollouts: training seeds only, the policy's own windows and chunks."""
     driver = EpisodeDriver(
         env,
         seeds=SharedSeeds(config.first_seed, config.num_seeds - config.eval_episodes),
@@ -141,20 +114,18 @@ def make_collector(env: VectorEnv, policy: Policy, config: FinetuneConfig) -> Ro
 
 
 def with_min_std(policy: Policy, min_std: float | None) -> Policy:
-    """The same weights under a head whose deviations are at least `min_std`, where the head has such a floor."""
-    head = policy.config.head
-    if min_std is None or getattr(head, "min_std", min_std) >= min_std:
+    """Return the policy with the same weights and a head whose deviations are at least `min_std`, where it can."""
+    head = policy.config.head if min_std is None else policy.config.head.with_floor(min_std)
+    if head == policy.config.head:
         return policy
-    assert isinstance(head, (GaussianHeadConfig, MixtureHeadConfig))
-    changes = {"initial_std": max(head.initial_std, 2 * min_std)} if isinstance(head, GaussianHeadConfig) else {}
-    floored = replace(policy.config, head=replace(head, min_std=min_std, **changes))
+    floored = replace(policy.config, head=head)
     result = build_policy(floored, policy.observation_spec, policy.action_spec)
     result.load_state_dict(policy.state_dict())
     return result.to(next(policy.parameters()).device).eval()
 
 
 def check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
-    """Raises PolicyError where the environment does not offer what the policy sees or takes what it does."""
+    """Raise PolicyError where the environment does not offer what the policy sees or takes what it does."""
     for key, spec in policy.observation_spec.items():
         if key not in env.observation_spec:
             raise PolicyError(f"{place} sees {key!r}; the task offers {list(env.observation_spec)}")
@@ -181,7 +152,7 @@ class _Judge:
         self.env: VectorEnv | None = None
 
     def __call__(self, policy: Policy, update: int) -> dict[str, float]:
-        """Success rate, mean steps, and a score in which a faster success breaks ties."""
+        """Return success rate, mean steps, and a score in which a faster success breaks ties."""
         if self.env is None:
             side_by_side = min(self.config.num_envs, self.config.eval_episodes)
             self.env = make(self.task, side_by_side, device=self.task.physics_device(self.device))
@@ -194,7 +165,7 @@ class _Judge:
         return metrics | {"score": worth - 0.01 * steps / self.env.max_steps}
 
     def start(self, policy: Policy, run_dir: Path) -> dict[str, float]:
-        """The metrics before any update, remembered in the run folder."""
+        """Return the metrics before any update, remembered in the run folder."""
         path = run_dir / START_FILE
         if not self.config.eval_episodes:
             return {}
@@ -210,14 +181,14 @@ class _Judge:
 
 
 def _export(
+    run: Run,
     config: FinetuneConfig,
     task: TaskConfig,
     policy: Policy,
     start: Mapping[str, float],
     state: RunState,
-    run_dir: Path,
 ) -> dict[str, float]:
-    """Write `run_dir/policy`; returns the evaluation of what was exported (empty for the last policy)."""
+    """Export the policy that `config.export` asks for; returns its evaluation, empty where there was none."""
     figures: dict[str, float] = dict(state.evaluation)
     update, origin = state.step, "the last update"
     if config.export == "best" and state.best_score is not None:
@@ -225,7 +196,8 @@ def _export(
             original = load_policy(config.policy)
             policy, figures, update, origin = original, dict(start), 0, "no update was better"
         else:
-            saved = load_checkpoint(run_dir / BEST)
+            saved = run.best()
+            assert saved is not None, "an evaluation with a score leaves a checkpoint"
             policy.load_state_dict(saved["algorithm"]["policy"])
             figures, update, origin = dict(saved["loop"]["evaluation"]), state.best_step, "the best evaluation"
     card = PolicyCard(
@@ -238,7 +210,7 @@ def _export(
             "learning rate": f"{config.ppo.learning_rate:g}",
             "seed": config.seed,
         },
-        evaluation={name: f"{value:.4g}" for name, value in figures.items() if name != "score"},
+        evaluation=card_figures(figures),
     )
-    save_policy(policy, run_dir / "policy", card, env_args=task.env_args())
+    run.export(policy, card, env_args=task.env_args())
     return figures

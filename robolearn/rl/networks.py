@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "el
 
 
 def mlp(sizes: list[int], activation: str, *, layer_norm: bool = False, dropout: float = 0.0) -> nn.Sequential:
-    """Fully connected layers, linear at the end; normalisation and dropout come before each activation (DroQ)."""
+    """Return linear layers with dropout and normalisation before each activation (DroQ); none after the last."""
     layers: list[nn.Module] = []
     for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(inputs, outputs))
@@ -29,7 +29,7 @@ def mlp(sizes: list[int], activation: str, *, layer_norm: bool = False, dropout:
 
 
 def orthogonal_init(network: nn.Sequential, *, last_gain: float = 1.0, gain: float = 2.0**0.5) -> None:
-    """Orthogonal weights and zero biases, the usual start of on-policy value networks (Andrychowicz et al. 2021)."""
+    """Draw orthogonal weights and zero the biases: on-policy value networks' usual start (Andrychowicz et al. 2021)."""
     linear = [m for m in network if isinstance(m, nn.Linear)]
     for layer in linear:
         nn.init.orthogonal_(layer.weight, last_gain if layer is linear[-1] else gain)
@@ -37,18 +37,16 @@ def orthogonal_init(network: nn.Sequential, *, last_gain: float = 1.0, gain: flo
 
 
 def orthogonal_start(policy: Policy) -> None:
-    """PPO's usual start of an actor: orthogonal hidden layers, and a mean near zero whatever is seen."""
+    """Give an actor PPO's usual start: orthogonal hidden layers, and a mode near zero whatever is seen."""
     for module in policy.backbone.modules():
         if isinstance(module, nn.Linear):
             nn.init.orthogonal_(module.weight, 2.0**0.5)
             nn.init.zeros_(module.bias)
-    if isinstance(mean := getattr(policy.head, "mean", None), nn.Linear):
-        nn.init.orthogonal_(mean.weight, 0.01)
-        nn.init.zeros_(mean.bias)
+    policy.head.start_near_zero()
 
 
 class ValueNetwork(nn.Module):
-    """V of an observation window."""
+    """Estimates the value V of an observation window."""
 
     def __init__(self, encoder: nn.Module, input_size: int, config: CriticConfig) -> None:
         """
@@ -63,12 +61,12 @@ class ValueNetwork(nn.Module):
 
     @classmethod
     def beside(cls, policy: Policy, config: CriticConfig) -> ValueNetwork:
-        """A critic with its own copy of the policy's encoder: same keys, same statistics, its own weights."""
+        """Return a critic with its own copy of the policy's encoder: same keys, same statistics, its own weights."""
         encoder = copy.deepcopy(policy.encoder)
         return cls(encoder, encoded_size(policy), config)
 
     def forward(self, obs: Observation) -> Tensor:
-        """(B, To, ...) -> (B,)."""
+        """Return values (B,) of windows (B, To, ...)."""
         return self.network(self.encoder(obs).flatten(1))[:, 0]
 
 
@@ -111,12 +109,12 @@ class QEnsemble(nn.Module):
 
     @classmethod
     def beside(cls, policy: Policy, config: QConfig) -> QEnsemble:
-        """Critics with their own copy of the policy's encoder."""
+        """Return critics with their own copy of the policy's encoder."""
         chunk = policy.config.pred_steps * policy.action_spec.size
         return cls(copy.deepcopy(policy.encoder), encoded_size(policy) + chunk, config)
 
     def forward(self, obs: Observation, actions: Tensor) -> Tensor:
-        """(B, To, ...) windows and (B, Tp, A) chunks -> (M, B)."""
+        """Return values (M, B) of chunks (B, Tp, A) in windows (B, To, ...)."""
         x = torch.cat([self.encoder(obs).flatten(1), actions.flatten(1)], -1).expand(self.members, -1, -1)
         for layer in self.hidden:
             x = layer(x)
@@ -130,7 +128,7 @@ class QEnsemble(nn.Module):
 
 @torch.no_grad()
 def encoded_size(policy: Policy) -> int:
-    """To * E: what the policy's encoder makes of one window."""
+    """Return To * E, the number of features that the policy's encoder makes of one window."""
     device = next(policy.parameters()).device
     window = {
         key: torch.zeros(1, policy.config.obs_steps, *spec.shape, dtype=getattr(torch, spec.dtype), device=device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,12 @@ from torch import Tensor, nn
 
 from robolearn.configuration.algorithms import DQNConfig, PPOConfig, SACConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.tree import write_yaml
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, TaskError
 from robolearn.evaluation.evaluate import evaluate
-from robolearn.imitation.bc import resolve_device
 from robolearn.policies.build import build_policy
-from robolearn.policies.folder import PolicyCard, save_policy
+from robolearn.policies.folder import PolicyCard
 from robolearn.policies.policy import Policy
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.macro_steps import EpisodeDriver
@@ -43,14 +40,13 @@ from robolearn.rl.td3 import TD3
 from robolearn.seeds import RL_EVAL_SEED, run_seeds
 from robolearn.specs import Actor
 from robolearn.training import distributed
-from robolearn.training.loop import Ranked, RunState, check_run_dir, run_loop
-from robolearn.training.seeding import seed_everything
-from robolearn.training.threads import fitting_threads, start_thread_pool
+from robolearn.training.loop import Ranked, RunState
+from robolearn.training.run import card_figures, open_run
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLResult:
-    """What training left behind."""
+    """Outcome of training from scratch."""
 
     run_dir: Path
     policy: Path | None
@@ -63,7 +59,7 @@ class RLResult:
 
 @dataclass(frozen=True)
 class Learner:
-    """An algorithm, its source of batches, who acts in evaluations, and the networks that the main loop computes."""
+    """An algorithm, its source of batches, the actor of evaluations, and the networks that the main loop computes."""
 
     algorithm: Any
     source: RolloutCollector | ReplayCollector
@@ -98,58 +94,40 @@ class Greedy:
         self.values = values
 
     def reset(self, seeds: Sequence[int], mask: Tensor | None = None) -> None:
-        """Nothing is kept between steps."""
+        """Do nothing: nothing is kept between steps."""
 
     @torch.no_grad()
     def act(self, obs: Observation) -> Tensor:
-        """(N, ...) -> (N,) int64."""
+        """Return the best actions (N,) int64 given observations (N, ...)."""
         return self.values({key: obs[key][:, None] for key in self.values.encoder.keys}).argmax(-1)
 
 
 def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "train again with resume") -> RLResult:
     """Train as `config` says, in `config.run_dir`; resumes bit for bit where the environment is deterministic."""
-    run_dir = Path(config.run_dir)
-    check_run_dir(run_dir, resume)
-    start_thread_pool()
-    with ExitStack() as stack:
-        stack.enter_context(distributed.process_group())
-        main = distributed.is_main()
-        device = distributed.own_device(resolve_device(config.device))
+    label = f"rl {config.algorithm.name}"
+    with open_run(config, config.run_dir, resume=resume, label=label, resume_hint=resume_hint) as run:
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        physics = config.task.physics_device(device)
-        env = stack.enter_context(make(config.task, num_envs, device=physics))
-        seed_everything(config.seed)
-        learner = make_learner(config, env, device)
-        if not main:
-            seed_everything(distributed.own_seed(config.seed))
-        if isinstance(config.algorithm, PPOConfig):  # which gives its updates threads of their own
-            stack.enter_context(fitting_threads(*learner.networks, rows=num_envs))
-        else:
-            stack.enter_context(fitting_threads(*learner.networks, rows=config.algorithm.batch_size))
+        physics = config.task.physics_device(run.device)
+        env = run.resources.enter_context(make(config.task, num_envs, device=physics))
+        run.seed()
+        learner = make_learner(config, env, run.device)
+        # PPO's updates have threads of their own: what the loop itself computes there is one step of the environments.
+        rows = num_envs if isinstance(config.algorithm, PPOConfig) else config.algorithm.batch_size
+        run.fit_threads(*learner.networks, rows=rows)
         judge: VectorEnv | None = None
-        if config.eval_episodes and main:
+        if config.eval_episodes and distributed.is_main():
             side_by_side = min(config.eval_episodes, max(8, num_envs))
-            judge = stack.enter_context(make(config.task, side_by_side, device=physics))
+            judge = run.resources.enter_context(make(config.task, side_by_side, device=physics))
         if isinstance(learner.source, ReplayCollector):
-            stack.callback(learner.source.settle)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if main:
-            write_yaml(config, run_dir / "config.yaml")
-        state = run_loop(
-            learner.algorithm,
-            learner.source,
-            config=config.loop,
-            run_dir=run_dir,
-            evaluate=(lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None,
-            resume=resume,
-            label=f"rl {config.algorithm.name}",
-            resume_hint=resume_hint,
-        )
-        if main:
-            _export(config, learner, state, run_dir)
+            run.resources.callback(learner.source.settle)
+        evaluate = (lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None
+        run.begin()
+        state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
+        if isinstance(learner.actor, Policy):
+            run.export(learner.actor, _card(config, learner, state), env_args=config.task.env_args())
     return RLResult(
-        run_dir=run_dir,
-        policy=run_dir / "policy" if isinstance(learner.actor, Policy) else None,
+        run_dir=run.folder,
+        policy=run.policy if isinstance(learner.actor, Policy) else None,
         updates=state.step,
         env_steps=learner.source.env_steps,
         metrics=dict(state.evaluation),
@@ -157,7 +135,7 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
 
 
 def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Learner:
-    """The algorithm and what feeds it. Raises TaskError where the actions are not of the kind it needs."""
+    """Return the algorithm and its source; raises TaskError where the actions are not of the kind it needs."""
     algorithm = config.algorithm
     discrete = getattr(env, "discrete_actions", None)
     if isinstance(algorithm, DQNConfig):
@@ -197,7 +175,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
 def make_driver(
     config: RLConfig, env: VectorEnv, obs_steps: int, obs_keys: tuple[str, ...], device: torch.device
 ) -> EpisodeDriver:
-    """Episodes on seeds of this run's own."""
+    """Return a driver of episodes on seeds of this run's own."""
     own = run_seeds(config.seed)
     seeds = SharedSeeds(own.start, len(own))
     return EpisodeDriver(
@@ -212,7 +190,7 @@ def make_driver(
 
 
 def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dict[str, float]:
-    """The policy's mode on the fixed evaluation seeds; the score is the mean return.
+    """Evaluate the policy's mode on the fixed evaluation seeds; the score is the mean return.
 
     Most Gymnasium tasks know no success: a rate of 0 is reported of those only that were told what success is.
     """
@@ -243,20 +221,17 @@ def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: to
 
 
 def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatistics | None:
-    """Of all networks of an off-policy learner, targets included."""
+    """Return statistics for all networks of an off-policy learner, targets included."""
     if not config.algorithm.normalise_obs:
         return None
     names = ("policy", "critic", "values", "target", "target_policy")
     return ObservationStatistics(*(getattr(learner, name) for name in names if hasattr(learner, name)))
 
 
-def _export(config: RLConfig, learner: Learner, state: RunState, run_dir: Path) -> None:
-    if not isinstance(learner.actor, Policy):
-        return
-    card = PolicyCard(
+def _card(config: RLConfig, learner: Learner, state: RunState) -> PolicyCard:
+    return PolicyCard(
         task={"task": config.task.id, **config.task.kwargs},
         data={"episodes": "its own", "steps": learner.source.env_steps},
         training={"algorithm": config.algorithm.name.upper(), "updates": state.step, "seed": config.seed},
-        evaluation={name: f"{value:.4g}" for name, value in state.evaluation.items() if name != "score"},
+        evaluation=card_figures(state.evaluation),
     )
-    save_policy(learner.actor, run_dir / "policy", card, env_args=config.task.env_args())

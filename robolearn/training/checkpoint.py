@@ -40,7 +40,7 @@ def save_checkpoint(
 
 
 def part_file(rank: int) -> str:
-    """What a further process of a run adds to a checkpoint."""
+    """Return the name of the file that a further process of a run adds to a checkpoint."""
     return f"rank_{rank}.pt"
 
 

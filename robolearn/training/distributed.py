@@ -26,12 +26,12 @@ SEED_STRIDE = 1_000_003
 
 
 def rank() -> int:
-    """The number of this process; 0 is the one that evaluates, logs and saves."""
+    """Return the number of this process; 0 is the one that evaluates, logs and saves."""
     return dist.get_rank() if _active() else 0
 
 
 def world_size() -> int:
-    """How many processes share the run."""
+    """Return the number of processes that share the run."""
     return dist.get_world_size() if _active() else 1
 
 
@@ -59,7 +59,7 @@ def process_group() -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process where `device` means any GPU."""
+    """Return the GPU of this process where `device` means any GPU."""
     if device.type != "cuda" or world_size() == 1:
         return device
     if _local_rank() >= torch.cuda.device_count():
@@ -71,14 +71,14 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def share_of(count: int, name: str) -> int:
-    """This process's part of `count` things. Raises ConfigError where they cannot be shared out evenly."""
+    """Return this process's part of `count` things. Raises ConfigError where they cannot be shared out evenly."""
     if count % world_size():
         raise ConfigError(f"{name} must be a multiple of the {world_size()} processes, received {count}")
     return count // world_size()
 
 
 def own_seed(seed: int) -> int:
-    """A seed of this process's own; that of the run in the first."""
+    """Return a seed of this process's own; that of the run in the first."""
     return seed + SEED_STRIDE * rank()
 
 
@@ -90,12 +90,12 @@ def sum_(tensor: Tensor) -> Tensor:
 
 
 def mean(value: float) -> float:
-    """Mean over processes."""
+    """Return the mean over processes."""
     return value if world_size() == 1 else float(sum_(torch.tensor(value, dtype=torch.float64))) / world_size()
 
 
 def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of all elements in all processes; std with Bessel's correction."""
+    """Return mean and std (with Bessel's correction) of all elements in all processes."""
     if world_size() == 1:
         return x.mean(), x.std()
     count = sum_(torch.tensor(float(x.numel()), device=x.device))
@@ -125,14 +125,14 @@ def broadcast_(*modules: nn.Module) -> None:
 
 
 def any_of(*flags: bool) -> list[bool]:
-    """Which flags are set in any process."""
+    """Return which flags are set in any process."""
     if world_size() == 1:
         return list(flags)
     return [bool(n) for n in sum_(torch.tensor(flags, dtype=torch.int64)).tolist()]
 
 
 def gather(value: T) -> list[T]:
-    """The plain values of all processes, in their order, everywhere."""
+    """Return the plain values of all processes, in their order, in each of them."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -141,7 +141,7 @@ def gather(value: T) -> list[T]:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """Called in the first process; its plain result is everyone's."""
+    """Call `function` in the first process, and return its plain result in all."""
     if world_size() == 1:
         return function()
     box = [function() if is_main() else None]

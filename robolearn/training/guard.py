@@ -30,7 +30,7 @@ class FiniteGuard:
         self._waiting: deque[tuple[int, Any, dict[str, Any], Any]] = deque()
 
     def watch(self, step: int, batch: Any, metrics: Mapping[str, Tensor | float]) -> None:
-        """Raises NonFinite for the earliest step that is known to be bad."""
+        """Look at a step's metrics; raises NonFinite for the earliest step that is known to be bad."""
         watched: dict[str, Any] = {
             name: value
             for name, value in metrics.items()
@@ -64,7 +64,7 @@ def _check(step: int, batch: Any, metrics: Mapping[str, Any]) -> None:
 
 
 def named_tensors(value: Any, name: str = "") -> dict[str, Tensor]:
-    """The tensors in nested dataclasses, named tuples, mappings and sequences, by dotted name."""
+    """Return copies of the tensors in nested dataclasses, named tuples, mappings and sequences, by dotted name."""
     if isinstance(value, Tensor):
         return {name: value.detach().cpu().contiguous().clone()}
     if is_dataclass(value) and not isinstance(value, type):

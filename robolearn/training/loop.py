@@ -57,12 +57,12 @@ class Ranked(Protocol):
 
 
 class Source(Protocol):
-    """Where batches come from: windows of a dataset, rollouts, a replay buffer."""
+    """Gives batches: windows of a dataset, rollouts, rows of a replay buffer."""
 
     def next(self) -> Any: ...
 
     def describe(self, batch: Any) -> str:
-        """Which data the batch holds, as far as it helps to find a fault: episode and step of the oddest row."""
+        """Say which data the batch holds, as far as that helps to find a fault: episode and step of the oddest row."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -72,7 +72,7 @@ class Source(Protocol):
 
 @dataclass
 class RunState:
-    """What the loop itself remembers from checkpoint to checkpoint."""
+    """The loop's own memory from checkpoint to checkpoint."""
 
     step: int = 0
     time_s: float = 0.0
@@ -148,12 +148,12 @@ def run_loop(
 
 
 def has_checkpoint(run_dir: str | Path) -> bool:
-    """Whether a run can be resumed."""
+    """Return True where a run can be resumed."""
     return (Path(run_dir) / LATEST).is_dir()
 
 
 def check_run_dir(run_dir: str | Path, resume: bool) -> None:
-    """Raises TrainingError where a new run would write over an old one."""
+    """Raise TrainingError where a new run would write over an old one."""
     if has_checkpoint(run_dir) and not resume:
         raise TrainingError(f"{run_dir} holds a training run already; resume it, or choose another output folder")
 
@@ -211,8 +211,7 @@ def _evaluate(
 
 
 def _watch(guard: FiniteGuard, interrupt: Interrupt, step: int, batch: Any, metrics: Metrics) -> bool:
-    """Whether to stop after this step, because anyone was asked to; raises NonFinite, or TrainingError where another
-    process does."""
+    """Return True where any process was asked to stop; raises NonFinite, or TrainingError where another one does."""
     bad: NonFinite | None = None
     try:
         guard.watch(step, batch, metrics)

@@ -79,14 +79,21 @@ class MetricsLog:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line that was cut off is left out."""
+    """Return the lines of a run's metrics.jsonl, without a last one that was cut off; none where there is no file.
+
+    Raises TrainingError where an earlier line is damaged.
+    """
     path = Path(run_dir) / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            if number < len(lines):
+                raise TrainingError(
+                    f"line {number} of {path} is damaged; delete that line to read the others"
+                ) from None
     return rows
 
 
@@ -97,7 +104,7 @@ def _keep_lines(path: Path, last_step: int) -> None:
 
 
 def _means(rows: Sequence[Metrics]) -> dict[str, float]:
-    """Of each metric over the rows that have it."""
+    """Return the mean of each metric over the rows that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _mean([row[name] for row in rows if name in row]) for name in names}
 
@@ -109,7 +116,7 @@ def _mean(values: list[Tensor | float]) -> float:
 
 
 def _json_number(value: float) -> float | None:
-    """JSON knows no NaN; null says the same to every reader."""
+    """Return None for what is not finite: JSON knows no NaN, and null says the same to every reader."""
     return value if math.isfinite(value) else None
 
 

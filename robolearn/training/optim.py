@@ -33,7 +33,7 @@ class Optimiser:
         )
 
     def step(self, loss: Tensor) -> dict[str, Tensor]:
-        """One update from a scalar loss; returns `grad_norm`, that before clipping, at steps that compute it.
+        """Step down the gradient of a scalar loss; returns `grad_norm` (before clipping) at steps that compute it.
 
         Where several processes train together, the loss is this one's share of a sum over all of them. Where nothing
         is clipped the norm is only a metric, and one in `NORM_EVERY` steps is enough of it.
@@ -61,7 +61,7 @@ class Optimiser:
 
 
 def schedule(step: int, total_steps: int, warmup_steps: int, kind: str) -> float:
-    """The factor of the step size at update `step` (from 0): linear warm-up, then down to 0 at `total_steps`."""
+    """Return the factor of the step size at update `step` (from 0): linear warm-up, then down to 0 at `total_steps`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if kind == "constant":
@@ -99,7 +99,7 @@ class MovingAverage(Generic[M]):
 
     @torch.no_grad()
     def update(self) -> None:
-        """To be called after every optimiser step."""
+        """Follow the weights by one step; to be called after every optimiser step."""
         self.updates += 1
         if self.updates % self.config.ema_every == 0:
             decay = ema_decay(self.updates, self.config.ema_power, self.config.ema_max_decay)
@@ -108,7 +108,7 @@ class MovingAverage(Generic[M]):
 
     @torch.no_grad()
     def average(self) -> M:
-        """The averaged module, with the source's current buffers."""
+        """Return the averaged module, with the source's current buffers."""
         for mine, theirs in zip(self.module.buffers(), self.source.buffers()):
             mine.copy_(theirs)
         return self.module
@@ -124,5 +124,5 @@ class MovingAverage(Generic[M]):
 
 
 def ema_decay(updates: int, power: float, max_decay: float) -> float:
-    """1 - (1 + n)^-power, at most `max_decay`."""
+    """Return 1 - (1 + n)^-power, at most `max_decay`."""
     return min(max_decay, 1.0 - (1.0 + updates) ** -power)

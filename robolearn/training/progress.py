@@ -61,7 +61,7 @@ class Progress:
             print(f"{self.label}: {self.status()}", file=sys.stderr, flush=True)
 
     def status(self) -> str:
-        """For example `120/1000 steps, 42.0/s, 0:21 left, loss 0.1`."""
+        """Return, for example, `120/1000 steps, 42.0/s, 0:21 left, loss 0.1`."""
         elapsed = time.monotonic() - self._began
         rate = (self.done - self.start) / elapsed if elapsed > 0 else 0.0
         parts = [f"{self.done}/{self.total} {self.unit}s"]
@@ -75,7 +75,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """`0:05`, `12:34` or `1:02:03`."""
+    """Return `0:05`, `12:34` or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

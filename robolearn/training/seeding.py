@@ -19,7 +19,7 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """All generators as plain values and tensors."""
+    """Return the state of all generators as plain values and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -32,7 +32,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Inverse of `rng_state`; the devices' generators are left alone where their number has changed."""
+    """Set all generators to what `rng_state` returned; devices' are left alone where their number has changed."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     name, numpy_keys, *rest = state["numpy"]
@@ -45,7 +45,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def untouched_rng(seed: int | None = None) -> Iterator[None]:
-    """Whatever is drawn inside (after seeding with `seed`, where given) leaves the generators as they were."""
+    """Leave the generators as they were, whatever is drawn inside (after seeding with `seed`, where given)."""
     before = rng_state()
     try:
         if seed is not None:

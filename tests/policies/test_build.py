@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from importlib.metadata import EntryPoint
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration import policy as policy_config
+from robolearn.configuration import plugins as policy_plugins, policy as policy_config
+from robolearn.configuration.plugins import BaseHeadConfig
 from robolearn.configuration.policy import (
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
@@ -158,14 +160,28 @@ def test_refusals_name_the_culprit() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PluginHeadConfig:
+class PluginHeadConfig(BaseHeadConfig):
     name: Literal["tests-plugin"] = "tests-plugin"
     error: Literal["l1", "l2"] = "l1"
-    module: ClassVar[str] = "tests.policies.test_build:PluginHead"
+    module = "tests.policies.test_build:PluginHead"
 
 
 class PluginHead(DeterministicHead):
     pass
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("nothing_of_that_name:Head", "does not load: No module named 'nothing_of_that_name'"),
+        ("robolearn.specs:ArraySpec", "does not derive from BaseHeadConfig"),
+    ],
+)
+def test_what_is_no_head_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, value: str, hint: str) -> None:
+    point = EntryPoint(name="head.strange", value=value, group=policy_plugins.PLUGINS)
+    monkeypatch.setattr(policy_plugins, "entry_points", lambda group: [point])
+    with pytest.raises(ConfigError, match=hint):
+        policy_plugins.plugins("head")
 
 
 def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,13 +191,13 @@ def test_plugins_add_heads(monkeypatch: pytest.MonkeyPatch) -> None:
         def load(self) -> type:
             return PluginHeadConfig
 
-    monkeypatch.setattr(policy_config, "entry_points", lambda group: [EntryPoint()])
-    assert policy_config.plugins("head") == (PluginHeadConfig,)
-    assert policy_config.plugins("backbone") == ()
+    monkeypatch.setattr(policy_plugins, "entry_points", lambda group: [EntryPoint()])
+    assert policy_plugins.plugins("head") == (PluginHeadConfig,)
+    assert policy_plugins.plugins("backbone") == ()
     monkeypatch.setattr(policy_config, "HeadConfig", policy_config.HeadConfig | PluginHeadConfig)
     config = from_dict(PolicyConfig, {"head": {"name": "tests-plugin", "error": "l2"}})
     policy = build_policy(config, OBSERVATION, ACTION)
     assert type(policy.head).__name__ == "PluginHead"
     monkeypatch.delattr(PluginHeadConfig, "module")
-    with pytest.raises(PolicyError, match="nothing is registered for PluginHeadConfig"):
+    with pytest.raises(PolicyError, match="PluginHeadConfig names no module"):
         build_policy(config, OBSERVATION, ACTION)

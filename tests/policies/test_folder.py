@@ -130,6 +130,8 @@ def test_other_places_are_refused_with_the_way_out(folder: Path, tmp_path: Path)
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(PolicyError, match=r"run is the folder of an unfinished run .* no policy yet"):
         load_policy(tmp_path / "run")
+    run, inside = load_policy(tmp_path).state_dict(), load_policy(folder).state_dict()
+    assert all(torch.equal(run[name], inside[name]) for name in inside), "a run folder stands for the policy in it"
     (folder / WEIGHTS_FILE).unlink()
     with pytest.raises(PolicyError, match=r"policy.safetensors is missing"):
         load_policy(folder)

@@ -40,6 +40,12 @@ def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(tmp_path: Path) -> 
     assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 25]
 
 
+def test_a_damaged_line_hides_no_later_ones(tmp_path: Path) -> None:
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(TrainingError, match=r"line 2 of .*metrics\.jsonl is damaged"):
+        read_metrics(tmp_path)
+
+
 def test_tensorboard_reads_the_same_values(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

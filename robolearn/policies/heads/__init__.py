@@ -1,1 +1,1 @@
-"""Action heads: what a distribution over action chunks looks like, one file each."""
+"""Action heads, one file each: from features to action chunks or densities over them."""

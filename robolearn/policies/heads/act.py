@@ -57,7 +57,7 @@ class ACTHead(Head):
         return self._decode(features, latent)
 
     def _style(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance (B, latent_size) of q(z | features, actions)."""
+        """Return mean and log-variance (B, latent_size) of q(z | features, actions)."""
         B = len(features)
         x = torch.cat(
             [
@@ -74,7 +74,7 @@ class ACTHead(Head):
         return mean, log_variance
 
     def _decode(self, features: Tensor, latent: Tensor) -> Tensor:
-        """(B, D), (B, latent_size) -> (B, Tp, A)."""
+        """Return chunks (B, Tp, A) given features (B, D) and styles (B, latent_size)."""
         memory = torch.stack([self.latent(latent), self.features(features)], 1) + self.kinds
         for block in self.encoder:
             memory = block(memory)

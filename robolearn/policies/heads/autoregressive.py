@@ -22,7 +22,7 @@ from robolearn.policies.networks.transformer import KeyValueCache, TransformerBl
 from robolearn.policies.noise import Noise
 
 MAX_SCALE = 3.0
-"""In bin widths: a logistic that wide is uniform inside the bin to better than 1%."""
+"""Largest scale, in bin widths: a logistic that wide is uniform inside the bin to better than 1%."""
 
 
 class AutoregressiveHead(Head):
@@ -71,30 +71,30 @@ class AutoregressiveHead(Head):
         return AutoregressiveDistribution(self, features)
 
     def encode(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, Tp, A) -> bin indices and offsets inside the bins (0 to 1; beyond it in the outermost), both (B, L)."""
+        """Return bins and offsets inside them (0 to 1; beyond in the outermost), (B, L) each, of actions (B, Tp, A)."""
         bins = (actions.unsqueeze(-1) >= self.edges[:, 1:-1]).sum(-1)
         low, width = self._bin(bins)
         return bins.flatten(1), ((actions - low) / width).flatten(1)
 
     def decode(self, bins: Tensor, offsets: Tensor) -> Tensor:
-        """Inverse of `encode`: (B, L), (B, L) -> (B, Tp, A)."""
+        """Undo `encode`: (B, L), (B, L) -> (B, Tp, A)."""
         bins, offsets = (x.unflatten(1, (self.pred_steps, self.action_size)) for x in (bins, offsets))
         low, width = self._bin(bins)
         return low + offsets * width
 
     def widths(self) -> Tensor:
-        """(L, n): the nominal width of every bin at every position."""
+        """Return the nominal width of every bin at every position, (L, n)."""
         return self.edges.diff(dim=-1).repeat(self.pred_steps, 1)
 
     def embed(self, bins: Tensor, offsets: Tensor, positions: slice) -> Tensor:
-        """Embeddings (B, l, width) of the numbers at `positions`, as inputs of the positions that follow."""
+        """Return embeddings (B, l, width) of the numbers at `positions`, as inputs of the positions that follow."""
         dims = torch.arange(self.length, device=bins.device)[positions] % self.action_size
         # Offsets in the outermost bins are unbounded; far outliers must not blow the activations up.
         value = 2.0 * offsets.clamp(-1.0, 2.0) - 1.0
         return self.bin_embedding(bins + dims * self.config.num_bins) + self.offset_embedding(value.unsqueeze(-1))
 
     def teacher_forced(self, features: Tensor, bins: Tensor, offsets: Tensor) -> Tensor:
-        """Parameters (B, L, 3n) of every position given the numbers before it, all positions at once."""
+        """Return parameters (B, L, 3n) of every position given the numbers before it, all positions at once."""
         context = self.context(features).unsqueeze(1)
         previous = self.embed(bins[:, :-1], offsets[:, :-1], slice(0, self.length - 1))
         x = self.position + context + F.pad(previous, (0, 0, 1, 0))
@@ -103,7 +103,7 @@ class AutoregressiveHead(Head):
         return self.out(self.norm(x)).float()  # densities need float32, also under autocast
 
     def step(self, context: Tensor, previous: Tensor | None, i: int, caches: list[KeyValueCache]) -> Tensor:
-        """Parameters (B, 3n) of position i; `caches` hold the positions before it."""
+        """Return parameters (B, 3n) of position i; `caches` hold the positions before it."""
         x = context.unsqueeze(1) + self.position[i : i + 1]
         if previous is not None:
             x = x + previous
@@ -112,7 +112,7 @@ class AutoregressiveHead(Head):
         return self.out(self.norm(x)).squeeze(1)
 
     def _bin(self, bins: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower edge and nominal width of bins (B, Tp, A)."""
+        """Return lower edge and nominal width of bins (B, Tp, A)."""
         dims = torch.arange(self.action_size, device=bins.device)
         low = self.edges[dims, bins]
         return low, self.edges[dims, bins + 1] - low
@@ -129,9 +129,10 @@ class AutoregressiveDistribution(ActionDistribution):
         self.head, self.features = head, features
 
     def log_prob(self, actions: Tensor, valid: Tensor | None = None, *, context: Tensor | None = None) -> Tensor:
-        """
+        """Return log-densities (B,) of actions (B, Tp, A).
+
         Args:
-            context: (B, Tp, A), what each number is conditioned on instead of the actions before it (for training).
+            context: (B, Tp, A), conditions each number in place of the actions before it (for training).
         """
         head = self.head
         context = actions if context is None else context
@@ -147,15 +148,15 @@ class AutoregressiveDistribution(ActionDistribution):
         return self._generate(noise.uniform(self.head.length, 2))
 
     def sample_likely(self, noise: Noise, min_p: float) -> Tensor:
-        """Min-p sampling (Nguyen et al. 2024): bins with at least `min_p` of the likeliest one's share; their peaks."""
+        """Draw bins with at least `min_p` of the likeliest one's share (Nguyen et al. 2024), and take their peaks."""
         return self._generate(noise.uniform(self.head.length, 1), min_p)
 
     def mode(self) -> Tensor:
-        """Greedy: at each position the bin of highest average density, and in it the density's peak."""
+        """Take at each position the bin of highest average density, and in it the density's peak (greedy)."""
         return self._generate(None)
 
     def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
-        """(B,): the exact entropy of every position given sampled positions before it, averaged over the samples."""
+        """Average over samples the exact entropy (B,) of every position given the sampled ones before it."""
         values, scores = [], []
         every_bin = torch.arange(self.head.config.num_bins, device=self.features.device)
         for _ in range(samples):
@@ -172,12 +173,12 @@ class AutoregressiveDistribution(ActionDistribution):
         return (value + (fixed - baseline) * (score - score.detach())).mean(0)
 
     def _parameters(self, bins: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Per position and bin, each (B, L, n): logits, location in (0, 1) and scale in bin widths."""
+        """Return logits, locations in (0, 1) and scales in bin widths, (B, L, n) each."""
         logits, location, scale = self.head.teacher_forced(self.features, bins, offsets).chunk(3, -1)
         return logits, *self._place(location, scale, self.head.widths())
 
     def _terms(self, bins: Tensor, offsets: Tensor, logits: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        """(B, L): the log-density of every number given those before it."""
+        """Return the log-density (B, L) of every number given those before it."""
         index = bins.unsqueeze(-1)
         log_mass = logits.log_softmax(-1).gather(-1, index).squeeze(-1)
         location, scale = (x.gather(-1, index).squeeze(-1) for x in (location, scale))
@@ -189,15 +190,18 @@ class AutoregressiveDistribution(ActionDistribution):
         return location.sigmoid(), MAX_SCALE * scale.sigmoid() + self.head.config.min_scale / widths
 
     def _ends(self, bins: Tensor, location: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The bin's ends in the logistic's standard coordinate; infinite at the two outermost."""
+        """Return the bins' ends in the logistic's standard coordinate; infinite at the two outermost."""
         lower = torch.where(bins == 0, -torch.inf, -location / scale)
         upper = torch.where(bins == self.head.config.num_bins - 1, torch.inf, (1 - location) / scale)
         return lower, upper
 
     @torch.no_grad()
     def _generate(self, uniform: Tensor | None, min_p: float = 0.0) -> Tensor:
-        """Bins and offsets by inverting their cumulative shares at `uniform` (B, L, 2); with (B, L, 1) the bins alone,
-        and without it nothing, is drawn: the rest is what is likeliest."""
+        """Return chunks (B, Tp, A), number by number, by inverting cumulative shares at `uniform`.
+
+        Args:
+            uniform: (B, L, 2) draws bins and offsets, (B, L, 1) bins alone, None nothing; the rest is the likeliest.
+        """
         head, previous = self.head, None
         context = head.context(self.features)
         caches = [KeyValueCache() for _ in head.blocks]
@@ -224,13 +228,13 @@ class AutoregressiveDistribution(ActionDistribution):
 
 
 def uniform_edges(num_bins: int) -> Tensor:
-    """(n + 1,) edges of bins whose centres divide [-1, 1] evenly, so that -1 and 1 are centres too."""
+    """Return edges (n + 1,) of bins whose centres divide [-1, 1] evenly, so that -1 and 1 are centres too."""
     half = 1.0 / (num_bins - 1)
     return torch.linspace(-1.0 - half, 1.0 + half, num_bins + 1)
 
 
 def quantile_edges(values: Tensor, num_bins: int) -> Tensor:
-    """(n + 1,) increasing edges that hold equal shares of `values` (M,).
+    """Return increasing edges (n + 1,) that hold equal shares of `values` (M,).
 
     Values that occur very often (saturation, a gripper at rest) swallow several quantiles; the bins they set free
     split the widest of the others. A dimension that never varies falls back to uniform bins.
@@ -255,23 +259,23 @@ def _offset_log_density(offset: Tensor, location: Tensor, scale: Tensor, lower: 
 
 
 def _log_mass(lower: Tensor, upper: Tensor) -> Tensor:
-    """log(F(upper) - F(lower)) of the standard logistic, without cancellation."""
+    """Return log(F(upper) - F(lower)) of the standard logistic, without cancellation."""
     return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
 
 
 def _truncated_quantile(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """The u-quantile of the standard logistic truncated to [lower, upper]."""
+    """Return the u-quantile of the standard logistic truncated to [lower, upper]."""
     low, high = lower.sigmoid(), upper.sigmoid()
     return torch.logit((low + u * (high - low)).clamp(1e-7, 1 - 1e-7)).clamp(lower, upper)
 
 
 def _offset_entropy(location: Tensor, scale: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Entropy of the truncated logistic: with w = F(z) uniform on [F(lower), F(upper)], -log f(z) = -log w(1 - w)."""
+    """Return the truncated logistic's entropy: w = F(z) is uniform on [F(lower), F(upper)], f(z) = w (1 - w)."""
     low, high = (end.sigmoid().clamp(1e-7, 1 - 1e-7) for end in (lower, upper))
     integral = _antiderivative(high) - _antiderivative(low)
     return scale.log() + _log_mass(lower, upper) - integral / (high - low)
 
 
 def _antiderivative(w: Tensor) -> Tensor:
-    """Of log(w) + log(1 - w)."""
+    """Return the antiderivative of log(w) + log(1 - w)."""
     return torch.xlogy(w, w) - torch.xlogy(1 - w, 1 - w) - 2 * w

@@ -10,7 +10,6 @@ action: it samples with `sample_chain` and asks `chain_log_prob`, both with a fl
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from robolearn.configuration.policy import DenoiserConfig
 from robolearn.errors import PolicyError
+from robolearn.policies.distributions import normal_log_prob
 from robolearn.policies.heads.head import Head
 from robolearn.policies.networks.denoisers import build_denoiser
 from robolearn.policies.noise import Noise
@@ -57,12 +57,12 @@ class ChainHead(Head):
 
     @property
     def chain_steps(self) -> int:
-        """S."""
+        """Number S of steps."""
         return len(self.stds)
 
     @abstractmethod
     def _means(self, x: Tensor, k: int, conditions: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Mean of x_{k+1} (B, Tp, A) given x_k and all evaluations' conditions (E, B, C).
+        """Return the mean of x_{k+1} (B, Tp, A) given x_k and all evaluations' conditions (E, B, C).
 
         `memory` carries what multistep solvers keep between the steps of one chain.
         """
@@ -73,11 +73,11 @@ class ChainHead(Head):
         return self._run(features, noise, 0.0)[-1]
 
     def sample_chain(self, features: Tensor, noise: Noise, *, min_std: float = 0.0) -> Tensor:
-        """(B, D) -> (B, S + 1, Tp, A), from pure noise to the chunk, in normalised units."""
+        """Return chains (B, S + 1, Tp, A), from pure noise to the chunk, in normalised units, given features (B, D)."""
         return torch.stack(self._run(features, noise, min_std), 1)
 
     def chain_log_prob(self, features: Tensor, chain: Tensor, *, min_std: float = 0.0, first: int = 0) -> Tensor:
-        """Log-density of every number of every step from step `first` on.
+        """Return the log-density of every number of every step from step `first` on.
 
         Args:
             chain: (B, S - first + 1, Tp, A), x_first to x_S.
@@ -93,10 +93,10 @@ class ChainHead(Head):
         mean, std = self.transition(
             features.repeat_interleave(count, 0), chain[:, :-1].flatten(0, 1), steps, min_std=min_std
         )
-        return gaussian_log_prob(chain[:, 1:].flatten(0, 1), mean, std).unflatten(0, (B, count))
+        return normal_log_prob(chain[:, 1:].flatten(0, 1), mean, std).unflatten(0, (B, count))
 
     def transition(self, features: Tensor, x: Tensor, step: Tensor, *, min_std: float = 0.0) -> tuple[Tensor, Tensor]:
-        """The Gaussian of x_{k+1} given x_k, each row at a step k of its own.
+        """Return the Gaussian of x_{k+1} given x_k, each row at a step k of its own.
 
         Args:
             features: (M, D).
@@ -115,10 +115,10 @@ class ChainHead(Head):
 
     @abstractmethod
     def _transition_mean(self, features: Tensor, x: Tensor, step: Tensor) -> Tensor:
-        """As `_means`, each row at a step of its own."""
+        """Return means as `_means` does, each row at a step of its own."""
 
     def _run(self, features: Tensor, noise: Noise, min_std: float) -> list[Tensor]:
-        """All states of one chain per row."""
+        """Return all states of one chain per row, S + 1 of (B, Tp, A)."""
         conditions = self._conditions(features)
         states, memory = [noise.normal(self.pred_steps, self.action_size)], {}
         for k, std in enumerate(self.stds):
@@ -128,12 +128,7 @@ class ChainHead(Head):
         return states
 
     def _conditions(self, features: Tensor) -> Tensor:
-        """(E, B, C): noise levels and features alone, hence one pass for the whole chain."""
+        """Return all conditions (E, B, C) in one pass: they depend on noise levels and features alone."""
         E, B = len(self.times), features.shape[0]
         flat = self.network.condition(self.times.repeat_interleave(B), features.repeat(E, 1))
         return flat.unflatten(0, (E, B))
-
-
-def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Element-wise log N(x; mean, std)."""
-    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)

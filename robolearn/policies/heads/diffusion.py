@@ -92,7 +92,7 @@ class DiffusionHead(ChainHead):
         return clean.clamp(-self.config.clip, self.config.clip) if self.config.clip else clean
 
     def _clean_coefficients(self, alphas: np.ndarray) -> list[tuple[float, float]]:
-        """Per step (p, q) of clean = p * x + q * network output."""
+        """Return (p, q) per step, where clean = p * x + q * network output."""
         signal, level = np.sqrt(alphas), np.sqrt(1 - alphas)
         pairs = {
             "epsilon": (1 / signal, -level / signal),
@@ -103,7 +103,7 @@ class DiffusionHead(ChainHead):
 
 
 def diffusers_schedule(config: DiffusionHeadConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Cumulative products of alpha (train_steps,) and the chain's time steps (S,), noisiest first."""
+    """Return cumulative products of alpha (train_steps,) and the chain's time steps (S,), noisiest first."""
     kind = DPMSolverMultistepScheduler if config.solver == "dpm" else DDIMScheduler
     # Where noise drowns the chunk, predicted noise says nothing about it: such chains start a step below the top.
     spacing = "leading" if config.prediction == "epsilon" else "trailing"
@@ -116,7 +116,7 @@ def diffusers_schedule(config: DiffusionHeadConfig) -> tuple[np.ndarray, np.ndar
 
 
 def chain_coefficients(alphas: np.ndarray, timesteps: np.ndarray, config: DiffusionHeadConfig) -> ChainCoefficients:
-    """Coefficients of the sampler's update at every step; after the last one nothing is left but the clean chunk."""
+    """Return the coefficients of the sampler's update at every step; after the last nothing is left but the chunk."""
     now, after = alphas[timesteps], np.append(alphas[timesteps[1:]], 1.0)
     if config.solver == "dpm":
         return _dpm_coefficients(now, after, timesteps)
@@ -134,7 +134,7 @@ def chain_coefficients(alphas: np.ndarray, timesteps: np.ndarray, config: Diffus
 
 
 def _dpm_coefficients(now: np.ndarray, after: np.ndarray, timesteps: np.ndarray) -> ChainCoefficients:
-    """DPM-Solver++(2M), midpoint (Lu et al. 2022, algorithm 2); the first and the last step are of first order."""
+    """Return those of DPM-Solver++(2M), midpoint (Lu et al. 2022, algorithm 2); first and last step of first order."""
     with np.errstate(divide="ignore"):
         half_log_snr = 0.5 * np.log(np.append(now, 1.0) / np.append(1 - now, 0.0))
     h = np.diff(half_log_snr)

@@ -9,18 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robolearn.configuration.policy import GaussianHeadConfig
-from robolearn.policies.distributions import ActionDistribution, sum_steps
+from robolearn.policies.distributions import HALF_LOG_2PI, ActionDistribution, normal_log_prob, sum_steps
 from robolearn.policies.heads.head import Head, bounded
 from robolearn.policies.noise import Noise
 
-HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 EDGE = 1e-4
 """Squashed actions within this distance of +-1 share one density, the mean over that interval."""
-
-
-def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Element by element."""
-    return -0.5 * ((x - mean) / std).square() - std.log() - HALF_LOG_2PI
 
 
 class DiagonalGaussian(ActionDistribution):
@@ -71,13 +65,13 @@ class TanhGaussian(ActionDistribution):
         return torch.tanh(self.mean + self.std * noise.normal(*self.mean.shape[1:]))
 
     def sample_with_log_prob(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """As `sample`, with the log-probability from u itself: exact also where tanh(u) rounds to 1 (SAC's way)."""
+        """Sample, with the log-probability from u itself: exact also where tanh(u) rounds to 1 (SAC's way)."""
         u = self.mean + self.std * noise.normal(*self.mean.shape[1:])
         log_prob = normal_log_prob(u, self.mean, self.std) - _log_jacobian(u)
         return torch.tanh(u), log_prob.sum((-1, -2))
 
     def mode(self) -> Tensor:
-        """tanh of the mean, which is the median; the density's own peak lies elsewhere, at worst at the edges."""
+        """Return tanh of the mean, which is the median; the density's peak lies elsewhere, at worst at the edges."""
         return torch.tanh(self.mean)
 
 
@@ -93,6 +87,7 @@ class GaussianHead(Head):
     def __init__(self, config: GaussianHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
         super().__init__()
         self.squash, self.bounded_mean = config.squash, config.bounded_mean
+        self.reparameterised = config.squash
         self.log_min, self.log_max = math.log(config.min_std), math.log(config.max_std)
         self.shape = (pred_steps, action_size)
         size = pred_steps * action_size
@@ -107,12 +102,12 @@ class GaussianHead(Head):
         else:
             self.raw_std = nn.Parameter(raw_std)
 
-    @property
-    def reparameterised(self) -> bool:
-        return self.squash
-
     def mode_parameters(self) -> list[nn.Parameter]:
         return list(self.mean.parameters())  # the deviation has no part in the mode
+
+    def start_near_zero(self) -> None:
+        nn.init.orthogonal_(self.mean.weight, 0.01)
+        nn.init.zeros_(self.mean.bias)
 
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         mean = self.mean(features).float().view(-1, *self.shape)
@@ -134,5 +129,5 @@ class GaussianHead(Head):
 
 
 def _log_jacobian(u: Tensor) -> Tensor:
-    """log d tanh(u)/du, element by element."""
+    """Return log d tanh(u)/du, element by element."""
     return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))

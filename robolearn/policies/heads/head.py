@@ -15,12 +15,12 @@ MEAN_RANGE = 1.05
 
 
 def bounded(raw: Tensor) -> Tensor:
-    """Any real -> (-MEAN_RANGE, MEAN_RANGE)."""
+    """Map any real into (-MEAN_RANGE, MEAN_RANGE)."""
     return MEAN_RANGE * torch.tanh(raw)
 
 
 def mean_over_steps(per_step: Tensor, valid: Tensor) -> Tensor:
-    """(B, Tp) -> (B,): the mean over the valid steps, 0 where there is none."""
+    """Return the mean (B,) of (B, Tp) over the valid steps, 0 where there is none."""
     return torch.where(valid, per_step, 0.0).sum(-1) / valid.sum(-1).clamp_min(1)
 
 
@@ -32,23 +32,24 @@ class Head(nn.Module, ABC):
     """
 
     exact_likelihood: bool = False
-    """Whether `distribution` exists."""
-
-    @property
-    def reparameterised(self) -> bool:
-        """Whether samples lie in (-1, 1) and carry gradient to the head's parameters, as SAC and TD3 need them."""
-        return False
-
-    def mode_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of this head that the mode of its distribution depends on."""
-        return list(self.parameters())
+    """True where `distribution` exists: PPO needs it."""
+    reparameterised: bool = False
+    """True where samples lie in (-1, 1) and carry gradients to the parameters, and the mode does too: SAC and TD3 need
+    both."""
 
     def fit(self, actions: Tensor) -> None:
-        """Called once, before training, with the data's actions (M, A), normalised; most heads need nothing of them."""
+        """Take what this head needs of the data's actions (M, A), normalised, once before training; most need none."""
+
+    def mode_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that the mode depends on, which are those that TD3 trains."""
+        return list(self.parameters())
+
+    def start_near_zero(self) -> None:
+        """Draw weights anew such that the mode is near zero whatever the features, where this head can: PPO's start."""
 
     @abstractmethod
     def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss per row and metrics.
+        """Return a loss per row and metrics.
 
         Args:
             features: (B, D).
@@ -62,8 +63,12 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
-        """(B, D) -> (B, Tp, A), normalised. Deterministic means the mode, or a fixed-noise sample."""
+        """Return chunks (B, Tp, A), normalised, given features (B, D).
+
+        Args:
+            deterministic: the mode, or a sample with fixed noise.
+        """
 
     def distribution(self, features: Tensor) -> ActionDistribution:
-        """The density over (B, Tp, A), normalised units; exact-likelihood heads only."""
+        """Return the density over (B, Tp, A), normalised units; exact-likelihood heads only."""
         raise NotImplementedError(f"{type(self).__name__} has no exact likelihood")

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robolearn.configuration.policy import MixtureHeadConfig
-from robolearn.policies.distributions import ActionDistribution, sum_steps
-from robolearn.policies.heads.gaussian import normal_log_prob
+from robolearn.policies.distributions import ActionDistribution, normal_log_prob, sum_steps
 from robolearn.policies.heads.head import Head, bounded
 from robolearn.policies.noise import Noise
 
@@ -37,14 +36,14 @@ class GaussianMixture(ActionDistribution):
         return (mean + std * noise.normal(*mean.shape[1:])).detach()
 
     def sample_likely(self, noise: Noise, min_p: float) -> Tensor:
-        """The mean of a component drawn by its weight from those with at least `min_p` of the heaviest one's."""
+        """Return the mean of a component, drawn by weight from those of at least `min_p` of the heaviest weight."""
         return _pick(self.mean, self._component(noise, min_p)).detach()
 
     def mode(self) -> Tensor:
         return _pick(self.mean, self.log_weights.argmax(-1))
 
     def entropy(self, noise: Noise, samples: int = 8) -> Tensor:
-        """Monte Carlo over each component by itself, weighted exactly, so that gradients reach all parameters:
+        """Estimate the entropy (B,) from samples of each component, weighted exactly, so that gradients reach all:
         H = -sum_k w_k E_(x ~ N_k)[log p(x)]."""
         total = torch.zeros_like(self.log_weights)
         for _ in range(samples):
@@ -54,7 +53,7 @@ class GaussianMixture(ActionDistribution):
         return -(self.log_weights.exp() * total).sum(-1) / samples
 
     def _component(self, noise: Noise, min_p: float = 0.0) -> Tensor:
-        """(B,), by inverting the cumulative sum of the weights that are not left out."""
+        """Draw components (B,) by inverting the cumulative sum of the weights that are not left out."""
         weights = self.log_weights.detach().exp()
         kept = weights.where(weights >= min_p * weights.amax(-1, keepdim=True), 0.0).cumsum(-1)
         return (noise.uniform(1) * kept[:, -1:] >= kept[:, :-1]).sum(-1)
@@ -92,5 +91,5 @@ class MixtureHead(Head):
 
 
 def _pick(parameters: Tensor, component: Tensor) -> Tensor:
-    """(B, K, Tp, A) and (B,) -> (B, Tp, A)."""
+    """Pick each row's component: (B, K, Tp, A) and (B,) -> (B, Tp, A)."""
     return parameters[torch.arange(len(component), device=component.device), component]

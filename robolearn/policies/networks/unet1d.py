@@ -51,12 +51,54 @@ class ResidualBlock(nn.Module):
         return self.second(scale * self.first(x) + shift) + self.skip(x)
 
 
-class UNet1d(nn.Module):
-    """Denoiser: a noisy chunk (B, Tp, A) and its condition (B, C) -> (B, Tp, A).
+class UNetLevels(nn.Module):
+    """A denoiser's way down and up through its levels, in either layout of a chunk: (B, C, L) or (B, L, C).
 
-    The condition (`condition`) depends on noise level and features alone, so that it can be computed for all steps of
-    a chain at once. It holds every residual block's scales and shifts, made by one linear layer.
+    The condition depends on noise level and features alone, so that it can be computed for all steps of a chain at
+    once. It holds every residual block's scales and shifts, made by one linear layer.
     """
+
+    channels_dim: int
+    """Position of C in the layout."""
+    multiple: int
+    """L must be a multiple of this."""
+    film_sizes: list[int]
+    """Numbers of the condition that each residual block takes, in order."""
+    time: nn.Module
+    film: nn.Module
+    down: nn.ModuleList
+    shrink: nn.ModuleList
+    middle: nn.ModuleList
+    up: nn.ModuleList
+    grow: nn.ModuleList
+    last: nn.Module
+    out: nn.Module
+
+    def condition(self, time: Tensor, features: Tensor) -> Tensor:
+        """Return the condition (M, C) for noise levels (M,) and features (M, D)."""
+        return self.film(F.mish(torch.cat([self.time(time), features], -1)))
+
+    def through_levels(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Denoise a padded chunk of A channels, given its condition (B, C); layout and shape stay."""
+        film = iter(condition.split(self.film_sizes, -1))
+        skips = []
+        for level, (first, second) in enumerate(self.down):  # type: ignore[not-iterable]
+            x = second(first(x, next(film)), next(film))
+            skips.append(x)
+            if level < len(self.shrink):
+                x = self.shrink[level](x)
+        for block in self.middle:
+            x = block(x, next(film))
+        for (first, second), grow in zip(self.up, self.grow):  # type: ignore[not-iterable]
+            x = torch.cat([x, skips.pop()], self.channels_dim)
+            x = grow(second(first(x, next(film)), next(film)))
+        return self.out(self.last(x))
+
+
+class UNet1d(UNetLevels):
+    """Denoiser: a noisy chunk (B, Tp, A) and its condition (B, C) -> (B, Tp, A)."""
+
+    channels_dim = 1
 
     def __init__(self, config: UNetConfig, *, feature_size: int, action_size: int) -> None:
         super().__init__()
@@ -82,26 +124,10 @@ class UNet1d(nn.Module):
         self.film = nn.Linear(config.time_size + feature_size, sum(self.film_sizes))
         _scales_start_at_one(self.film, self.film_sizes)
 
-    def condition(self, time: Tensor, features: Tensor) -> Tensor:
-        """Noise levels (M,) and features (M, D) -> (M, C)."""
-        return self.film(F.mish(torch.cat([self.time(time), features], -1)))
-
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         steps = x.shape[1]
-        x = F.pad(x.transpose(1, 2), (0, -steps % self.multiple))
-        film = iter(condition.split(self.film_sizes, -1))
-        skips = []
-        for level, (first, second) in enumerate(self.down):  # type: ignore[not-iterable]
-            x = second(first(x, next(film)), next(film))
-            skips.append(x)
-            if level < len(self.shrink):
-                x = self.shrink[level](x)
-        for block in self.middle:
-            x = block(x, next(film))
-        for (first, second), grow in zip(self.up, self.grow):  # type: ignore[not-iterable]
-            x = torch.cat([x, skips.pop()], 1)
-            x = grow(second(first(x, next(film)), next(film)))
-        return self.out(self.last(x))[..., :steps].transpose(1, 2)
+        padded = F.pad(x.transpose(1, 2), (0, -steps % self.multiple))
+        return self.through_levels(padded, condition)[..., :steps].transpose(1, 2)
 
 
 def _pair(inputs: int, outputs: int, config: UNetConfig) -> nn.ModuleList:

@@ -1,0 +1,75 @@
+"""Bases of the configurations of backbones and heads, and those that installed packages add; free of torch.
+
+A package's configuration module is loaded while `robolearn.configuration.policy` is: it imports this one, not that one,
+and no torch, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal, Protocol, Self
+
+from robolearn.errors import ConfigError
+
+PLUGINS = "robolearn.policies"
+"""Entry-point group: `head.NAME` loads a class of `BaseHeadConfig`, `backbone.NAME` one of `NetworkConfig`."""
+
+
+class PolicySettings(Protocol):
+    """The part of a policy's configuration that a head may have to agree with (`PolicyConfig` says what each is)."""
+
+    @property
+    def obs_steps(self) -> int: ...
+    @property
+    def pred_steps(self) -> int: ...
+    @property
+    def exec_steps(self) -> int: ...
+    @property
+    def action_normalisation(self) -> str: ...
+
+
+class NetworkConfig:
+    """Base of the configurations of backbones and heads.
+
+    A configuration is a frozen, keyword-only dataclass with a field `name: Literal["NAME"] = "NAME"`.
+    """
+
+    module = ""
+    """`package.module:Class`, the torch module that this configures; imported when a policy is built."""
+
+
+class BaseHeadConfig(NetworkConfig):
+    """Base of the configurations of heads: states what a head asks of the rest of a policy. By default nothing."""
+
+    def check(self, policy: PolicySettings) -> None:
+        """Raise ConfigError where this head cannot work in `policy`."""
+
+    def with_floor(self, min_std: float) -> Self:
+        """Return the configuration of a head with the same weights and standard deviations of at least `min_std`.
+
+        That is this configuration itself where they are so already, or where the head has no such bound.
+        """
+        return self
+
+
+def plugins(kind: Literal["head", "backbone"]) -> tuple[type[NetworkConfig], ...]:
+    """Return the configuration classes that installed packages add.
+
+    Raises ConfigError where one does not load or does not derive from the base of its kind.
+    """
+    found = (point for point in entry_points(group=PLUGINS) if point.name.startswith(f"{kind}."))
+    base = BaseHeadConfig if kind == "head" else NetworkConfig
+    return tuple(_load(point, base) for point in sorted(found, key=lambda point: point.name))
+
+
+def _load(point: EntryPoint, base: type[NetworkConfig]) -> type[NetworkConfig]:
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{point.name} is registered as {point.value}, which does not load: {error}; "
+            "repair the package that registers it, or uninstall it"
+        ) from None
+    if not (isinstance(loaded, type) and issubclass(loaded, base)):
+        raise ConfigError(f"{point.name} is registered as {point.value}, which does not derive from {base.__name__}")
+    return loaded
