@@ -50,7 +50,7 @@ def split(path: str | Path, outputs: Mapping[Path, Sequence[str]]) -> None:
         for demos in outputs.values():
             _check_names(file, demos)
         for output in outputs:
-            _check_output(output, file)
+            check_output(output, file)
         for output, demos in outputs.items():
             _write(output, [(file, {name: name for name in file.demos() if name in set(demos)})])
 
@@ -116,7 +116,8 @@ def _check_names(file: EpisodeFile, demos: Sequence[str]) -> None:
         raise DatasetError(f"{file.path} has no episodes {unknown}; it has {len(file.demos())} from {file.demos()[:1]}")
 
 
-def _check_output(output: Path, *inputs: EpisodeFile) -> None:
+def check_output(output: Path, *inputs: EpisodeFile) -> None:
+    """Raise DatasetError unless `output` is a new name in a folder that is there."""
     if output.exists():
         raise DatasetError(f"{output} exists already; editing always writes a new file: choose another name")
     if not output.parent.is_dir():
@@ -125,8 +126,8 @@ def _check_output(output: Path, *inputs: EpisodeFile) -> None:
 
 
 def _write(output: Path, sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]]) -> list[str]:
-    """Write a new file of the episodes {old name: new name} of each source; returns notes."""
-    _check_output(output, *(file for file, _ in sources))
+    """A new file of the episodes {old name: new name} of each source; returns notes."""
+    check_output(output, *(file for file, _ in sources))
     temporary = output.with_name(output.name + ".tmp")
     notes: list[str] = []
     try:
