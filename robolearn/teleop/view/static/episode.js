@@ -10,6 +10,7 @@ export class EpisodePage {
     this.store = store;
     this.index = index;
     this.name = store.names[index];
+    this.place = store.order.indexOf(index);
     this.step = step;
     this.speed = 1;
     this.feeds = [];
@@ -113,7 +114,7 @@ export class EpisodePage {
     this.trimmed = el("span", { class: "small muted" });
     this.marksNode = el("section", { class: "panel", "aria-label": "Marks" }, el("header", {}, el("h2", {}, "Marks"), el("span", { class: "spacer" }), el("span", { class: "small muted" }, "nothing is written until you save")),
       el("div", { class: "body marking" },
-        line("Outcome", el("div", { class: "segmented" }, toggle("Success", "good", () => this.mark({ success: true }), "s", "success"), toggle("Failure", "bad", () => this.mark({ success: false }), "f", "failure"), toggle("As recorded", "", () => this.mark({ success: null }), "", "recorded"))),
+        line("Outcome", el("div", { class: "segmented" }, toggle("Success", "good", () => this.mark({ success: true }), "s", "success"), toggle("Failure", "bad", () => this.mark({ success: false }), "f", "failure"), toggle("Recorded", "", () => this.mark({ success: null }), "", "recorded"))),
         line("Trim", el("div", { class: "toolbar" }, toggle("Begin here", "btn", () => this.mark({ first: this.step || null }), "[", "first"), toggle("End here", "btn", () => this.mark({ last: this.step === this.steps - 1 ? null : this.step }), "]", "last"), this.trimmed)),
         line("Split", el("div", { class: "segmented" }, toggle("Train", "", () => this.mark({ split: "train" }), "t", "train"), toggle("Valid", "", () => this.mark({ split: "valid" }), "v", "valid"), toggle("Neither", "", () => this.mark({ split: "" }), "", "neither"))),
         line("Episode", toggle(el("span", {}, "Delete"), "btn danger", () => this.mark({ deleted: !this.marks().deleted }), "x", "deleted"))));
@@ -225,7 +226,8 @@ export class EpisodePage {
   }
 
   neighbour(by) {
-    const order = this.store.order, at = order.indexOf(this.index), next = order[at + by];
+    // A mark may have taken this episode out of what the filters show: its successor is then where it was.
+    const order = this.store.order, at = order.indexOf(this.index), next = order[at >= 0 ? at + by : by > 0 ? this.place : this.place - 1];
     if (next === undefined) { toast(by > 0 ? "That was the last one." : "That was the first one."); return; }
     location.hash = `#/${encodeURIComponent(this.store.names[next])}/0`;
   }
