@@ -57,8 +57,9 @@ def make_episode(seed: int, steps: int, spec: ObservationSpec) -> Episode:
 
 
 def record(path: Path, spec: ObservationSpec, episodes: int, steps: int) -> None:
+    env_args = {"env_name": "bench", "type": 3, "env_kwargs": {}}
     with DatasetWriter(
-        path, task="bench", env_args={}, control_hz=30.0, action_spec=ACTION, observation_spec=spec
+        path, task="bench", env_args=env_args, control_hz=30.0, action_spec=ACTION, observation_spec=spec
     ) as writer:
         for start in range(0, episodes, BATCH):
             seeds = range(start, min(start + BATCH, episodes))

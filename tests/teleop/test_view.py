@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools.convert import convert
 from robolearn.datasets.tools.revise import Revision, revise, revised
+from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from robolearn.sim import rendering
 from robolearn.teleop.view.app import PAGE, Viewer
@@ -144,8 +145,10 @@ def test_marks_are_saved_as_a_new_file_and_the_old_one_stays(path: Path, web: Te
     answer = web.post("/api/save", json={"name": "better.hdf5"}).json()
     assert Path(answer["path"]) == path.parent / "better.hdf5"
     assert path.read_bytes() == before
+    assert validate(path.parent / "better.hdf5") == []
+    assert sorted(file.name for file in path.parent.iterdir()) == ["better.hdf5", "demos.hdf5"]
     with Dataset(path.parent / "better.hdf5") as saved:
-        assert len(saved) == 3
+        assert saved.episodes == ("demo_0", "demo_2", "demo_3")
         assert_same(saved.read(0), episode(0, STEPS).with_info(success=flipped))
         assert_same(saved.read(2), episode(3, STEPS + 3))
         cut, whole = saved.read(1), episode(2, STEPS + 2)

@@ -6,12 +6,14 @@ What a person decides in the viewer goes through here. The input is never touche
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.format.episode_file import EpisodeFile
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.datasets.tools import convert, edit
 from robolearn.errors import DatasetError
@@ -29,6 +31,10 @@ class Revision:
     last: int | None = None
     """Last step that is kept; None keeps all to the end."""
 
+    @property
+    def trims(self) -> bool:
+        return self.first > 0 or self.last is not None
+
 
 def revise(
     path: str | Path,
@@ -39,7 +45,10 @@ def revise(
     masks: Mapping[str, Sequence[str]] | None = None,
     control_hz: float | None = None,
 ) -> list[str]:
-    """Write `output` with the episodes of `path` that are not in `deleted`, revised; they are numbered anew from 0.
+    """Write `output` with the episodes of `path` that are not in `deleted`, revised.
+
+    Episodes of a file of ours keep their names, and all but the trimmed ones are copied as stored. A file of
+    robomimic's layout is converted, and its episodes are numbered anew from 0.
 
     Args:
         revisions: by the episode's name in `path`.
@@ -51,24 +60,58 @@ def revise(
     """
     path, output = Path(path), Path(output)
     edit.check_output(output)
-    source = convert.open_source(path, control_hz=control_hz, success=True)
     with Dataset(path, control_hz=control_hz) as dataset:
-        names = list(dataset.episodes)
+        names, ours = list(dataset.episodes), dataset.ours
+        lists = {name: [names[i] for i in indices] for name, indices in dataset.masks.items()} | dict(masks or {})
     _check_names(path, names, [*revisions, *deleted, *(name for group in (masks or {}).values() for name in group)])
-    gone = set(deleted)
-    kept = [name for name in names if name not in gone]
+    kept = [name for name in names if name not in set(deleted)]
     if not kept:
         raise DatasetError(f"every episode of {path} is marked for deletion; a dataset needs at least one")
-    number = {name: i for i, name in enumerate(kept)}
-    lists = {name: [names[i] for i in indices] for name, indices in source.masks.items()} | dict(masks or {})
+    lists = {name: [demo for demo in demos if demo in set(kept)] for name, demos in lists.items()}
+    lists = {name: demos for name, demos in lists.items() if demos}
+    if ours:
+        return _copy(path, output, kept, revisions, lists)
+    return _convert(path, output, kept, revisions, lists, control_hz)
+
+
+def _copy(
+    path: Path, output: Path, kept: Sequence[str], revisions: Mapping[str, Revision], masks: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Copy whole episodes as they lie in the file, and bring the trimmed ones in by way of a temporary file."""
+    trimmed = [name for name in kept if name in revisions and revisions[name].trims]
+    whole = {name: name for name in kept if name not in set(trimmed)}
+    success = {name: revisions[name].success for name in whole if name in revisions}
+    scratch = output.with_name(output.name + ".trimmed.tmp")
+    with ExitStack() as stack:
+        sources: list[tuple[EpisodeFile, Mapping[str, str]]] = [(edit.open_file(stack, path), whole)]
+        stack.callback(scratch.unlink, missing_ok=True)
+        if trimmed:
+            with Dataset(path) as dataset:
+                number = {name: i for i, name in enumerate(dataset.episodes)}
+                cut = (revised(dataset.read(number[name]), revisions[name]) for name in trimmed)
+                convert.write(convert.Source(dataset.header, cut, len(trimmed)), scratch)
+            file = edit.open_file(stack, scratch)
+            sources.append((file, dict(zip(file.demos(), trimmed))))
+        changed = {name: value for name, value in success.items() if value is not None}
+        return edit.assemble(output, sources, masks=masks, success=changed)
+
+
+def _convert(
+    path: Path,
+    output: Path,
+    kept: Sequence[str],
+    revisions: Mapping[str, Revision],
+    masks: Mapping[str, Sequence[str]],
+    control_hz: float | None,
+) -> list[str]:
+    with Dataset(path, control_hz=control_hz) as dataset:
+        names = list(dataset.episodes)
+    source = convert.open_source(path, control_hz=control_hz, success=True)
+    number, episodes = {name: i for i, name in enumerate(kept)}, source.episodes
     source.episodes = (
-        revised(episode, revisions.get(name, Revision()))
-        for name, episode in zip(names, source.episodes)
-        if name not in gone
+        revised(episode, revisions.get(name, Revision())) for name, episode in zip(names, episodes) if name in number
     )
-    source.masks = {
-        name: tuple(number[demo] for demo in demos if demo in number) for name, demos in lists.items() if demos
-    }
+    source.masks = {name: tuple(number[demo] for demo in demos) for name, demos in masks.items()}
     convert.write(source, output)
     return list(dict.fromkeys(source.lost))
 
