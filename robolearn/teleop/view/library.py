@@ -104,13 +104,16 @@ class Library:
             "device": info.device,
             "started_at": info.started_at,
             "model": info.model,
+            "policy": info.policy,
+            "notes": info.notes,
+            "late_steps": info.late_steps,
             "events": events,
         }
 
     def curves(self, index: int) -> bytes:
         """Return the numbers of an episode: a JSON header, its length in 4 bytes before it, then float32 columns.
 
-        The header has `modes` (T of -1, 0, 1, or none) and `groups`: {name, labels, width, offset}, where `offset`
+        The header has `modes` (T of ActionMode, or none) and `groups`: {name, labels, width, offset}, where `offset`
         counts float32 values behind the header, `width` columns of T values each; NaN where there is nothing.
         """
         steps = self.dataset.summary(index)[1]

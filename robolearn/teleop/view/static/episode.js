@@ -123,7 +123,7 @@ export class EpisodePage {
 
   about() {
     const f = this.facts, facts = [["Length", `${f.steps} steps, ${seconds(f.seconds)} measured`], ["Operator", f.operator], ["Device", f.device], ["Source", f.round || f.source !== "demo" ? `${f.source}, round ${f.round}` : f.source],
-      ["Seed", f.seed < 0 ? "" : f.seed], ["Started", f.started_at.replace("T", " ").slice(0, 19)], ["Recorded", f.success ? "success" : "failure"]].filter(([, value]) => value !== "");
+      ["Seed", f.seed < 0 ? "" : f.seed], ["Started", f.started_at.replace("T", " ").slice(0, 19)], ["Policy", f.policy], ["Late steps", f.late_steps || ""], ["Notes", f.notes], ["Recorded", f.success ? "success" : "failure"]].filter(([, value]) => value !== "");
     const events = f.events.map((event) => el("li", {}, el("button", { type: "button", onclick: () => this.seek(event.step) }, el("span", {}, String(event.step)), el("b", {}, event.kind), el("span", { class: "muted" }, event.reason))));
     return el("section", { class: "panel", "aria-label": "Facts" }, el("header", {}, el("h2", {}, "Facts")), el("div", { class: "body grid" },
       el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))])), events.length ? el("ul", { class: "events", "aria-label": "Events" }, events) : ""));

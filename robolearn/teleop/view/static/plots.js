@@ -18,9 +18,9 @@ export function spansOf(modes) {
   return spans;
 }
 
-/** The steps at which a person or an expert took over. */
+/** The steps at which somebody took over from the policy (1), or the expert had its turn (2). */
 export function spanNodes(modes, steps) {
-  return spansOf(modes).filter(({ mode }) => mode === 1).map(({ from, to }) => el("div", { class: "span intervention",
+  return spansOf(modes).filter(({ mode }) => mode > 0).map(({ mode, from, to }) => el("div", { class: `span ${mode === 1 ? "intervention" : "expert"}`,
     style: `left:${100 * from / steps}%;width:${100 * (to - from) / steps}%` }));
 }
 

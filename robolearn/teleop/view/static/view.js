@@ -108,7 +108,7 @@ function showMarked() {
 
 const saveButton = el("button", { class: "btn primary", id: "save", type: "button", onclick: save }, icon("save"), "Save…");
 const undoButton = el("button", { class: "btn icon ghost", type: "button", "aria-label": "Undo", title: "Undo (u)", onclick: () => store.undo() }, icon("undo"));
-const keysButton = el("button", { class: "btn icon ghost", type: "button", "aria-label": "Show the keys", title: "Keys (?)", onclick: () => keys.help() }, el("kbd", {}, "?"));
+const keysButton = el("button", { class: "btn icon ghost of-keys", type: "button", "aria-label": "Show the keys", title: "Keys (?)", onclick: () => keys.help() }, el("kbd", {}, "?"));
 $("#actions").append(undoButton, saveButton, keysButton, themeSwitch());
 keys.on("u", "undo the last mark", () => store.undo());
 
