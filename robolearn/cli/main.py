@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rl": ("robolearn.cli.rl", "train a controller from scratch with RL"),
     "eval": ("robolearn.cli.eval", "evaluate and compare policies on fixed seeds"),
     "replay": ("robolearn.cli.replay", "replay recorded episodes in the simulator"),
+    "view": ("robolearn.cli.view", "look at recorded episodes in the browser, mark, trim and split them"),
     "plot": ("robolearn.cli.plot", "plot learning curves and action densities"),
     "completion": ("robolearn.cli.completion", "print a shell completion script"),
 }

@@ -13,7 +13,7 @@ import numpy as np
 from robolearn.datasets.format.episode_file import EpisodeFile
 from robolearn.datasets.format.schema import Header, stored_as_frames
 from robolearn.errors import DatasetError
-from robolearn.specs import ActionSpec, Episode, EpisodeInfo, ObservationSpec
+from robolearn.specs import ActionSpec, Episode, EpisodeInfo, Event, ObservationSpec
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ class Dataset:
             self.close()
             raise
         self._infos: dict[int, EpisodeInfo] = {}
+
+    @property
+    def ours(self) -> bool:
+        """Whether all files are of our own schema, and not only of robomimic's layout."""
+        return all(file.ours for file in self._files)
+
+    @property
+    def recording(self) -> bool:
+        """Whether a file is the index of a recording that goes on or was cut off."""
+        return any(file.recording for file in self._files)
 
     @property
     def episodes(self) -> tuple[str, ...]:
@@ -130,6 +140,11 @@ class Dataset:
             self._infos[index] = place.file.info(place.demo)
         return self._infos[index]
 
+    def summary(self, index: int) -> tuple[EpisodeInfo, int]:
+        """Return what is known about an episode and its T; cheaper than asking for both."""
+        place = self._place(index)
+        return place.file.summary(place.demo)
+
     def read(self, index: int, keys: Sequence[str] | None = None) -> Episode:
         """Read one whole episode, checked; `keys` limits the observation keys (all where None)."""
         place = self._place(index)
@@ -142,6 +157,16 @@ class Dataset:
         """
         place = self._place(index)
         return place.file.arrays(place.demo, names)
+
+    def array_names(self, index: int) -> tuple[str, ...]:
+        """Return which per-step arrays an episode has, as `arrays` takes them; `events` and final_obs aside."""
+        place = self._place(index)
+        return tuple(n for n in place.file.array_names(place.demo) if not n.startswith(("final_obs/", "next_obs/")))
+
+    def events(self, index: int) -> tuple[Event, ...]:
+        """Return what happened during an episode, in order."""
+        place = self._place(index)
+        return place.file.events(place.demo)
 
     def frame(self, index: int, key: str, step: int) -> np.ndarray:
         """Return (...) one observation of one step, read alone; safe to call from several threads."""

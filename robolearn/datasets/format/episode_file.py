@@ -117,6 +117,15 @@ class EpisodeFile:
         with self.group(demo) as group:
             return self._info(group)
 
+    def summary(self, demo: str) -> tuple[EpisodeInfo, int]:
+        """Return what is known about an episode and its T, at the price of one look."""
+        with self.group(demo) as group:
+            return self._info(group), safe.num_samples(group)
+
+    def events(self, demo: str) -> tuple[Event, ...]:
+        with self.group(demo) as group:
+            return self._events(group)
+
     def interrupted(self, demo: str) -> bool:
         """Tell whether the episode was recovered from a recording that was cut off."""
         with self.group(demo) as group:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from robolearn.datasets.format import checked as safe, probe
 from robolearn.datasets.format.episode_file import EpisodeFile
@@ -30,7 +31,7 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> list[str]:
     if not paths:
         raise DatasetError("expected at least one dataset to merge, received none")
     with ExitStack() as stack:
-        files = [_open(stack, path) for path in paths]
+        files = [open_file(stack, path) for path in paths]
         for file in files[1:]:
             difference = files[0].header.difference(file.header)
             if difference or file.ours != files[0].ours:
@@ -40,27 +41,27 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> list[str]:
         for file in files[1:]:
             names.append({name: demo_name(free + i) for i, name in enumerate(file.demos())})
             free += len(names[-1])
-        return _write(Path(output), list(zip(files, names)))
+        return assemble(Path(output), list(zip(files, names)))
 
 
 def split(path: str | Path, outputs: Mapping[Path, Sequence[str]]) -> None:
     """Write one new file per entry, with the named episodes, which keep their names."""
     with ExitStack() as stack:
-        file = _open(stack, path)
+        file = open_file(stack, path)
         for demos in outputs.values():
             _check_names(file, demos)
         for output in outputs:
-            _check_output(output, file)
+            check_output(output, file)
         for output, demos in outputs.items():
-            _write(output, [(file, {name: name for name in file.demos() if name in set(demos)})])
+            assemble(output, [(file, {name: name for name in file.demos() if name in set(demos)})])
 
 
 def delete(path: str | Path, output: str | Path, demos: Sequence[str]) -> None:
     """Write a new file without the named episodes; the others keep their names."""
     with ExitStack() as stack:
-        file = _open(stack, path)
+        file = open_file(stack, path)
         _check_names(file, demos)
-        _write(Path(output), [(file, {name: name for name in file.demos() if name not in set(demos)})])
+        assemble(Path(output), [(file, {name: name for name in file.demos() if name not in set(demos)})])
 
 
 def filter(
@@ -82,7 +83,7 @@ def filter(
     """
     wanted = {"success": success, "source": source, "operator": operator, "round": round}
     with ExitStack() as stack:
-        file = _open(stack, path)
+        file = open_file(stack, path)
         kept: list[str] = []
         for name in file.demos(mask):
             info, steps = file.info(name), file.steps(name)
@@ -95,7 +96,7 @@ def filter(
                 f"no episode of {file.path} (it has {len(file.demos())}) meets all conditions, so no file is "
                 f"written; `{hint('dataset', 'info', file.path, '--episodes')}` lists what they are"
             )
-        _write(Path(output), [(file, {name: name for name in kept})])
+        assemble(Path(output), [(file, {name: name for name in kept})])
         return kept
 
 
@@ -103,7 +104,8 @@ def _matches(info: EpisodeInfo, wanted: Mapping[str, object]) -> bool:
     return all(value is None or getattr(info, name) == value for name, value in wanted.items())
 
 
-def _open(stack: ExitStack, path: str | Path) -> EpisodeFile:
+def open_file(stack: ExitStack, path: str | Path) -> EpisodeFile:
+    """Open a file of episodes until `stack` closes it."""
     probe.check(Path(path))
     file = EpisodeFile(Path(path))
     stack.callback(file.close)
@@ -116,7 +118,8 @@ def _check_names(file: EpisodeFile, demos: Sequence[str]) -> None:
         raise DatasetError(f"{file.path} has no episodes {unknown}; it has {len(file.demos())} from {file.demos()[:1]}")
 
 
-def _check_output(output: Path, *inputs: EpisodeFile) -> None:
+def check_output(output: Path, *inputs: EpisodeFile) -> None:
+    """Raise DatasetError unless `output` is a new name in a folder that is there."""
     if output.exists():
         raise DatasetError(f"{output} exists already; editing always writes a new file: choose another name")
     if not output.parent.is_dir():
@@ -124,15 +127,26 @@ def _check_output(output: Path, *inputs: EpisodeFile) -> None:
     assert all(output.resolve() != file.path.resolve() for file in inputs)
 
 
-def _write(output: Path, sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]]) -> list[str]:
-    """Write a new file of the episodes {old name: new name} of each source; returns notes."""
-    _check_output(output, *(file for file, _ in sources))
+def assemble(
+    output: Path,
+    sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]],
+    *,
+    masks: Mapping[str, Sequence[str]] | None = None,
+    success: Mapping[str, bool] | None = None,
+) -> list[str]:
+    """Write a new file of the episodes {old name: new name} of each source; returns notes.
+
+    Args:
+        masks: by new names, instead of the sources' own.
+        success: by new names, what is not as recorded.
+    """
+    check_output(output, *(file for file, _ in sources))
     temporary = output.with_name(output.name + ".tmp")
     notes: list[str] = []
     try:
         with hdf5_file(temporary) as (target, guard):
             data = target.create_group("data")
-            masks: dict[str, list[str]] = {}
+            found: dict[str, list[str]] = {}
             models: dict[str, bytes] = {}
             for file, names in sources:
                 notes += _copy_others(file, target)
@@ -143,8 +157,10 @@ def _write(output: Path, sources: Sequence[tuple[EpisodeFile, Mapping[str, str]]
                     _rename_views(safe.group(data, new), f"/data/{old}", f"/data/{new}")
                     guard.check()
                 for name, demos in file.masks.items():
-                    masks.setdefault(name, []).extend(names[demo] for demo in demos if demo in names)
-            write_masks(target, masks)
+                    found.setdefault(name, []).extend(names[demo] for demo in demos if demo in names)
+            for name, value in (success or {}).items():
+                safe.group(data, name).attrs["success"] = np.bool_(value)
+            write_masks(target, found if masks is None else masks)
             write_models(target, models)
             finish_file(target)
         publish(temporary, output)

@@ -98,15 +98,20 @@ export function themeSwitch() {
 /** Keys of a page: keys.on("Space", "play or pause", run). `?` shows them all. Typing into a field is left alone. */
 export class Keys {
   constructor() {
-    this.table = new Map();
+    this.table = [];
     this.on("?", "show these keys", () => this.help());
     addEventListener("keydown", (event) => this.press(event));
   }
 
-  /** `names` as KeyboardEvent.key gives them, with Shift+ before names longer than a letter; several with spaces between. */
+  /** `names` as KeyboardEvent.key gives them, with Shift+ before names longer than a letter; several with spaces between.
+   *  `when` says whether the key is of use now; of several the newest counts. Returns what `off` takes. */
   on(names, words, run, when = () => true) {
-    for (const name of names.split(" ")) this.table.set(name, { names, words, run, when });
+    const entry = { names: names.split(" "), words, run, when };
+    this.table.push(entry);
+    return entry;
   }
+
+  off(entry) { this.table = this.table.filter((other) => other !== entry); }
 
   press(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
@@ -117,16 +122,15 @@ export class Keys {
     if (event.shiftKey && name.length > 1) name = `Shift+${name}`;
     // A focused button or row is pressed with Space and Enter as everywhere else.
     if ((name === "Space" || name === "Enter") && target instanceof HTMLElement && target.matches("button, a, summary, [role=button]")) return;
-    const entry = this.table.get(name);
-    if (!entry || !entry.when()) return;
+    const entry = this.table.findLast((one) => one.names.includes(name) && one.when());
+    if (!entry) return;
     event.preventDefault();
     entry.run(event);
   }
 
   help() {
-    const seen = [...new Map([...this.table.values()].filter((entry) => entry.when()).map((entry) => [entry.words, entry])).values()];
-    const rows = seen.flatMap(({ names, words }) => [
-      el("span", {}, names.split(" ").flatMap((name, i) => [i ? " " : "", el("kbd", {}, KEY_NAMES[name] ?? name.replace("Shift+", "⇧ ").replace("Arrow", ""))])), el("span", {}, words)]);
+    const rows = this.table.filter((entry) => entry.when()).flatMap(({ names, words }) => [
+      el("span", {}, names.flatMap((name, i) => [i ? " " : "", el("kbd", {}, KEY_NAMES[name] ?? name.replace("Shift+", "⇧ ").replace("Arrow", ""))])), el("span", {}, words)]);
     ask("Keys", el("div", { class: "keys" }, rows), [{ label: "Close", value: "", kind: "primary" }]);
   }
 }

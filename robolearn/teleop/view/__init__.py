@@ -1,0 +1,1 @@
+"""`robolearn view`: a dataset in the browser."""
