@@ -40,9 +40,9 @@ from robolearn.configuration.algorithms import PPOConfig, SACConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
+from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.engine.side_by_side import SideBySide
 from robolearn.rl.networks import mlp
-from robolearn.rl.replay_collector import ReplayCollector
 from robolearn.rl.returns import gae
 from robolearn.rl.running_statistics import RunningMoments
 from robolearn.rl.train import Learner, make_learner

@@ -40,7 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("robolearn.cli.replay", "replay recorded episodes in the simulator"),
     "view": ("robolearn.cli.view", "look at recorded episodes in the browser, mark, trim and split them"),
     "plot": ("robolearn.cli.plot", "plot learning curves and action densities"),
-    "completion": ("robolearn.cli.completion", "print a shell completion script"),
+    "completion": ("robolearn.cli.parsing.completion", "print a shell completion script"),
 }
 
 

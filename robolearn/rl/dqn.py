@@ -17,11 +17,11 @@ from robolearn.configuration.policy import PolicyConfig
 from robolearn.envs.interface import Observation
 from robolearn.policies.build import build_encoder
 from robolearn.policies.encoders import ObservationEncoder
+from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import mlp
 from robolearn.rl.off_policy import OffPolicyAlgorithm
-from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.specs import ObservationSpec
 from robolearn.training import distributed
 

@@ -25,11 +25,11 @@ from robolearn.evaluation.policy_task import task_of
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
-from robolearn.rl.macro_steps import EpisodeDriver
+from robolearn.rl.collecting.macro_steps import EpisodeDriver
+from robolearn.rl.collecting.rollout_collector import RolloutCollector
+from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.rollout_collector import RolloutCollector
-from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.storage import write_json
 from robolearn.training import distributed
 from robolearn.training.loop import RunState

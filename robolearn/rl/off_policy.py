@@ -19,12 +19,12 @@ from robolearn.configuration.algorithms import OffPolicyConfig, SACConfig, TD3Co
 from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
 from robolearn.rl.engine.saving import Saved, load_states, states_of
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import QEnsemble
-from robolearn.rl.replay_buffer import ReplayBatch
 from robolearn.training import distributed
 
 C = TypeVar("C", bound=OffPolicyConfig)

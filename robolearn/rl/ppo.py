@@ -21,14 +21,14 @@ from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError, TrainingError
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.macro_steps import episode_metrics
+from robolearn.rl.collecting.rollout_collector import Rollout
 from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
 from robolearn.rl.engine.minibatches import shuffled_minibatches, split_observation
 from robolearn.rl.engine.saving import load_states, states_of
 from robolearn.rl.engine.side_by_side import SideBySide
-from robolearn.rl.macro_steps import episode_metrics
 from robolearn.rl.returns import gae
-from robolearn.rl.rollout_collector import Rollout
 from robolearn.rl.running_statistics import ObservationStatistics, ReturnScale
 from robolearn.training import distributed
 from robolearn.training.threads import fitting_threads

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from robolearn.envs.interface import Observation
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
+from robolearn.rl.collecting.rollout_collector import Rollout
 from robolearn.rl.returns import discounted_sum
-from robolearn.rl.rollout_collector import Rollout
 from robolearn.training import distributed
 
 

@@ -17,12 +17,12 @@ from robolearn.configuration.algorithms import SACConfig
 from robolearn.envs.interface import Observation
 from robolearn.policies.noise import BatchNoise, Noise
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.engine.adam import FlatAdam
 from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.engine.loss_optimiser import trainable
 from robolearn.rl.networks import QEnsemble
 from robolearn.rl.off_policy import ActorCritic, autocast
-from robolearn.rl.replay_buffer import ReplayBatch
 
 
 class ActorLoss(nn.Module):

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from robolearn.configuration.algorithms import TD3Config
 from robolearn.envs.interface import Observation
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.engine.loss_optimiser import trainable
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import QEnsemble
 from robolearn.rl.off_policy import ActorCritic, autocast
-from robolearn.rl.replay_buffer import ReplayBatch
 
 
 class ActorLoss(nn.Module):

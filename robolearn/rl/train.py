@@ -26,16 +26,16 @@ from robolearn.evaluation.evaluate import evaluate
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.macro_steps import EpisodeDriver
+from robolearn.rl.collecting.replay_collector import ReplayCollector
+from robolearn.rl.collecting.rollout_collector import RolloutCollector
+from robolearn.rl.collecting.sanity import LARGEST
+from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.dqn import DQN, ActionValues
-from robolearn.rl.macro_steps import EpisodeDriver
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.ppo import PPO
-from robolearn.rl.replay_collector import ReplayCollector
-from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
-from robolearn.rl.sanity import LARGEST
-from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.rl.td3 import TD3
 from robolearn.seeds import RL_EVAL_SEED, run_seeds
 from robolearn.specs import Actor

@@ -13,12 +13,12 @@ from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.encoders import LowDimEncoder
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
+from robolearn.rl.collecting.replay_buffer import ReplayBatch
+from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.dqn import DQN, ActionValues
-from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.networks import QEnsemble
 from robolearn.rl.off_policy import autocast, least_of_subset
-from robolearn.rl.replay_buffer import ReplayBatch
-from robolearn.rl.replay_collector import ReplayCollector
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3

@@ -23,12 +23,12 @@ from robolearn.errors import ConfigError, PolicyError, TrainingError
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl import ppo as module
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
+from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.engine import minibatches
 from robolearn.rl.engine.side_by_side import SideBySide
-from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.rollout_collector import RolloutCollector
 from robolearn.training import threads
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
 

@@ -15,14 +15,14 @@ from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.imitation.bc import train_bc
+from robolearn.rl.collecting.macro_steps import EpisodeDriver
+from robolearn.rl.collecting.replay_buffer import ReplayBatch
+from robolearn.rl.collecting.rollout_collector import Rollout, RolloutCollector
+from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.finetune import finetune
-from robolearn.rl.macro_steps import EpisodeDriver
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.replay_buffer import ReplayBatch
-from robolearn.rl.rollout_collector import Rollout, RolloutCollector
-from robolearn.rl.shared_seeds import SharedSeeds
 from robolearn.rl.train import train_rl
 from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed

@@ -13,8 +13,8 @@ from robolearn.configuration.task import TaskConfig
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
-from robolearn.rl.macro_steps import EpisodeDriver, SeedStream, Transition
-from robolearn.rl.replay_buffer import Replay
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream, Transition
+from robolearn.rl.collecting.replay_buffer import Replay
 from robolearn.rl.train import train_rl
 from robolearn.training.metrics import read_metrics
 from tests.envs import toy

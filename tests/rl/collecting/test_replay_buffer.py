@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from robolearn.errors import TrainingError
-from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
-from robolearn.rl.replay_buffer import Replay, container_bytes
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
+from robolearn.rl.collecting.replay_buffer import Replay, container_bytes
 from robolearn.training import checkpoint
 from robolearn.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.rl.toys import Ledger
@@ -115,7 +115,8 @@ def test_files_go_through_checkpoints(steps: int, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of this process")
 def test_files_larger_than_memory_can_be_saved_and_read(tmp_path: Path) -> None:
     """None of a replay's 240 MB is ever held in a process's own memory; one without other tests behind it."""
-    code = "import sys; from tests.rl.test_replay_buffer import save_and_read; print(save_and_read(sys.argv[1]))"
+    module = "tests.rl.collecting.test_replay_buffer"
+    code = f"import sys; from {module} import save_and_read; print(save_and_read(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 60.0

@@ -7,7 +7,7 @@ import torch
 
 from robolearn.envs.interface import Observation
 from robolearn.errors import TrainingError
-from robolearn.rl.macro_steps import EpisodeDriver, SeedStream
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
 from tests.rl.toys import Ledger, Steer
 
 

@@ -10,7 +10,7 @@ import torch
 from robolearn.configuration.algorithms import SACConfig
 from robolearn.envs.interface import Observation, Step
 from robolearn.errors import TrainingError
-from robolearn.rl.replay_collector import ReplayCollector
+from robolearn.rl.collecting.replay_collector import ReplayCollector
 from tests.rl.test_off_policy import SMALL, make
 from tests.rl.toys import Ledger, Steer
 

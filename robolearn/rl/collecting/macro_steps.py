@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.errors import TrainingError
-from robolearn.rl.sanity import LARGEST, check_observation
+from robolearn.rl.collecting.sanity import LARGEST, check_observation
 
 RewardSource = Literal["env", "success"]
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from robolearn.envs.interface import Observation
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, FinishedEpisode
 from robolearn.rl.engine.compiling import compiled
-from robolearn.rl.macro_steps import EpisodeDriver, FinishedEpisode
 from robolearn.training import distributed
 
 

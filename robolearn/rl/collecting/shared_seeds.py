@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robolearn.rl.macro_steps import SeedStream
+from robolearn.rl.collecting.macro_steps import SeedStream
 from robolearn.training import distributed
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robolearn.errors import TrainingError
-from robolearn.rl.sanity import LARGEST, check_observation
+from robolearn.rl.collecting.sanity import LARGEST, check_observation
 
 SEEDS, STEPS = [70, 71, 72], torch.tensor([4, 5, 6])
 

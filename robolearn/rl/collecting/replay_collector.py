@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from robolearn.configuration.algorithms import OffPolicyConfig
 from robolearn.envs.interface import Observation
-from robolearn.rl.macro_steps import EpisodeDriver, FinishedEpisode, Transition, episode_metrics
-from robolearn.rl.replay_buffer import Replay, ReplayBatch
+from robolearn.rl.collecting.macro_steps import EpisodeDriver, FinishedEpisode, Transition, episode_metrics
+from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.training import distributed
 

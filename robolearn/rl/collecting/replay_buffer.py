@@ -23,7 +23,7 @@ from torch import Tensor
 
 from robolearn.envs.interface import Observation
 from robolearn.errors import TrainingError
-from robolearn.rl.macro_steps import Transition
+from robolearn.rl.collecting.macro_steps import Transition
 
 
 class ReplayBatch(NamedTuple):

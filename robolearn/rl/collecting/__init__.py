@@ -1,0 +1,1 @@
+"""Collecting experience: macro-steps of environments, rollouts, the replay."""
