@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks._report import Row, SuccessRow, load_runs, save_runs, write
 from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.make import make

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._report import Row, write
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts.policy import (
     ACTHeadConfig,
     AutoregressiveHeadConfig,
     BackboneConfig,

@@ -21,9 +21,9 @@ from functools import partial
 import torch
 
 from benchmarks._report import Row, write
-from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.rl.train import Learner, make_learner

@@ -37,9 +37,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy import stats
 
 from benchmarks._report import Row, load_runs, save_runs, write
-from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.evaluation.curves import Curve as Line, Group, draw_groups
 from robolearn.rl.train import train_rl
 from robolearn.training.metrics import read_metrics

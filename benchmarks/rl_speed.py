@@ -36,9 +36,9 @@ import torch
 
 from benchmarks._report import Row, write
 from benchmarks.vector_env import Bench
-from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.engine.side_by_side import SideBySide

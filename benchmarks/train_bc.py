@@ -24,7 +24,7 @@ import torch
 
 from benchmarks._report import Row, write
 from robolearn.configuration.cloning import BCConfig
-from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.writer import DatasetWriter

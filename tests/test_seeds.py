@@ -11,9 +11,9 @@ from robolearn.configuration.cloning import TrainConfig
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.demo import PipelineConfig
 from robolearn.configuration.evaluation import EvalConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
 from robolearn.configuration.rl import FinetuneConfig, RLConfig
-from robolearn.configuration.task import TaskConfig
 
 TASK = TaskConfig(id="Lift")
 

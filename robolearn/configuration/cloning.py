@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from robolearn.configuration.loop import LoopConfig, OptimiserConfig
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
-from robolearn.configuration.loop import LoopConfig, OptimiserConfig
-from robolearn.configuration.policy import PolicyConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
+from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import DAGGER_SEED

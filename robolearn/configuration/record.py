@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from robolearn.configuration.session import SessionConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.session import SessionConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import RECORD_SEED

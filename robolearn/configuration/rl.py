@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from robolearn.configuration.algorithms import CriticConfig, DQNConfig, PPOConfig, SACConfig, TD3Config
-from robolearn.configuration.loop import LoopConfig
-from robolearn.configuration.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.algorithms import CriticConfig, DQNConfig, PPOConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.loop import LoopConfig
+from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS

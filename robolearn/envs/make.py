@@ -6,7 +6,7 @@ import inspect
 from dataclasses import replace
 from typing import Any, Literal
 
-from robolearn.configuration.task import GYM_PREFIX, TaskConfig
+from robolearn.configuration.parts.task import GYM_PREFIX, TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import TaskError
 from robolearn.tasks import registry

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import Actor, Observation, Step
 from robolearn.envs.rules import ends
 from robolearn.errors import TaskError

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.durable_files import parts_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.errors import ConfigError
 from robolearn.policies.folder import policy_env_args
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robolearn.configuration.evaluation import EvalConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert

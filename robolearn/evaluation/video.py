@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.providers.lookup import provider_of
 from robolearn.episodes.actor import ActorDriver, as_actor

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from robolearn.configuration.cloning import BCConfig
-from robolearn.configuration.loop import OptimiserConfig
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.loop import OptimiserConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.normalisation import normalisation_statistics
 from robolearn.datasets.windows import WindowSampler, split

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from robolearn.configuration.dagger import DaggerConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner

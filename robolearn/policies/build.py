@@ -1,8 +1,8 @@
 """Build a policy from its configuration.
 
-A head or a backbone is a configuration class (`robolearn.configuration.policy`), which names the module it configures,
-and that module. Our own stand in the unions there; a package of its own adds some by entry points
-(`robolearn.configuration.plugins`). Modules are imported only when a policy needs
+A head or a backbone is a configuration class (`robolearn.configuration.parts.policy`), which names the module it
+configures, and that module. Our own stand in the unions there; a package of its own adds some by entry points
+(`robolearn.configuration.parts.plugins`). Modules are imported only when a policy needs
 them: diffusion's schedules take long to load.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from robolearn.configuration.plugins import NetworkConfig
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.plugins import NetworkConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.errors import PolicyError
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
 from robolearn.policies.normaliser import Normaliser

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.tree import from_dict, read_yaml, to_dict, unknown_key
 from robolearn.errors import ConfigError, PolicyError, TaskError, printable
 from robolearn.policies.build import build_policy

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.errors import PolicyError
 from robolearn.policies.distributions import ActionDistribution, AffineDistribution
 from robolearn.policies.heads.head import Head

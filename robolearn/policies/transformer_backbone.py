@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.policy import TransformerConfig
+from robolearn.configuration.parts.policy import TransformerConfig
 from robolearn.policies.networks.transformer import TransformerBlock
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import VisionConfig
+from robolearn.configuration.parts.policy import VisionConfig
 from robolearn.errors import PolicyError
 from robolearn.specs import ArraySpec
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.algorithms import DQNConfig
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.algorithms import DQNConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.envs.interface import Observation
 from robolearn.policies.build import build_encoder
 from robolearn.policies.encoders import ObservationEncoder

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import FinetuneConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import PolicyError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.algorithms import CriticConfig, QConfig
+from robolearn.configuration.parts.algorithms import CriticConfig, QConfig
 from robolearn.envs.interface import Observation
 from robolearn.policies.policy import Policy
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.algorithms import OffPolicyConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.algorithms import OffPolicyConfig, SACConfig, TD3Config
 from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError
 from robolearn.policies.policy import Policy

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.algorithms import PPOConfig
+from robolearn.configuration.parts.algorithms import PPOConfig
 from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError, TrainingError
 from robolearn.policies.noise import BatchNoise

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.algorithms import SACConfig
+from robolearn.configuration.parts.algorithms import SACConfig
 from robolearn.envs.interface import Observation
 from robolearn.policies.noise import BatchNoise, Noise
 from robolearn.policies.policy import Policy

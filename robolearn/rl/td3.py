@@ -13,7 +13,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.algorithms import TD3Config
+from robolearn.configuration.parts.algorithms import TD3Config
 from robolearn.envs.interface import Observation
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.replay_buffer import ReplayBatch

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.algorithms import DQNConfig, PPOConfig, SACConfig
+from robolearn.configuration.parts.algorithms import DQNConfig, PPOConfig, SACConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.envs.make import make

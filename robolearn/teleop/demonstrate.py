@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree.yaml_files import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.durable_files import parts_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from robolearn.configuration.session import SessionConfig
+from robolearn.configuration.parts.session import SessionConfig
 from robolearn.teleop.session import Session
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.configuration.session import SessionConfig
+from robolearn.configuration.parts.session import SessionConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import RobolearnError
 from robolearn.teleop.picture_process import PictureProcess, encode

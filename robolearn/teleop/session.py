@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from robolearn.configuration.session import SessionConfig
+from robolearn.configuration.parts.session import SessionConfig
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.envs.interface import VectorEnv
 from robolearn.episodes.actor import Decision

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import save_file
 
-from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.errors import TrainingError
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint, part_file, save_checkpoint, save_part

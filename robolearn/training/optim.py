@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.loop import OptimiserConfig
+from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.training import distributed
 
 M = TypeVar("M", bound=nn.Module)

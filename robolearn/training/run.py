@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.policies.folder import PolicyCard, save_policy
 from robolearn.policies.policy import Policy

@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import given, strategies as st
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.errors import ConfigError
 
 TASKS = st.builds(
@@ -64,7 +64,7 @@ def test_refuses_malformed_env_args(env_args: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["robolearn.configuration.task", "robolearn.envs.gymnasium.host", "robolearn.sim.rendering"]
+    "module", ["robolearn.configuration.parts.task", "robolearn.envs.gymnasium.host", "robolearn.sim.rendering"]
 )
 def test_imports_no_torch(module: str) -> None:
     code = f"import sys, {module}; assert 'torch' not in sys.modules"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import robolearn
-from robolearn.configuration.policy import DiffusionHeadConfig, MLPConfig, PolicyConfig, UNetConfig
+from robolearn.configuration.parts.policy import DiffusionHeadConfig, MLPConfig, PolicyConfig, UNetConfig
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import save_policy
 

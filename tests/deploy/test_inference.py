@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts.policy import (
     ACTHeadConfig,
     AutoregressiveHeadConfig,
     DenoisingTransformerConfig,

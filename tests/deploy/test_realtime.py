@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robolearn.configuration.policy import DeterministicHeadConfig
+from robolearn.configuration.parts.policy import DeterministicHeadConfig
 from robolearn.deploy.realtime import ChunkQueue, RealtimeRunner, control_loop
 from robolearn.errors import PolicyError
 from robolearn.policies.policy import Policy

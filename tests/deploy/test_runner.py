@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts.policy import (
     ACTHeadConfig,
     AutoregressiveHeadConfig,
     DenoisingTransformerConfig,

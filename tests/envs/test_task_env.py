@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.task_env import TaskEnv, TaskOptions
 from robolearn.errors import TaskError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robolearn.configuration.evaluation import DensityConfig
-from robolearn.configuration.policy import FlowHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig, UNetConfig
+from robolearn.configuration.parts.policy import FlowHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig, UNetConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.evaluation.density import EXTENT, draw, make_panels, plot_density, slice_density

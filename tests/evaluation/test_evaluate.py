@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.policy import LSTMConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.policy import LSTMConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.errors import RobolearnError, TaskError

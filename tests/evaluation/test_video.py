@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.experts import make_expert
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.errors import RobolearnError

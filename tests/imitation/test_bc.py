@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from robolearn.cli.main import main
 from robolearn.configuration.cloning import BCConfig, TrainConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import from_dict, load
 from robolearn.errors import ConfigError, DatasetError, PolicyError, TrainingError
 from robolearn.imitation.bc import oddest_row, train_bc

@@ -12,10 +12,10 @@ import pytest
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig
-from robolearn.configuration.loop import LoopConfig
-from robolearn.configuration.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.loop import LoopConfig
+from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.envs.make import make
 from robolearn.episodes.record import record

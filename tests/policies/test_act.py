@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from robolearn.configuration.policy import ACTHeadConfig
+from robolearn.configuration.parts.policy import ACTHeadConfig
 from robolearn.policies.heads.act import ACTHead
 from robolearn.policies.noise import BatchNoise
 

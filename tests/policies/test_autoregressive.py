@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import AutoregressiveHeadConfig, PolicyConfig
+from robolearn.configuration.parts.policy import AutoregressiveHeadConfig, PolicyConfig
 from robolearn.errors import ConfigError
 from robolearn.policies.heads.autoregressive import AutoregressiveHead, quantile_edges, uniform_edges
 from robolearn.policies.noise import BatchNoise, RowNoise

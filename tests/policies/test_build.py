@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration import plugins as policy_plugins, policy as policy_config
-from robolearn.configuration.plugins import BaseHeadConfig
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts import plugins as policy_plugins, policy as policy_config
+from robolearn.configuration.parts.plugins import BaseHeadConfig
+from robolearn.configuration.parts.policy import (
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,

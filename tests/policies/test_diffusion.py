@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from scipy import stats
 from torch import Tensor
 
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts.policy import (
     DenoisingMLPConfig,
     DenoisingTransformerConfig,
     DiffusionHeadConfig,

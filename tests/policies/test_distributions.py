@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from robolearn.configuration.policy import GaussianHeadConfig
+from robolearn.configuration.parts.policy import GaussianHeadConfig
 from robolearn.policies.distributions import ActionDistribution, AffineDistribution
 from robolearn.policies.heads.gaussian import EDGE, DiagonalGaussian, GaussianHead, TanhGaussian
 from robolearn.policies.heads.mixture import GaussianMixture

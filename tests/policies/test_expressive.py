@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from robolearn.configuration.policy import PolicyConfig
+from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy, save_policy

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.torch import load_file, save_file
 
-from robolearn.configuration.policy import DeterministicHeadConfig, GaussianHeadConfig, MixtureHeadConfig
+from robolearn.configuration.parts.policy import DeterministicHeadConfig, GaussianHeadConfig, MixtureHeadConfig
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.errors import PolicyError
 from robolearn.policies.folder import CONFIG_FILE, WEIGHTS_FILE, PolicyCard, load_policy, save_policy
@@ -200,7 +200,7 @@ SAVER = """
 import itertools, sys, torch
 torch.set_num_threads(1)
 from robolearn.policies.folder import save_policy
-from robolearn.configuration.policy import MixtureHeadConfig
+from robolearn.configuration.parts.policy import MixtureHeadConfig
 from tests.policies.toy import make_policy
 policy = make_policy(MixtureHeadConfig())
 for i in itertools.count():

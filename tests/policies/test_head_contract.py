@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from robolearn.configuration.plugins import BaseHeadConfig
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts.plugins import BaseHeadConfig
+from robolearn.configuration.parts.policy import (
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,

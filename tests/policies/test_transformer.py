@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robolearn.configuration.policy import TransformerConfig
+from robolearn.configuration.parts.policy import TransformerConfig
 from robolearn.errors import ConfigError
 from robolearn.policies.networks.transformer import Attention, KeyValueCache, ModulatedBlock, TransformerBlock
 from robolearn.policies.transformer_backbone import TransformerBackbone

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from robolearn.configuration.policy import DeterministicHeadConfig, MLPConfig, PolicyConfig, VisionConfig
+from robolearn.configuration.parts.policy import DeterministicHeadConfig, MLPConfig, PolicyConfig, VisionConfig
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy, save_policy

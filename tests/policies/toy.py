@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robolearn.configuration.policy import LSTMConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.policy import LSTMConfig, MLPConfig, PolicyConfig
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, ObservationSpec

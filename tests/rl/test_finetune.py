@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
-from robolearn.configuration.algorithms import CriticConfig, PPOConfig
-from robolearn.configuration.loop import LoopConfig
-from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.algorithms import CriticConfig, PPOConfig
+from robolearn.configuration.parts.loop import LoopConfig
+from robolearn.configuration.parts.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import FinetuneConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import load
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, PolicyError, TrainingError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from robolearn.configuration.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import load
 from robolearn.rl.train import train_rl
 from robolearn.training.metrics import read_metrics

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from robolearn.configuration.algorithms import DQNConfig, QConfig, SACConfig, TD3Config
-from robolearn.configuration.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.algorithms import DQNConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.encoders import LowDimEncoder

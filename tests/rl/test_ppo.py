@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from robolearn.configuration.algorithms import CriticConfig, PPOConfig
-from robolearn.configuration.policy import (
+from robolearn.configuration.parts.algorithms import CriticConfig, PPOConfig
+from robolearn.configuration.parts.policy import (
     AutoregressiveHeadConfig,
     DeterministicHeadConfig,
     GaussianHeadConfig,

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
-from robolearn.configuration.algorithms import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.algorithms import DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.configuration.tree import load
 from robolearn.envs.make import make
 from robolearn.errors import TaskError

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from robolearn.configuration.algorithms import DQNConfig, PPOConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.algorithms import DQNConfig, PPOConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.envs.interface import Observation, Step
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 from tests.envs.toy import POINT_REACH

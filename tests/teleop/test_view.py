@@ -285,8 +285,8 @@ def test_deleting_everything_is_refused(path: Path) -> None:
 
 @pytest.mark.skipif(rendering.find_backend() is None, reason=rendering.ADVICE)
 def test_the_scene_is_drawn_from_the_model_in_the_file(tmp_path: Path) -> None:
+    from robolearn.configuration.parts.task import TaskConfig
     from robolearn.configuration.record import RecordConfig
-    from robolearn.configuration.task import TaskConfig
     from robolearn.episodes.record import record
 
     record(RecordConfig(task=TaskConfig(id="Reach"), episodes=1, output=str(tmp_path / "reach.hdf5")))

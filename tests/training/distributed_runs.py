@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from robolearn.configuration.algorithms import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
 from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.parts.algorithms import CriticConfig, DQNConfig, PPOConfig, QConfig, SACConfig, TD3Config
 from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.imitation.bc import train_bc

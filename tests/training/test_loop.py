@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.errors import TrainingError
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST, LATEST, run_loop
@@ -142,7 +142,7 @@ def test_damaged_and_foreign_checkpoints_give_one_clear_error(tmp_path: Path) ->
 SLOW_RUN = """
 import sys
 from pathlib import Path
-from robolearn.configuration.loop import LoopConfig
+from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.training.loop import run_loop
 from tests.training.toy import Counting, Regression
 algorithm = Regression()

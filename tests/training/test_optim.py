@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from robolearn.configuration.loop import LoopConfig, OptimiserConfig
+from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.errors import ConfigError
 from robolearn.training.optim import MovingAverage, Optimiser, clip_gradients, ema_decay, schedule
 

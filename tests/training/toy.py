@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.loop import OptimiserConfig
+from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.training.optim import MovingAverage, Optimiser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import to_dict
 from robolearn.configuration.tree.values import text_values
 

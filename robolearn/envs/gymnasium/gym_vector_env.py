@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command
 from robolearn.envs.gymnasium.workers import LocalWorkers, fault_error, make_workers
 from robolearn.envs.interface import Observation, Step

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.single import SingleEnv
 from robolearn.errors import RobolearnError
 

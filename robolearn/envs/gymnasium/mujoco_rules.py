@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Rows
 from robolearn.envs.gymnasium.mujoco_rules import RULES, Outcome, Worlds, why_not_native
 from robolearn.envs.gymnasium.single import SingleEnv

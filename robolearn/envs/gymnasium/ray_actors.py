@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Host, Rows
 from robolearn.errors import TaskError
 

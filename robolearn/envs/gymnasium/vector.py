@@ -22,7 +22,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Rows, describe_error
 from robolearn.envs.gymnasium.single import find_spec, opening
 from robolearn.envs.rules import EpisodeRules

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.host import MAX_PACKET, Command, Host, Rows
 from robolearn.envs.gymnasium.mujoco_rules import why_not_native
 from robolearn.errors import TaskError

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.policy import ACTHeadConfig
+from robolearn.configuration.parts.policy import ACTHeadConfig
 from robolearn.policies.heads.head import Head, mean_over_steps
 from robolearn.policies.networks.transformer import TransformerBlock
 from robolearn.policies.noise import Noise

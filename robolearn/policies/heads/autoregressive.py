@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import AutoregressiveHeadConfig
+from robolearn.configuration.parts.policy import AutoregressiveHeadConfig
 from robolearn.policies.distributions import ActionDistribution
 from robolearn.policies.heads.head import Head
 from robolearn.policies.networks.transformer import KeyValueCache, TransformerBlock, check_heads

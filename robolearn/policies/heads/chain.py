@@ -15,7 +15,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from robolearn.configuration.policy import DenoiserConfig
+from robolearn.configuration.parts.policy import DenoiserConfig
 from robolearn.errors import PolicyError
 from robolearn.policies.distributions import normal_log_prob
 from robolearn.policies.heads.head import Head

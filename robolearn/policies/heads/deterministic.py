@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from robolearn.configuration.policy import DeterministicHeadConfig
+from robolearn.configuration.parts.policy import DeterministicHeadConfig
 from robolearn.policies.heads.head import Head, mean_over_steps
 from robolearn.policies.noise import Noise
 

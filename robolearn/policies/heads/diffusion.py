@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from robolearn.configuration.policy import DiffusionHeadConfig
+from robolearn.configuration.parts.policy import DiffusionHeadConfig
 from robolearn.errors import PolicyError
 from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.heads.head import mean_over_steps

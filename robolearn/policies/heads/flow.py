@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robolearn.configuration.policy import FlowHeadConfig
+from robolearn.configuration.parts.policy import FlowHeadConfig
 from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.heads.head import mean_over_steps
 

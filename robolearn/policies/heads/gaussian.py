@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import GaussianHeadConfig
+from robolearn.configuration.parts.policy import GaussianHeadConfig
 from robolearn.policies.distributions import HALF_LOG_2PI, ActionDistribution, normal_log_prob, sum_steps
 from robolearn.policies.heads.head import Head, bounded
 from robolearn.policies.noise import Noise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import MixtureHeadConfig
+from robolearn.configuration.parts.policy import MixtureHeadConfig
 from robolearn.policies.distributions import ActionDistribution, normal_log_prob, sum_steps
 from robolearn.policies.heads.head import Head, bounded
 from robolearn.policies.noise import Noise

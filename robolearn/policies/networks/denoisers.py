@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import DenoiserConfig, DenoisingMLPConfig, DenoisingTransformerConfig, UNetConfig
+from robolearn.configuration.parts.policy import (
+    DenoiserConfig,
+    DenoisingMLPConfig,
+    DenoisingTransformerConfig,
+    UNetConfig,
+)
 from robolearn.policies.networks.time import TimeEmbedding
 from robolearn.policies.networks.transformer import ModulatedBlock
 from robolearn.policies.networks.unet1d import UNet1d

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robolearn.configuration.policy import UNetConfig
+from robolearn.configuration.parts.policy import UNetConfig
 from robolearn.errors import ConfigError
 from robolearn.policies.networks.time import TimeEmbedding
 

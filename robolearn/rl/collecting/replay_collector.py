@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robolearn.configuration.algorithms import OffPolicyConfig
+from robolearn.configuration.parts.algorithms import OffPolicyConfig
 from robolearn.envs.interface import Observation
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, FinishedEpisode, Transition, episode_metrics
 from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.teleop import AXES, ActionMap
 from robolearn.errors import DeviceError
 from robolearn.specs import ActionSpec

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.envs.task_env import TaskEnv

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.gymnasium.mujoco_rules import RULES
 from robolearn.envs.gymnasium.native import NativeWorkers

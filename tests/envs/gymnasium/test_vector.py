@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from robolearn.configuration.algorithms import PPOConfig, SACConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.make import make
 from robolearn.errors import TaskError

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.gymnasium.workers import ProcessWorkers
 from robolearn.errors import TaskError
@@ -137,7 +137,7 @@ def test_workers_die_with_their_parent(tmp_path: Path, number: int) -> None:
         import time
         from robolearn.envs.make import make
         from tests.envs.gymnasium.test_workers import worker_pids
-        from robolearn.configuration.task import TaskConfig
+        from robolearn.configuration.parts.task import TaskConfig
         env = make(TaskConfig(id={toy.COUNTER!r}, workers=2), 2)
         print(*worker_pids(env), flush=True)
         time.sleep(60)
@@ -157,7 +157,7 @@ def test_a_script_without_a_main_guard_works(tmp_path: Path) -> None:
     script = tmp_path / "plain.py"
     script.write_text(
         "from robolearn.envs.make import make\n"
-        "from robolearn.configuration.task import TaskConfig\n"
+        "from robolearn.configuration.parts.task import TaskConfig\n"
         "env = make(TaskConfig(id='gym:Pendulum-v1', workers=2), 2)\n"
         "print('made', env.reset([0, 1])['state'].shape[0])\n"
     )
@@ -170,7 +170,7 @@ def test_ctrl_c_reaches_the_parent_alone_and_leaves_the_environments_usable(tmp_
     script = textwrap.dedent(f"""
         import torch
         from robolearn.envs.make import make
-        from robolearn.configuration.task import TaskConfig
+        from robolearn.configuration.parts.task import TaskConfig
         env = make(TaskConfig(id={toy.COUNTER!r}, workers=2), 4)
         interrupts = 0
         print("ready", flush=True)

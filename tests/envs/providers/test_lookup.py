@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.providers.lookup import PROVIDERS, expert_of, provider_of
 from robolearn.evaluation.video import film_task
 

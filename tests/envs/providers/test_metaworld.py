@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.experts import make_expert
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.make import make

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from robolearn.configuration.algorithms import SACConfig
+from robolearn.configuration.parts.algorithms import SACConfig
 from robolearn.envs.interface import Observation, Step
 from robolearn.errors import TrainingError
 from robolearn.rl.collecting.replay_collector import ReplayCollector

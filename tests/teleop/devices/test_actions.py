@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, DeviceError
 from robolearn.specs import ActionSpec

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn.configuration.policy import GaussianHeadConfig, PolicyConfig
+from robolearn.configuration.parts.policy import GaussianHeadConfig, PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.task import TaskConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import VectorEnv

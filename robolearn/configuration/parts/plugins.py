@@ -1,7 +1,7 @@
 """Bases of the configurations of backbones and heads, and those that installed packages add; free of torch.
 
-A package's configuration module is loaded while `robolearn.configuration.policy` is: it imports this one, not that one,
-and no torch, so that the command line starts fast.
+A package's configuration module is loaded while `robolearn.configuration.parts.policy` is: it imports this one, not
+that one, and no torch, so that the command line starts fast.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self, Union
 
-from robolearn.configuration.plugins import BaseHeadConfig, NetworkConfig, PolicySettings, plugins
+from robolearn.configuration.parts.plugins import BaseHeadConfig, NetworkConfig, PolicySettings, plugins
 from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_UNITS, check_range
 from robolearn.errors import ConfigError
 

@@ -9,7 +9,7 @@ CONFIG = ReplayConfig
 
 
 def run(config: ReplayConfig) -> int:
-    from robolearn.configuration.task import TaskConfig
+    from robolearn.configuration.parts.task import TaskConfig
     from robolearn.datasets.dataset import Dataset
     from robolearn.envs.make import make
     from robolearn.evaluation.replay import replay

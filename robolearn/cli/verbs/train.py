@@ -38,7 +38,7 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
     if not config.rollouts:
         yield None
         return
-    from robolearn.configuration.task import TaskConfig
+    from robolearn.configuration.parts.task import TaskConfig
     from robolearn.datasets.dataset import Dataset
     from robolearn.envs.make import make
     from robolearn.evaluation.evaluate import evaluate

@@ -1,0 +1,1 @@
+"""Parts that the configurations of several verbs share."""
