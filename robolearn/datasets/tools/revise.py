@@ -16,6 +16,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.episode_file import EpisodeFile
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.datasets.tools import convert, edit
+from robolearn.datasets.tools.source import Source
 from robolearn.errors import DatasetError
 from robolearn.specs import Episode, Event
 
@@ -89,7 +90,7 @@ def _copy(
             with Dataset(path) as dataset:
                 number = {name: i for i, name in enumerate(dataset.episodes)}
                 cut = (revised(dataset.read(number[name]), revisions[name]) for name in trimmed)
-                convert.write(convert.Source(dataset.header, cut, len(trimmed)), scratch)
+                convert.write(Source(dataset.header, cut, len(trimmed)), scratch)
             file = edit.open_file(stack, scratch)
             sources.append((file, dict(zip(file.demos(), trimmed))))
         changed = {name: value for name, value in success.items() if value is not None}

@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 from robolearn.datasets.dataset import Dataset
-from robolearn.datasets.tools import convert
-from robolearn.datasets.tools.source import MINARI_PREFIX
+from robolearn.datasets.tools import convert, minari
 from robolearn.errors import DatasetError
 
 MAX_CURVES = 64
@@ -59,7 +58,7 @@ class Library:
     @property
     def home(self) -> Path:
         """The folder that new files are written into: the source's own."""
-        return Path.cwd() if self.source.startswith(MINARI_PREFIX) else Path(self.source).resolve().parent
+        return Path.cwd() if self.source.startswith(minari.PREFIX) else Path(self.source).resolve().parent
 
     @property
     def cameras(self) -> list[str]:
