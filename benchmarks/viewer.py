@@ -28,6 +28,8 @@ STEPS, SHAPE, CAMERAS = 300, (240, 320, 3), ("front", "wrist")
 BATCH = 250
 SCRUB_S = 5.0
 
+READY = """(count) => [...document.querySelectorAll(".picture img")]
+  .filter((image) => image.naturalWidth).length === count"""
 COUNT = """() => { window.shown = {};
   for (const image of document.querySelectorAll(".picture img"))
     image.addEventListener("load", () => { window.shown[image.alt] = (window.shown[image.alt] ?? 0) + 1; }); }"""
@@ -97,7 +99,7 @@ def scrubbing(browser: Any, path: Path) -> Row:
         WebServer(viewer.routes(), static=PAGE, port=0) as server,
         open_page(browser, f"{server.link}#/demo_0/0") as page,
     ):
-        page.wait_for_function("() => [...document.querySelectorAll('.picture img')].every((i) => i.naturalWidth)")
+        page.wait_for_function(READY, arg=len(CAMERAS))
         page.evaluate(COUNT)
         box = page.get_by_role("slider", name="Step").bounding_box()
         page.mouse.move(box["x"] + 1, box["y"] + 10)

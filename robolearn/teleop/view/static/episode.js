@@ -174,7 +174,8 @@ export class EpisodePage {
   go(step) {
     if (!this.facts) { this.step = step; return; }
     this.step = Math.min(this.steps - 1, Math.max(0, step));
-    this.show();
+    // A pointer may move more often than the screen is drawn.
+    this.showing ??= requestAnimationFrame(() => { this.showing = null; this.show(); });
   }
 
   seek(step) {

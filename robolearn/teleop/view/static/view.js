@@ -27,7 +27,7 @@ class Store extends EventTarget {
         for (const row of rows) this.rows.push(row);
         if (rows.length) this.dispatchEvent(new Event("rows"));
       } catch (error) { toast(error.message, "bad"); return; }
-      await new Promise((done) => setTimeout(done, 120));
+      await new Promise((done) => setTimeout(done, this.rows.length < 200 ? 60 : 300));
     }
   }
 

@@ -164,7 +164,7 @@ export class FrameFeed {
       const answer = await fetch(url);
       if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`);
       const picture = URL.createObjectURL(await answer.blob());
-      if (number > this.shown) await this.put(picture, number);
+      if (number > this.shown) this.put(picture, number); // decoding does not hold up the next request
       else URL.revokeObjectURL(picture);
     } catch (error) {
       this.onerror(error);
