@@ -111,6 +111,7 @@ def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult
 
 def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
     """Return (title, figure) for each group of metrics in PANELS that one stage's logs hold; one line per log."""
+    logs = [(name, numbers(rows)) for name, rows in logs]
     present = dict.fromkeys(name for _, rows in logs for row in rows for name in row)
     grouped = [(title, [n for n in present if n.rsplit("/", 1)[-1] in wanted]) for title, wanted in PANELS]
     return [(title, _curves(logs, names, tint)) for title, names in grouped if names][:MAX_PANELS]

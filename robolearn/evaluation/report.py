@@ -152,7 +152,7 @@ def _headline(results: Sequence[EvaluationResult]) -> str:
 
 def _stage_view(index: int, stage: Stage, result: EvaluationResult, folder: Path) -> dict[str, Any]:
     paths = [path for path in stage.metrics if path.exists()]
-    logs = [(name, plots.numbers(read_metrics(path.parent))) for name, path in zip(_distinct_names(paths), paths)]
+    logs = [(name, read_metrics(path.parent)) for name, path in zip(_distinct_names(paths), paths)]
     tint = plots.colour(index)
     return {
         "name": stage.name,

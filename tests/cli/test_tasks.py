@@ -20,7 +20,7 @@ def robolearn(*args, **kwargs):
 def test_the_list_names_every_task():
     done = robolearn("tasks")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("   ")]  # others go on from the one above
     assert [line.split()[0] for line in lines][:7] == registry.own_names()
     assert all(len(line.split()) > 3 for line in lines[:7])
 
