@@ -24,6 +24,8 @@ class BCConfig:
     """Share of the episodes set aside for validation where the files have no mask `valid`."""
     target: Literal["actions", "labels"] = "actions"
     """Learn the executed actions, or at each step the expert's label or what a person executed (DAgger files)."""
+    weights: Literal["plain", "iwr", "sirius"] = "plain"
+    """Loss weights of steps: equal, interventions as heavy as all else (IWR), or Sirius' classes."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """What is trained."""
     init_policy: str = ""

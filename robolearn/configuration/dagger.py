@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
+from robolearn.configuration.parts.gates import BetaGateConfig, GateConfig
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
-from robolearn.seeds import DAGGER_SEED
+from robolearn.seeds import DAGGER_SEED, ROLLOUT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
 class DaggerConfig:
-    """Correct a policy: roll it out, have every visited state labelled, aggregate, train on."""
+    """Correct a policy where it goes: roll it out, correct it where the gate says so, aggregate, train, measure."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("policy", "dataset", "task", "expert"),
-        "rounds": ("rounds", "episodes_per_round", "beta_start", "from_scratch"),
+        "what": ("policy", "dataset", "task", "expert", "gate"),
+        "rounds": ("rounds", "episodes_per_round", "from_scratch", "weights", "eval_episodes"),
         "training": ("loop.total_steps", "batch_size", "optimiser.learning_rate"),
         "how": ("seed", "num_envs"),
         "output": ("output",),
@@ -36,19 +37,21 @@ class DaggerConfig:
     output: str = "runs/dagger"
     """Run folder; a folder with complete rounds is resumed."""
     expert: str = "auto"
-    """Who labels: auto (the task's own expert), an entry point of robolearn.experts, or module:callable."""
+    """Who corrects: auto (the task's own expert), an entry point of robolearn.experts, or module:callable."""
+    gate: GateConfig = field(default_factory=BetaGateConfig)
+    """Who decides when: beta (DAgger's coin, every state labelled), human (simulated), or the robot asks by ensemble,
+    thrifty or likelihood."""
     rounds: int = 2
     """Rounds of collecting and training."""
     episodes_per_round: int = 20
     """Episodes rolled out in each round."""
-    beta_schedule: Literal["exponential", "linear", "constant"] = "exponential"
-    """How the share of steps that the expert drives falls over the rounds."""
-    beta_start: float = 0.5
-    """Share of steps that the expert drives in the first round."""
-    beta_decay: float = 0.5
-    """Factor from round to round of the exponential schedule."""
     from_scratch: bool = False
     """Train a new policy of the same kind in each round instead of going on with the one there is."""
+    weights: Literal["plain", "iwr", "sirius"] = "plain"
+    """Loss weights: equal, interventions as heavy as all else (IWR), or Sirius' classes, which also learn from the
+    policy's own good steps."""
+    eval_episodes: int = 50
+    """Episodes, the same ones after each round, that every round's policy is measured on without help; 0 for none."""
     batch_size: int = 256
     """Windows in a batch."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -62,32 +65,36 @@ class DaggerConfig:
     seed: int = DAGGER_SEED
     """Seed of the first episode; later ones count up."""
     num_envs: int = 4
-    """Environments that run side by side; the files do not depend on it."""
+    """Environments that run side by side."""
 
     def __post_init__(self) -> None:
         check_range(self, "rounds", "episodes_per_round", low=1, high=MAX_EPISODES)
+        check_range(self, "eval_episodes", low=0, high=MAX_EPISODES)
         check_range(self, "num_envs", low=1, high=MAX_ENVS)
         check_range(self, "batch_size", low=1, high=MAX_BATCH)
         check_range(self, "seed", low=0, high=MAX_SEED)
-        for name in ("beta_start", "beta_decay"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} must lie in [0, 1], received {getattr(self, name)}")
         if not self.dataset:
             raise ConfigError("dataset needs at least one file: DAgger aggregates with the demonstrations")
+        if self.weights != "plain" and isinstance(self.gate, BetaGateConfig):
+            raise ConfigError(f"weights {self.weights} weigh interventions, and the gate beta makes none; use plain")
 
-    def beta(self, round: int) -> float:
-        """The expert's share of steps in round 1, 2, ..."""
-        if self.beta_schedule == "constant":
-            return self.beta_start
-        if self.beta_schedule == "exponential":
-            return self.beta_start * self.beta_decay ** (round - 1)
-        return self.beta_start * (1 - (round - 1) / max(self.rounds - 1, 1))
+    @property
+    def eval_seeds(self) -> range:
+        """The episodes that every round's policy is measured on: tuning seeds, since rounds are chosen by them."""
+        return range(ROLLOUT_SEED, ROLLOUT_SEED + self.eval_episodes)
+
+    def seeds(self, round: int) -> range:
+        """Return the seeds of a round's episodes; rounds count from 1."""
+        first = self.seed + (round - 1) * self.episodes_per_round
+        return range(first, first + self.episodes_per_round)
 
     def training(self, dataset: tuple[str, ...], policy: str, kind: PolicyConfig) -> BCConfig:
-        """How a round trains on everything collected so far: labels wherever the policy drove."""
+        """Return how a round trains on everything collected so far: on labels and corrections, and with Sirius' weights
+        on the policy's own steps, too."""
         return BCConfig(
             dataset=dataset,
-            target="labels",
+            target="actions" if self.weights == "sirius" else "labels",
+            weights=self.weights,
             batch_size=self.batch_size,
             optimiser=self.optimiser,
             loop=self.loop,
@@ -95,3 +102,58 @@ class DaggerConfig:
             policy=kind if self.from_scratch else PolicyConfig(),
             init_policy="" if self.from_scratch else policy,
         )
+
+    def same_run(self, other: DaggerConfig) -> bool:
+        """Whether two configurations may go on in one folder: only rounds may be added, and workers change."""
+        return replace(self, rounds=other.rounds, num_envs=other.num_envs) == other
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaggerReportConfig:
+    """Tell what a DAgger run did: success, interventions and autonomy round by round."""
+
+    run: str = field(default="", metadata={"positional": True})
+    """Run folder."""
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigError("name the run folder: robolearn dagger report RUN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaggerUndoConfig:
+    """Take the last round of a DAgger run back; its files are kept aside."""
+
+    run: str = field(default="", metadata={"positional": True})
+    """Run folder."""
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigError("name the run folder: robolearn dagger undo RUN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateTruthConfig:
+    """Score gates against the truth: whether the policy fails from the states it visited, each restored and tried."""
+
+    run: str = field(default="", metadata={"positional": True})
+    """Run folder of a task whose states can be restored."""
+    round: int = 0
+    """Whose policy and episodes; 0 takes the first round."""
+    gates: tuple[str, ...] = ("human", "ensemble", "thrifty", "likelihood")
+    """Gates to score."""
+    every: int = 10
+    """Steps between two states of an episode that are tried."""
+    rollouts: int = 1
+    """Times that the policy is rolled out from each state; from twice on it samples instead of taking its mode."""
+    num_envs: int = 8
+    """Environments that run side by side."""
+    expert: str = "auto"
+    """The corrector whose labels gates may ask for while it drives."""
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigError("name the run folder: robolearn dagger gates RUN")
+        check_range(self, "every", "rollouts", low=1, high=10_000)
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "round", low=0, high=MAX_EPISODES)

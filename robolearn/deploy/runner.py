@@ -92,6 +92,11 @@ class PolicyRunner:
         self._weights[rows] = 0.0
         self._ages[rows] = 0.0
 
+    @property
+    def window(self) -> Mapping[str, Tensor]:
+        """(N, To, ...) per key, the observations up to those of the last `act`."""
+        return self._history
+
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Return what the policy proposes, (N, A) in [-1, 1], on its device, given observations (N, ...).

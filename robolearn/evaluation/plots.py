@@ -41,7 +41,7 @@ Log = tuple[str, Sequence[Mapping[str, Any]]]
 Signals = Sequence[tuple[str, Sequence[tuple[EpisodeRecord, np.ndarray]]]]
 """Per stage: its name, and episodes with an array over time each."""
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.edgecolor": "#c7d0da",
@@ -72,8 +72,8 @@ def colour(index: int) -> str:
 
 def success_figure(results: Sequence[EvaluationResult], reference: EvaluationResult | None = None) -> str:
     """Draw success rates with their 95% Wilson intervals, one row per result."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(5.0, 0.9 + 0.5 * len(results))
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(5.0, 0.9 + 0.5 * len(results))
         for row, result in enumerate(results):
             interval = result.interval()
             rate, low, high = 100 * interval.estimate, 100 * interval.low, 100 * interval.high
@@ -86,13 +86,13 @@ def success_figure(results: Sequence[EvaluationResult], reference: EvaluationRes
         axes.set_yticks(range(len(results)), [r.name for r in results])
         axes.tick_params(axis="y", length=0, labelsize=10, labelcolor=INK)
         axes.grid(axis="y", visible=False)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult | None = None) -> str:
     """Draw the share of episodes solved within a time: height is success, position is speed."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(5.0, 2.9)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(5.0, 2.9)
         shown = [(r, colour(i), "-") for i, r in enumerate(results)]
         shown += [(reference, FAINT, (0, (4, 3)))] if reference is not None else []
         end = max((t for r, *_ in shown for t in r.times_to_success_s), default=1.0) * 1.05
@@ -106,7 +106,7 @@ def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult
             axes.step(x, 100 * y / n, where="post", color=tint, ls=line, lw=1.8, label=result.name)
         axes.set(xlim=(0, end), ylim=(0, 103), xlabel="time to success, s (simulated)", ylabel="episodes solved, %")
         axes.legend()
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
@@ -118,8 +118,8 @@ def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
 
 
 def _curves(logs: Sequence[Log], names: Sequence[str], tint: str) -> str:
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(3.3, 2.2)
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(3.3, 2.2)
         for name, style in zip(names, ("-", "--", ":", "-.")):
             for index, (label, rows) in enumerate(logs):
                 x, y = _curve(rows, name)
@@ -129,7 +129,7 @@ def _curves(logs: Sequence[Log], names: Sequence[str], tint: str) -> str:
         axes.set_xlabel("step")
         if len(names) * len(logs) > 1:
             axes.legend(fontsize=8)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def path_figure(stages: Signals) -> str:
@@ -137,7 +137,7 @@ def path_figure(stages: Signals) -> str:
     everything = np.concatenate([path for _, episodes in stages for _, path in episodes])
     low, high = everything.min(0), everything.max(0)
     margin = 0.05 * (high - low) + 1e-3
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.4 * len(stages), 3.3))
         figure.subplots_adjust(0.0, 0.03, 0.97, 0.93, wspace=0.02)
         for position, (name, episodes) in enumerate(stages):
@@ -156,13 +156,13 @@ def path_figure(stages: Signals) -> str:
             axes.locator_params(nbins=4)
             for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
                 axis.set_pane_color((0.97, 0.98, 0.99, 1.0))
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def signal_figure(stages: Signals, hz: float, key: str) -> str:
     """Draw the first dimensions of an observation, (T+1, D) per episode, over time: one row per stage."""
     dims = min(4, *(signal.shape[1] for _, episodes in stages for _, signal in episodes))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.0, 0.4 + 1.7 * len(stages)), layout="constrained")
         grid = figure.subplots(len(stages), dims, squeeze=False, sharex=True, sharey="col")
         for row, (name, episodes) in enumerate(stages):
@@ -176,7 +176,7 @@ def signal_figure(stages: Signals, hz: float, key: str) -> str:
                 if row == len(stages) - 1:
                     axes.set_xlabel("s")
             grid[row, 0].set_ylabel(name)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -194,12 +194,13 @@ def _curve(rows: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, 
     return points.reshape(-1, 2)[:, 0], points.reshape(-1, 2)[:, 1]
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches with its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _uri(figure: Figure) -> str:
+def data_uri(figure: Figure) -> str:
     """Return the figure as an SVG data URI; the same figure always gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def write_report(
         "facts": _run_facts(results[0]) | dict(facts or {}),
     }
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             **everything,
@@ -240,12 +240,11 @@ def _seed_map(results: Sequence[EvaluationResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _environment() -> jinja2.Environment:
-    template = (
-        resources.files("robolearn.evaluation").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    )
+def environment(package: str = "robolearn.evaluation") -> jinja2.Environment:
+    """Return the templates of a package, with those of reports to include and our ways of writing figures."""
+    loaders = [jinja2.PackageLoader(name) for name in dict.fromkeys((package, "robolearn.evaluation"))]
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"report.html.j2": template}),
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -18,8 +18,9 @@ from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.normalisation import normalisation_statistics
-from robolearn.datasets.windows import WindowSampler, split
+from robolearn.datasets.windows import StepWeights, WindowSampler, split
 from robolearn.errors import ConfigError, DatasetError, PolicyError
+from robolearn.imitation.weights import step_weights
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
@@ -139,7 +140,10 @@ def train_bc(
         policy = make_policy(config, train).to(run.device)
         run.fit_threads(policy, rows=config.batch_size)
         share = (distributed.rank(), distributed.world_size())
-        sampler = make_sampler(train, policy.config, config, run.device, config.batch_size, share=share)
+        weights = step_weights(config.weights, train)
+        sampler = make_sampler(
+            train, policy.config, config, run.device, config.batch_size, share=share, weights=weights
+        )
         source = DatasetSource(train, sampler)
         validate = None
         if valid is not None:
@@ -249,8 +253,9 @@ def make_sampler(
     *,
     drop_last: bool = True,
     share: tuple[int, int] = (0, 1),
+    weights: StepWeights | None = None,
 ) -> WindowSampler:
-    """Return windows of the size that the policy needs; `share` as for `WindowSampler`."""
+    """Return windows of the size that the policy needs; `share` and `weights` as for `WindowSampler`."""
     return WindowSampler(
         dataset,
         obs_steps=policy.obs_steps,
@@ -259,6 +264,7 @@ def make_sampler(
         batch_size=batch_size,
         seed=config.seed,
         target=config.target,
+        step_weights=weights,
         drop_last=drop_last,
         device=device,
         share=share,

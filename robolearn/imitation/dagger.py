@@ -1,164 +1,245 @@
-"""DAgger (Ross et al., 2011): roll out the policy, have every visited state labelled, aggregate, train on.
+"""DAgger (Ross et al. 2011) and its descendants: roll out the policy, correct it, aggregate, train, measure, again.
 
-Round i mixes the two per step: the expert acts with probability beta_i, the policy otherwise. What the policy
-proposed, what the expert would have done, who acted and when control changed hands are all in the file. Every round
-is a file of its own, so aggregating never rewrites one; rounds, and an interrupted round, resume where they stopped.
+Who corrects and when is a gate's business (`robolearn.imitation.gates`). Every round is a file of its own, so that
+aggregating never rewrites one; rounds, and an interrupted round, go on where they stopped.
 
-    run/rounds/01/episodes.hdf5   what round 1 collected
-    run/rounds/01/train/          its training run
-    run/rounds/01/report.json     written last: the round is complete
-    run/policy/                   the policy after the last round
+    run/rounds/00/evaluation.json   how the policy that the run starts from does without help
+    run/rounds/01/episodes.hdf5     what round 1 collected: whole attempts, autonomous and corrected steps together
+    run/rounds/01/train/            its training run
+    run/rounds/01/evaluation.json   its policy, on the same episodes
+    run/rounds/01/round.json        written last: the round is complete; names data, policies and configuration
+    run/policy/                     the policy after the last round
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.tree import write_yaml
+from robolearn.configuration.tree import from_dict, read_yaml, write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert
-from robolearn.envs.interface import Actor, Observation, VectorEnv
+from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
-from robolearn.episodes.actor import Decision
 from robolearn.episodes.record import model_name, open_writer, recorded
 from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
 from robolearn.episodes.run import EpisodeLoop
+from robolearn.errors import ConfigError, PolicyError, TrainingError, hint
+from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.bc import train_bc
-from robolearn.policies.folder import load_policy
-from robolearn.specs import ActionMode, Episode, EventKind
+from robolearn.imitation.drift import write_drift
+from robolearn.imitation.gates.build import make_gate
+from robolearn.imitation.intervention import InterventionDriver
+from robolearn.imitation.round_figures import figures
+from robolearn.policies.folder import WEIGHTS_FILE, load_policy
+from robolearn.policies.policy import Policy
 from robolearn.storage import atomic_folder, write_json
 from robolearn.training.progress import Progress
 from robolearn.training.threads import start_thread_pool
 
-
-class BetaDriver:
-    """At each step the expert acts with probability beta, the policy otherwise; the expert labels every state.
-
-    Who acts is a function of (episode seed, step) alone, so a round repeats whatever the number of environments.
-    """
-
-    def __init__(self, policy: PolicyRunner, expert: Actor, beta: float, num_envs: int) -> None:
-        self.policy, self.expert, self.beta = policy, expert, beta
-        self._coins: list[np.random.Generator] = [np.random.default_rng(0)] * num_envs
-        self._last = np.full(num_envs, int(ActionMode.POLICY), np.int8)
-
-    def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
-        self.policy.reset(seeds, mask)
-        self.expert.reset(seeds, mask)
-        for index, seed in zip(mask.nonzero().flatten().tolist(), seeds, strict=True):
-            self._coins[index] = np.random.default_rng([seed, 0xDA66E5])
-            self._last[index] = ActionMode.POLICY
-
-    def decide(self, obs: Observation) -> Decision:
-        proposals, labels = self.policy.act(obs), self.expert.act(obs)
-        expert_acts = np.array([coin.random() < self.beta for coin in self._coins])
-        modes = np.where(expert_acts, ActionMode.EXPERT, ActionMode.POLICY).astype(np.int8)
-        events: list[tuple[int, EventKind, str]] = [
-            (int(i), "takeover" if modes[i] == ActionMode.EXPERT else "release", f"beta={self.beta:g}")
-            for i in np.flatnonzero(modes != self._last)
-        ]
-        self._last = modes
-        chosen = torch.as_tensor(expert_acts, device=labels.device)[:, None]
-        return Decision(
-            actions=torch.where(chosen, labels, proposals),
-            modes=torch.from_numpy(modes),
-            policy_actions=proposals,
-            expert_actions=labels,
-            events=tuple(events),
-        )
+EPISODES, ROUND, EVALUATION = "episodes.hdf5", "round.json", "evaluation.json"
 
 
-def dagger(
-    config: DaggerConfig,
-    run_dir: Path,
-    *,
-    resume_hint: str = "run DAgger again",
-) -> Path:
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of a run, in its folder."""
+
+    folder: Path
+
+    def round(self, number: int) -> Path:
+        return self.folder / "rounds" / f"{number:02d}"
+
+    def complete(self) -> list[int]:
+        """Return the numbers of the complete rounds, from 1 on without a gap."""
+        numbers = []
+        while (self.round(len(numbers) + 1) / ROUND).exists():
+            numbers.append(len(numbers) + 1)
+        return numbers
+
+    def policy(self, number: int, start: str | Path) -> Path:
+        """Return the policy folder after round `number`; 0 is the one that the run starts from."""
+        return self.round(number) / "train" / "policy" if number else Path(start)
+
+
+def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgger again") -> Path:
     """Run all rounds that are not yet complete and return the folder of the final policy.
 
     Args:
         resume_hint: what to tell someone who interrupts the run.
+
+    Raises ConfigError where the folder holds another run; TaskError or PolicyError, before anything is collected, where
+    policy, task, expert and gate do not fit each other.
     """
     start_thread_pool()
     task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
+    _check_same_run(config, run_dir)
     with make(task, 1) as env:  # refused before there is a run folder
-        load_policy(config.policy)
+        _check_fit(load_policy(config.policy), env, config.policy)
         make_expert(config.expert, env)
+        make_gate(config.gate, control_hz=env.control_hz, num_envs=1, seed=config.seed, round=1, rounds=config.rounds)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(config, run_dir / "config.yaml")
-    policy, files = Path(config.policy), list(config.dataset)
+    rounds = Rounds(run_dir)
+    _measure(config, task, rounds, 0)
     for number in range(1, config.rounds + 1):
-        folder = run_dir / "rounds" / f"{number:02d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        report, episodes = folder / "report.json", folder / "episodes.hdf5"
-        files.append(str(episodes))
-        if not report.exists():
-            statistics = collect_round(config, task, policy, number, episodes)
-            training = config.training(tuple(files), str(policy), load_policy(policy).config)
-            label = f"train round {number}"
-            train_bc(training, folder / "train", resume=True, label=label, resume_hint=resume_hint)
-            write_json(report, {"round": number, "beta": config.beta(number), **statistics}, indent=2)
-        policy = folder / "train" / "policy"
-    final = run_dir / "policy"
-    with atomic_folder(final) as fresh:
-        shutil.copytree(policy, fresh, dirs_exist_ok=True)
-    return final
+        if not (rounds.round(number) / ROUND).exists():
+            _run_round(config, task, rounds, number, resume_hint)
+    return _export(rounds.policy(config.rounds, config.policy), run_dir / "policy")
 
 
-def collect_round(config: DaggerConfig, task: TaskConfig, policy: Path, number: int, path: Path) -> dict[str, Any]:
-    """Collect what is still missing of round `number` into `path`; returns the round's figures over the whole file."""
-    first = config.seed + (number - 1) * config.episodes_per_round
+def undo(run_dir: Path) -> tuple[int, Path]:
+    """Take the last complete round back; returns its number and where its files are kept now.
+
+    Raises TrainingError where no round is complete.
+    """
+    rounds = Rounds(run_dir)
+    complete = rounds.complete()
+    if not complete:
+        raise TrainingError(f"{run_dir} has no complete round to take back")
+    config = from_dict(DaggerConfig, read_yaml(run_dir / "config.yaml"))
+    last = complete[-1]
+    taken = sum(path.name.startswith(f"{last:02d}.taken_back") for path in (run_dir / "rounds").iterdir())
+    aside = run_dir / "rounds" / f"{last:02d}.taken_back{taken or ''}"
+    rounds.round(last).rename(aside)
+    _export(rounds.policy(last - 1, config.policy), run_dir / "policy")
+    return last, aside
+
+
+def _run_round(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int, resume_hint: str) -> None:
+    folder = rounds.round(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = rounds.policy(number - 1, config.policy)
+    before = [*config.dataset, *(str(rounds.round(n) / EPISODES) for n in range(1, number))]
+    _collect(config, task, start, before, number, folder / EPISODES)
+    files = (*before, str(folder / EPISODES))
+    training = config.training(files, str(start), load_policy(start).config)
+    train_bc(training, folder / "train", resume=True, label=f"train round {number}", resume_hint=resume_hint)
+    _measure(config, task, rounds, number)
+    with Dataset(folder / EPISODES) as dataset:
+        facts = figures(dataset)
+    links = {"policy_before": str(start), "policy_after": str(folder / "train" / "policy"), "data": list(files)}
+    write_json(folder / ROUND, {"round": number, **facts, **links}, indent=2)
+
+
+def _collect(
+    config: DaggerConfig, task: TaskConfig, policy_folder: Path, before: Sequence[str], number: int, path: Path
+) -> None:
+    """Collect what is still missing of a round into `path`."""
     have, _ = recorded(path)
+    seeds = config.seeds(number)[have:]
+    if not seeds:
+        return
+    policy = load_policy(policy_folder)
     with make(task, config.num_envs) as env:
-        if have < config.episodes_per_round:
-            seeds = range(first + have, first + config.episodes_per_round)
-            driver = BetaDriver(
-                PolicyRunner(load_policy(policy), env.num_envs, deterministic=config.deterministic),
-                make_expert(config.expert, env),
-                config.beta(number),
-                env.num_envs,
-            )
-            _record_round(env, driver, seeds, number, path, have, config.episodes_per_round)
-    with Dataset(path) as dataset:
-        return _figures([dataset.read(i) for i in range(len(dataset))])
+        gate = make_gate(
+            config.gate,
+            control_hz=env.control_hz,
+            num_envs=env.num_envs,
+            seed=config.seed,
+            round=number,
+            rounds=config.rounds,
+        )
+        gate.prepare(policy, [Path(file) for file in before], number)
+        runner = PolicyRunner(policy, env.num_envs, deterministic=config.deterministic)
+        driver = InterventionDriver(runner, make_expert(config.expert, env), gate, env.num_envs)
+        describe = {"source": "dagger", "round": number, "operator": f"expert:{config.expert}", "device": "script"}
+        describe["policy"] = fingerprint(policy_folder)
+        _record(env, driver, seeds, describe, path, have, number)
 
 
-def _record_round(
-    env: VectorEnv, driver: BetaDriver, seeds: range, number: int, path: Path, have: int, total: int
+def _record(
+    env: VectorEnv,
+    driver: InterventionDriver,
+    seeds: range,
+    describe: dict[str, Any],
+    path: Path,
+    have: int,
+    number: int,
 ) -> None:
     loop = EpisodeLoop(env, driver, seeds, states=True)
     with (
         open_writer(path, env, append=have > 0) as writer,
-        Progress(f"dagger round {number}", total, unit="episode", start=have) as progress,
+        Progress(f"dagger round {number}", have + len(seeds), unit="episode", start=have) as progress,
     ):
-        describe = {"source": "dagger", "round": number, "operator": "expert", "device": "script"}
         recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
         for count, _ in enumerate(record_episodes(loop, recorder), start=have + 1):
             progress.update(count)
+    driver.finish()
 
 
-def _figures(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """What the round's file says about how much the policy still needed the expert."""
-    modes = np.concatenate([episode.action_modes for episode in episodes if episode.action_modes is not None])
-    gaps = [np.abs(e.policy_actions - e.expert_actions).mean(1) for e in episodes if e.policy_actions is not None]
-    return {
-        "episodes": len(episodes),
-        "successes": sum(e.info.success for e in episodes),
-        "steps": len(modes),
-        "expert_steps": int(np.isin(modes, (ActionMode.EXPERT, ActionMode.INTERVENTION)).sum()),
-        "takeovers": sum(event.kind == "takeover" for e in episodes for event in e.events),
-        "mean_disagreement": float(np.nanmean(np.concatenate(gaps))),
-    }
+def _measure(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int) -> None:
+    """Evaluate a round's policy without help, unless that is done or not asked for."""
+    folder = rounds.round(number)
+    if not config.eval_episodes or (folder / EVALUATION).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    policy: Policy = load_policy(rounds.policy(number, config.policy))
+    seeds = list(config.eval_seeds)
+    with (
+        make(task, min(config.num_envs, len(seeds))) as env,
+        Progress(f"measure round {number}", len(seeds), unit="episode") as progress,
+    ):
+        done = 0
+
+        def on_episode(_: object) -> None:
+            nonlocal done
+            done += 1
+            progress.update(done)
+
+        result = evaluate(
+            policy,
+            env,
+            seeds,
+            name=f"round {number}",
+            record="trajectory",
+            record_limit=len(seeds),
+            on_episode=on_episode,
+        )
+    write_drift(folder, result, config.dataset)
+    result.save(folder / EVALUATION)
+
+
+def _check_same_run(config: DaggerConfig, run_dir: Path) -> None:
+    """Refuse to go on in the folder of a run that had other inputs: its record would be false."""
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        return
+    old = from_dict(DaggerConfig, read_yaml(path))
+    if not old.same_run(config):
+        changed = [name for name in vars(config) if getattr(old, name) != getattr(config, name)]
+        raise ConfigError(
+            f"{run_dir} holds a run with other {', '.join(changed)}; choose another --output, or go on with "
+            f"{hint('dagger', '--config', path)}"
+        )
+
+
+def _check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
+    """Raise PolicyError where the environment does not offer what the policy sees or takes what it does."""
+    PolicyRunner(policy, env.num_envs).act(env.reset([0] * env.num_envs))
+    if policy.action_spec.size != env.action_spec.size:
+        raise PolicyError(
+            f"{place} has {policy.action_spec.size} actions, the task {env.action_spec.size}; correct it in the task "
+            "that it was trained for"
+        )
+
+
+def _export(policy: Path, target: Path) -> Path:
+    with atomic_folder(target) as fresh:
+        shutil.copytree(policy, fresh, dirs_exist_ok=True)
+    return target
+
+
+def fingerprint(policy: Path) -> str:
+    """Return a fingerprint of a policy's weights, by which files name who acted."""
+    folder = policy / "policy" if (policy / "policy").is_dir() else policy
+    return blake2s((folder / WEIGHTS_FILE).read_bytes(), digest_size=8).hexdigest()
 
 
 def _env_args(paths: Sequence[str]) -> dict[str, Any]:

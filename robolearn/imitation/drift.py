@@ -1,0 +1,63 @@
+"""Compounding error made visible: how far from the expert's states a policy gets, and how fast.
+
+Cloning's cost grows as the square of the horizon at worst, where one error leads to states without data; DAgger's grows
+linearly (Ross and Bagnell 2010; Ross et al. 2011). The exponent fitted here is that of the summed distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolearn.datasets.dataset import Dataset
+from robolearn.evaluation.results import EvaluationResult
+from robolearn.imitation.tube import Tube
+from robolearn.storage import write_json
+
+DRIFT = "drift.json"
+LEAST_EPISODES = 5
+"""Episodes that must still run for a step to count."""
+
+
+def write_drift(folder: Path, result: EvaluationResult, files: Sequence[str]) -> None:
+    """Write how far the evaluated episodes strayed from the demonstrations in `files`, step by step."""
+    with Dataset(list(files)) as dataset:
+        tube = Tube.of(dataset)
+    write_json(folder / DRIFT, drift(result, tube), indent=None)
+
+
+def drift(result: EvaluationResult, tube: Tube) -> dict[str, Any]:
+    """Return, by control step: mean distance from the demonstrated states in units of the tube's width, the share of
+    episodes still within it all along, and the growth exponent of the summed distance."""
+    distances = [tube.distance(e.trajectory.obs)[:-1] for e in result.episodes if e.trajectory is not None]
+    horizon = max(map(len, distances), default=0)
+    table = np.full((len(distances), horizon), np.nan)
+    for row, distance in zip(table, distances):
+        row[: len(distance)] = distance
+    running = np.isfinite(table).sum(0)
+    steps = np.flatnonzero(running >= min(LEAST_EPISODES, len(distances)))
+    mean = [float(np.nanmean(table[:, t])) for t in steps]
+    within = [float(np.mean([(d[: t + 1] <= 1.0).all() for d in distances])) for t in steps]
+    return {
+        "control_hz": result.control_hz,
+        "steps": steps.tolist(),
+        "mean_distance": mean,
+        "within": within,
+        "exponent": growth_exponent(np.asarray(mean)),
+    }
+
+
+def growth_exponent(distance: np.ndarray) -> float | None:
+    """(T,) distances -> the exponent p of t^p that the summed distance follows best; None where there is too little.
+
+    Least squares on logarithms over the second half of the logarithmic time axis, where the beginning has no say.
+    """
+    total = np.cumsum(distance)
+    times = np.arange(1, len(total) + 1)
+    late = (times >= np.sqrt(len(total))) & (total > 0)
+    if late.sum() < 3:
+        return None
+    return float(np.polyfit(np.log(times[late]), np.log(total[late]), 1)[0])

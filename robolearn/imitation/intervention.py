@@ -1,0 +1,97 @@
+"""Who drives during a DAgger round: the policy, corrected where a gate says so. Every proposal and hand-over is kept.
+
+A takeover drops what is left of the policy's chunk. While the corrector drives, the policy proposes afresh at every
+step, so that its proposals in the file answer the state at hand and it goes on with a fresh plan after the release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robolearn.deploy.runner import PolicyRunner
+from robolearn.episodes.actor import Decision
+from robolearn.errors import TaskError
+from robolearn.imitation.gates.gate import Gate, View
+from robolearn.specs import ActionMode, Actor, EventKind, Observation
+
+
+class InterventionDriver:
+    """Lets a policy drive and a corrector take over where the gate says so."""
+
+    def __init__(self, policy: PolicyRunner, corrector: Actor, gate: Gate, num_envs: int) -> None:
+        self.policy, self.corrector, self.gate = policy, corrector, gate
+        self._correcting = np.zeros(num_envs, bool)
+        self._seeds = np.zeros(num_envs, np.int64)
+        self._steps, self._expert_steps = np.zeros(num_envs, int), np.zeros(num_envs, int)
+        self._scores: list[list[float]] = [[] for _ in range(num_envs)]
+
+    def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
+        rows = mask.nonzero()[:, 0].tolist()
+        self.finish(rows)
+        self.policy.reset(seeds, mask)
+        self.corrector.reset(seeds, mask)
+        self.gate.reset(seeds, mask)
+        self._seeds[rows] = seeds
+        self._correcting[rows] = False
+
+    def decide(self, obs: Observation) -> Decision:
+        if self._correcting.any():
+            self.policy.replan(torch.from_numpy(self._correcting))
+        proposals, labels = self.policy.act(obs), self.corrector.act(obs)
+        before = self._correcting
+        view = View(obs=obs, proposals=proposals, labels=labels, correcting=before.copy(), window=self.policy.window)
+        verdict = self.gate.judge(view)
+        self._correcting = correct = np.asarray(verdict.correct, bool)
+        self._account(correct, verdict.score)
+        labelled = np.ones_like(correct) if self.gate.labels_everything else correct
+        self._check_labels(labels, labelled)
+        chosen = torch.as_tensor(correct, device=labels.device)[:, None]
+        known = torch.as_tensor(labelled, device=labels.device)[:, None]
+        return Decision(
+            actions=torch.where(chosen, labels, proposals),
+            modes=torch.from_numpy(np.where(correct, int(self.gate.mode), int(ActionMode.POLICY)).astype(np.int8)),
+            policy_actions=proposals,
+            expert_actions=torch.where(known, labels, torch.nan),
+            gate=None if verdict.score is None else torch.as_tensor(verdict.score, dtype=torch.float32),
+            events=self._events(before, correct, verdict.reasons),
+        )
+
+    def finish(self, rows: Sequence[int] | None = None) -> None:
+        """Tell the gate of the episodes that have ended in these environments (all where None)."""
+        for row in range(len(self._steps)) if rows is None else rows:
+            if self._steps[row]:
+                scores = np.asarray(self._scores[row], np.float64)
+                self.gate.told(int(self._expert_steps[row]), int(self._steps[row]), scores)
+            self._steps[row] = self._expert_steps[row] = 0
+            self._scores[row] = []
+
+    def _account(self, correct: np.ndarray, score: np.ndarray | None) -> None:
+        self._steps += 1
+        self._expert_steps += correct
+        if score is not None:
+            for row in np.flatnonzero(~correct):
+                self._scores[row].append(float(score[row]))
+
+    def _events(
+        self, before: np.ndarray, correct: np.ndarray, reasons: dict[int, str]
+    ) -> tuple[tuple[int, EventKind, str], ...]:
+        """Hand-overs; the expert's turns in DAgger's mixture are none."""
+        if self.gate.mode is not ActionMode.INTERVENTION:
+            return ()
+        return tuple(
+            (int(row), "takeover" if correct[row] else "release", reasons.get(int(row), ""))
+            for row in np.flatnonzero(correct != before)
+        )
+
+    def _check_labels(self, labels: Tensor, labelled: np.ndarray) -> None:
+        bad = ~torch.isfinite(labels).all(-1).cpu().numpy() & labelled
+        if bad.any():
+            row = int(bad.argmax())
+            raise TaskError(
+                f"the expert's action is not finite at step {int(self._steps[row]) - 1} of the episode with seed "
+                f"{int(self._seeds[row])}: {labels[row].tolist()}; mend the expert, episodes so far are kept"
+            )
