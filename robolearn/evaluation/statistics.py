@@ -159,6 +159,25 @@ def geometric_mean_ratio(first: Sequence[float], second: Sequence[float], confid
     return Interval(*(float(np.exp(v)) for v in (logs.estimate, logs.low, logs.high)))
 
 
+def auroc(scores: Sequence[float] | np.ndarray, positive: Sequence[bool] | np.ndarray) -> float:
+    """Return the area under the ROC curve: the probability that a positive scores higher than a negative, ties half.
+
+    NaN where there are no positives or no negatives. Raises RobolearnError where a score is NaN or numbers differ.
+    """
+    values, kind = np.asarray(scores, np.float64), np.asarray(positive, bool)
+    if values.shape != kind.shape or np.isnan(values).any():
+        raise RobolearnError(
+            f"a ROC curve needs one score, not NaN, for each outcome; received {values.shape} scores "
+            f"({int(np.isnan(values).sum())} NaN) and {kind.shape} outcomes"
+        )
+    positives, negatives = int(kind.sum()), int((~kind).sum())
+    if not positives or not negatives:
+        return float("nan")
+    # Mann-Whitney: U = sum of the positives' ranks - n (n + 1) / 2, area = U / (n m)
+    ranks = stats.rankdata(values)[kind].sum()
+    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+
+
 def _normal_quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
         raise RobolearnError(f"a confidence level lies between 0 and 1, received {confidence}")

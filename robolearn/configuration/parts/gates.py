@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal, Union
 
+from robolearn.configuration.parts.plugins import BaseGateConfig, gate_plugins
 from robolearn.errors import ConfigError
 
 
@@ -21,9 +21,10 @@ def _check_positive(**values: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BetaGateConfig:
+class BetaGateConfig(BaseGateConfig):
     """DAgger's mixture: a coin gives the expert the turn, and every state is labelled (Ross et al. 2011)."""
 
+    module = "robolearn.imitation.gates.beta:BetaGate"
     name: Literal["beta"] = "beta"
     schedule: Literal["exponential", "linear", "constant"] = "exponential"
     """How the expert's share falls over the rounds."""
@@ -48,10 +49,11 @@ class BetaGateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HumanGateConfig:
+class HumanGateConfig(BaseGateConfig):
     """A simulated human: takes over after a reaction time where the robot strays or gets stuck, hands back when all is
     well again. HG-DAgger (Kelly et al. 2019) measured without people; only what is corrected is labelled."""
 
+    module = "robolearn.imitation.gates.human:SimulatedHuman"
     name: Literal["human"] = "human"
     reaction_s: float = 0.4
     """Seconds of trouble before the human has taken over, and of calm before the human has let go."""
@@ -70,9 +72,10 @@ class HumanGateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleGateConfig:
+class EnsembleGateConfig(BaseGateConfig):
     """The robot asks where an ensemble disagrees about what to do (EnsembleDAgger, Menda et al. 2019)."""
 
+    module = "robolearn.imitation.gates.ensemble:EnsembleGate"
     name: Literal["ensemble"] = "ensemble"
     budget: float = 0.2
     """Share of the steps that the expert is asked to drive; the threshold follows it."""
@@ -91,10 +94,11 @@ class EnsembleGateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThriftyGateConfig:
+class ThriftyGateConfig(BaseGateConfig):
     """The robot asks where a state is new or success has become unlikely, within a budget (ThriftyDAgger, Hoque et al.
     2021)."""
 
+    module = "robolearn.imitation.gates.thrifty:ThriftyGate"
     name: Literal["thrifty"] = "thrifty"
     budget: float = 0.2
     """Share of the steps that the expert is asked to drive; both thresholds follow it."""
@@ -104,8 +108,8 @@ class ThriftyGateConfig:
     """Networks of the novelty ensemble."""
     updates: int = 1500
     """Updates of the ensemble and of the critic before each round."""
-    gamma: float = 0.99
-    """Discount of success in the critic."""
+    gamma: float = 0.999
+    """Discount of success in the critic, per step."""
 
     def __post_init__(self) -> None:
         _check_share("budget", self.budget)
@@ -115,10 +119,11 @@ class ThriftyGateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodGateConfig:
+class LikelihoodGateConfig(BaseGateConfig):
     """The robot asks where its own policy spreads its bets: low likelihood of its own mode. Costs nothing, and needs a
     head with an exact likelihood."""
 
+    module = "robolearn.imitation.gates.likelihood:LikelihoodGate"
     name: Literal["likelihood"] = "likelihood"
     budget: float = 0.2
     """Share of the steps that the expert is asked to drive; the threshold follows it."""
@@ -132,10 +137,5 @@ class LikelihoodGateConfig:
 
 GateConfig = BetaGateConfig | HumanGateConfig | EnsembleGateConfig | ThriftyGateConfig | LikelihoodGateConfig
 
-GROUP = "robolearn.gates"
-"""Entry points: a configuration class, free of torch, with a field `name: Literal["NAME"]` and a class variable
-`module = "package.module:Class"`, what it configures."""
-
 if not TYPE_CHECKING:
-    _others = tuple(point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name))
-    GateConfig = Union[(GateConfig, *_others)]
+    GateConfig = Union[(GateConfig, *gate_plugins())]

@@ -1,18 +1,23 @@
-"""Bases of the configurations of backbones and heads, and those that installed packages add; free of torch.
+"""Bases of the configurations of backbones, heads and gates, and those that installed packages add; free of torch.
 
-A package's configuration module is loaded while `robolearn.configuration.parts.policy` is: it imports this one, not
-that one, and no torch, so that the command line starts fast.
+A package's configuration module is loaded while `robolearn.configuration.parts.policy` (or `gates`) is: it imports this
+one, not that one, and no torch, so that the command line starts fast.
 """
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 from robolearn.errors import ConfigError
 
 PLUGINS = "robolearn.policies"
 """Entry-point group: `head.NAME` loads a class of `BaseHeadConfig`, `backbone.NAME` one of `NetworkConfig`."""
+
+GATES = "robolearn.gates"
+"""Entry-point group: each name loads a class of `BaseGateConfig`."""
+
+T = TypeVar("T")
 
 
 class PolicySettings(Protocol):
@@ -52,17 +57,36 @@ class BaseHeadConfig(NetworkConfig):
         return self
 
 
+class BaseGateConfig:
+    """Base of the configurations of DAgger's gates: who decides when the corrector drives.
+
+    A configuration is a frozen, keyword-only dataclass with a field `name: Literal["NAME"] = "NAME"`.
+    """
+
+    module = ""
+    """`package.module:Class`, the gate that this configures; imported when one is made, and built as
+    `Class(config, setting)` with a `robolearn.imitation.gates.gate.Setting`."""
+
+
 def plugins(kind: Literal["head", "backbone"]) -> tuple[type[NetworkConfig], ...]:
-    """Return the configuration classes that installed packages add.
+    """Return the configuration classes of heads or backbones that installed packages add.
 
     Raises ConfigError where one does not load or does not derive from the base of its kind.
     """
-    found = (point for point in entry_points(group=PLUGINS) if point.name.startswith(f"{kind}."))
-    base = BaseHeadConfig if kind == "head" else NetworkConfig
+    return _load_all(PLUGINS, f"{kind}.", BaseHeadConfig if kind == "head" else NetworkConfig)
+
+
+def gate_plugins() -> tuple[type[BaseGateConfig], ...]:
+    """Return the configuration classes of gates that installed packages add; raises as `plugins` does."""
+    return _load_all(GATES, "", BaseGateConfig)
+
+
+def _load_all(group: str, prefix: str, base: type[T]) -> tuple[type[T], ...]:
+    found = (point for point in entry_points(group=group) if point.name.startswith(prefix))
     return tuple(_load(point, base) for point in sorted(found, key=lambda point: point.name))
 
 
-def _load(point: EntryPoint, base: type[NetworkConfig]) -> type[NetworkConfig]:
+def _load(point: EntryPoint, base: type[T]) -> type[T]:
     try:
         loaded = point.load()
     except (ImportError, AttributeError) as error:

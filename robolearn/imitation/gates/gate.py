@@ -11,8 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.errors import PolicyError, TaskError
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode, Observation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where a gate works; made anew for each round, as a gate is."""
+
+    control_hz: float
+    num_envs: int
+    seed: int
+    """Of whatever the gate trains; with the files it is all that the gate depends on."""
+    round: int
+    """Counted from 1."""
+    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +46,17 @@ class View:
     """(N, To, ...) per key, the policy's own view."""
 
     def disagreement(self) -> np.ndarray:
-        """Return (N,), the mean absolute difference of proposals and labels over the action's dimensions."""
-        return (self.proposals - self.labels).abs().mean(-1).cpu().numpy()
+        """Return (N,), the mean absolute difference of proposals and labels over the action's dimensions.
+
+        NaN where the corrector does not drive and gives no label. Raises TaskError where it drives without one.
+        """
+        gaps = host((self.proposals - self.labels).abs().mean(-1))
+        for index in np.flatnonzero(self.correcting & ~np.isfinite(gaps)):
+            raise TaskError(
+                f"environment {index}: expected finite actions from the policy and from the corrector that drives, "
+                f"received {self.proposals[index].tolist()} and {self.labels[index].tolist()}"
+            )
+        return gaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,47 +91,60 @@ class Gate(Protocol):
         """Say who drives the next step."""
         ...
 
-    def told(self, expert_steps: int, steps: int, scores: np.ndarray) -> None:
-        """Hear of a finished episode: its steps, those that the corrector drove, and the scores at the policy's."""
+    def told(self, corrected: np.ndarray, scores: np.ndarray, index: int | None) -> None:
+        """Hear of a finished episode; also, before the first new one, of those that an interrupted round has recorded.
+
+        Args:
+            corrected: (T,) bool, the steps that the corrector drove.
+            scores: (T,) what `judge` scored before each step; NaN where it gave none.
+            index: the environment that it ran in; None where it was recorded before this gate was made.
+        """
         ...
 
 
-class Budget:
-    """A threshold that holds the corrector's share of the steps at a budget.
+class BaseGate:
+    """A gate that learns nothing and remembers nothing: for others to begin with."""
 
-    The threshold is the (1 - rate) quantile of the scores met so far. The rate begins at the budget and follows the
-    share: a takeover lasts longer than one step, and how long is not known beforehand.
-    """
+    mode = ActionMode.INTERVENTION
+    labels_everything = False
 
-    GAIN = 2.0
-    MEMORY = 20_000
-    LEAST, MOST = 1e-4, 0.9
+    def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
+        """Learn nothing."""
 
-    def __init__(self, budget: float) -> None:
-        self.budget, self.rate = budget, budget
-        self.scores = np.zeros(0)
-        self.expert_steps = self.steps = 0
+    def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
+        """Remember nothing of an episode."""
 
-    def start(self, scores: np.ndarray) -> None:
-        """Forget the scores of an earlier model and begin with these."""
-        self.scores = scores[-self.MEMORY :]
-
-    def told(self, expert_steps: int, steps: int, scores: np.ndarray) -> None:
-        """Take a finished episode into account."""
-        self.scores = np.concatenate([self.scores, scores])[-self.MEMORY :]
-        self.expert_steps, self.steps = self.expert_steps + expert_steps, self.steps + steps
-        share = self.expert_steps / max(self.steps, 1)
-        excess = np.clip((share - self.budget) / max(self.budget, 1e-6), -1.0, 1.0)
-        self.rate = float(np.clip(self.rate * np.exp(-self.GAIN * 0.25 * excess), self.LEAST, self.MOST))
-
-    @property
-    def threshold(self) -> float:
-        """The score above which the robot asks."""
-        if self.budget == 0.0 or not len(self.scores):
-            return float("inf")
-        return float(np.quantile(self.scores, 1.0 - self.rate))
+    def told(self, corrected: np.ndarray, scores: np.ndarray, index: int | None) -> None:
+        """Count nothing."""
 
 
 def host(value: Tensor) -> np.ndarray:
     """Return a tensor as an array on the host."""
     return value.detach().to(torch.float64).cpu().numpy()
+
+
+def flat(obs: Observation, keys: Sequence[str]) -> np.ndarray:
+    """Return (N, D), the observation keys one after the other.
+
+    Raises TaskError where a key is missing or a value is not finite.
+    """
+    missing = [key for key in keys if key not in obs]
+    if missing:
+        raise TaskError(f"the gate needs observations {missing}; the environment gives {list(obs)}")
+    parts = {key: host(obs[key].flatten(1)) for key in keys}
+    for key, part in parts.items():
+        bad = ~np.isfinite(part).all(1)
+        if bad.any():
+            raise TaskError(f"observation {key!r} of environment {int(bad.argmax())} is not finite; the gate needs it")
+    return np.concatenate(list(parts.values()), axis=1)
+
+
+def check_scores(gate: str, scores: np.ndarray) -> np.ndarray:
+    """Return (N,) scores. Raises PolicyError where one is not finite."""
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise PolicyError(
+            f"the {gate} gate's score of environment {int(bad.argmax())} is {scores[bad.argmax()]}; "
+            "are the policy's weights finite, and the data it was trained on?"
+        )
+    return scores

@@ -1,0 +1,42 @@
+"""The robot asks where its own policy spreads its bets: exact heads score their own state for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robolearn.configuration.parts.gates import LikelihoodGateConfig
+from robolearn.errors import PolicyError
+from robolearn.imitation.gates.asking import AskingGate
+from robolearn.imitation.gates.gate import Setting, View, host
+from robolearn.policies.policy import Policy
+
+
+class LikelihoodGate(AskingGate):
+    """Asks where the policy's own most likely action has the lowest likelihood, within the budget."""
+
+    name = "likelihood"
+
+    def __init__(self, config: LikelihoodGateConfig, setting: Setting) -> None:
+        super().__init__(budget=config.budget, release=config.release, setting=setting)
+
+    def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
+        """Take the policy. Raises PolicyError where its head has no exact likelihood."""
+        if not policy.exact_likelihood:
+            raise PolicyError(
+                f"the likelihood gate needs a head with an exact likelihood (gaussian, mixture or autoregressive), "
+                f"received {policy.config.head.name!r}; clone with one of these, or use the ensemble or thrifty gate"
+            )
+        self.policy = policy.eval()
+
+    @torch.no_grad()
+    def scores(self, view: View) -> np.ndarray:
+        distribution = self.policy.distribution(view.window)
+        mode = distribution.mode()  # (N, Tp, A)
+        executed = torch.arange(mode.shape[1], device=mode.device) < self.policy.config.exec_steps
+        # -log p(mode) / (Ta A): nats per number that is going to be executed
+        density = distribution.log_prob(mode, executed.expand(mode.shape[:2]))
+        return host(-density / (self.policy.config.exec_steps * mode.shape[2]))

@@ -1,0 +1,88 @@
+"""What gates learn from: recorded episodes with their labels, as arrays of low-dimensional observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robolearn.datasets.dataset import Dataset
+from robolearn.errors import DatasetError, PolicyError
+from robolearn.policies.policy import Policy
+from robolearn.specs import ActionMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One episode."""
+
+    obs: np.ndarray
+    """(T, D) float64, the keys one after the other."""
+    actions: np.ndarray
+    """(T, A), executed."""
+    proposals: np.ndarray
+    """(T, A), what the policy proposed; NaN where it was not asked."""
+    labels: np.ndarray
+    """(T, A), the expert's label, or what somebody other than the policy did; NaN where there is neither."""
+    modes: np.ndarray
+    """(T,) of ActionMode."""
+    success: bool
+    complete: bool
+    """Whether the episode came to its end: the outcome of one that was cut off is not known."""
+
+    @property
+    def demonstration(self) -> bool:
+        return bool((self.modes == ActionMode.DEMONSTRATION).all())
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def policy_keys(policy: Policy) -> tuple[str, ...]:
+    """Return the low-dimensional observation keys that a policy sees. Raises PolicyError where it has only images."""
+    keys = tuple(key for key, spec in policy.observation_spec.items() if not spec.is_image)
+    if not keys:
+        raise PolicyError(
+            f"a gate that learns needs low-dimensional observations, the policy sees {list(policy.observation_spec)}; "
+            "add a key such as 'state' to its obs_keys, or use the likelihood or the human gate"
+        )
+    return keys
+
+
+def low_dim_keys(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the low-dimensional observation keys of files. Raises DatasetError where there are only images."""
+    with Dataset(list(files)) as dataset:
+        keys = dataset.low_dim_keys()
+        if not keys:
+            raise DatasetError(
+                f"the human gate needs low-dimensional observations, {files[0]} has {list(dataset.observation_spec)}"
+            )
+        return keys
+
+
+def read_records(files: Sequence[Path], keys: Sequence[str]) -> list[Record]:
+    """Return all episodes of the files, in order. Raises DatasetError where a key is missing."""
+    with Dataset(list(files)) as dataset:
+        dataset.observation_spec.select(keys)
+        return [_read(dataset, index, keys) for index in range(len(dataset))]
+
+
+def _read(dataset: Dataset, index: int, keys: Sequence[str]) -> Record:
+    optional = [n for n in ("action_modes", "policy_actions", "expert_actions") if n in dataset.array_names(index)]
+    found = dataset.arrays(index, [*(f"obs/{key}" for key in keys), "actions", *optional])
+    actions = found["actions"]
+    unset = np.full_like(actions, np.nan)
+    modes: np.ndarray = found.get("action_modes", np.full(len(actions), ActionMode.DEMONSTRATION, np.int8))
+    labels = found.get("expert_actions", unset)
+    by_other = np.where(np.not_equal(modes, ActionMode.POLICY)[:, None], actions, np.nan)
+    return Record(
+        obs=np.concatenate([found[f"obs/{key}"].reshape(len(actions), -1) for key in keys], axis=1, dtype=np.float64),
+        actions=actions,
+        proposals=found.get("policy_actions", unset),
+        labels=np.where(np.isfinite(labels).all(1, keepdims=True), labels, by_other),
+        modes=modes,
+        success=dataset.episode_info(index).success,
+        complete=not dataset.interrupted[index],
+    )
