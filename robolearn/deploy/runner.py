@@ -93,7 +93,7 @@ class PolicyRunner:
         self._ages[rows] = 0.0
 
     @property
-    def window(self) -> Mapping[str, Tensor]:
+    def window(self) -> dict[str, Tensor]:
         """(N, To, ...) per key, the observations up to those of the last `act`."""
         return self._history
 

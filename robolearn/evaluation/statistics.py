@@ -182,17 +182,3 @@ def _normal_quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
         raise RobolearnError(f"a confidence level lies between 0 and 1, received {confidence}")
     return float(stats.norm.ppf(0.5 + confidence / 2))
-
-
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
-    """Return the probability that a positive has a higher score than a negative, ties counting half (Mann-Whitney U).
-
-    Args:
-        scores: (R,).
-        positive: (R,) bool. None is returned where all are of one kind.
-    """
-    if not positive.any() or positive.all():
-        return None
-    ranks = stats.rankdata(scores)
-    n = int(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n)))

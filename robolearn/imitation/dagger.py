@@ -20,6 +20,8 @@ from hashlib import blake2s
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import from_dict, read_yaml, write_yaml
@@ -36,10 +38,12 @@ from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.drift import write_drift
 from robolearn.imitation.gates.build import make_gate
+from robolearn.imitation.gates.gate import Gate
 from robolearn.imitation.intervention import InterventionDriver
 from robolearn.imitation.round_figures import figures
 from robolearn.policies.folder import WEIGHTS_FILE, load_policy
 from robolearn.policies.policy import Policy
+from robolearn.specs import ActionMode
 from robolearn.storage import atomic_folder, write_json
 from robolearn.training.progress import Progress
 from robolearn.training.threads import start_thread_pool
@@ -147,11 +151,24 @@ def _collect(
             rounds=config.rounds,
         )
         gate.prepare(policy, [Path(file) for file in before], number)
+        _recall(gate, path)
         runner = PolicyRunner(policy, env.num_envs, deterministic=config.deterministic)
         driver = InterventionDriver(runner, make_expert(config.expert, env), gate, env.num_envs)
         describe = {"source": "dagger", "round": number, "operator": f"expert:{config.expert}", "device": "script"}
         describe["policy"] = fingerprint(policy_folder)
         _record(env, driver, seeds, describe, path, have, number)
+
+
+def _recall(gate: Gate, path: Path) -> None:
+    """Tell the gate of what an interrupted round has recorded, so that its budget goes on."""
+    if not path.exists():
+        return
+    with Dataset(path) as dataset:
+        for index in range(len(dataset)):
+            modes = dataset.arrays(index, ["action_modes"])["action_modes"]
+            scored = "gate" in dataset.array_names(index)
+            scores = dataset.arrays(index, ["gate"])["gate"] if scored else np.full(len(modes), np.nan)
+            gate.told(modes != ActionMode.POLICY, scores, None)
 
 
 def _record(

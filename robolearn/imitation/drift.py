@@ -6,15 +6,15 @@ linearly (Ross and Bagnell 2010; Ross et al. 2011). The exponent fitted here is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robolearn.datasets.dataset import Dataset
 from robolearn.evaluation.results import EvaluationResult
-from robolearn.imitation.tube import Tube
+from robolearn.imitation.gates.human import Tube
+from robolearn.imitation.gates.records import low_dim_keys, read_records
 from robolearn.storage import write_json
 
 DRIFT = "drift.json"
@@ -24,15 +24,17 @@ LEAST_EPISODES = 5
 
 def write_drift(folder: Path, result: EvaluationResult, files: Sequence[str]) -> None:
     """Write how far the evaluated episodes strayed from the demonstrations in `files`, step by step."""
-    with Dataset(list(files)) as dataset:
-        tube = Tube.of(dataset)
-    write_json(folder / DRIFT, drift(result, tube), indent=None)
+    paths = [Path(file) for file in files]
+    keys = low_dim_keys(paths)
+    tube = Tube([record.obs for record in read_records(paths, keys) if record.demonstration])
+    write_json(folder / DRIFT, drift(result, tube, keys), indent=None)
 
 
-def drift(result: EvaluationResult, tube: Tube) -> dict[str, Any]:
+def drift(result: EvaluationResult, tube: Tube, keys: Sequence[str]) -> dict[str, Any]:
     """Return, by control step: mean distance from the demonstrated states in units of the tube's width, the share of
     episodes still within it all along, and the growth exponent of the summed distance."""
-    distances = [tube.distance(e.trajectory.obs)[:-1] for e in result.episodes if e.trajectory is not None]
+    paths = [e.trajectory.obs for e in result.episodes if e.trajectory is not None]
+    distances = [tube.distance(tube.standardised(_rows(obs, keys)))[:-1] for obs in paths]
     horizon = max(map(len, distances), default=0)
     table = np.full((len(distances), horizon), np.nan)
     for row, distance in zip(table, distances):
@@ -48,6 +50,11 @@ def drift(result: EvaluationResult, tube: Tube) -> dict[str, Any]:
         "within": within,
         "exponent": growth_exponent(np.asarray(mean)),
     }
+
+
+def _rows(obs: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
+    """(T, ...) arrays by key -> (T, D) float64, in the order of the keys."""
+    return np.concatenate([np.asarray(obs[key], np.float64).reshape(len(obs[key]), -1) for key in keys], axis=1)
 
 
 def growth_exponent(distance: np.ndarray) -> float | None:

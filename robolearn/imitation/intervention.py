@@ -26,7 +26,7 @@ class InterventionDriver:
         self.policy, self.corrector, self.gate = policy, corrector, gate
         self._correcting = np.zeros(num_envs, bool)
         self._seeds = np.zeros(num_envs, np.int64)
-        self._steps, self._expert_steps = np.zeros(num_envs, int), np.zeros(num_envs, int)
+        self._corrected: list[list[bool]] = [[] for _ in range(num_envs)]
         self._scores: list[list[float]] = [[] for _ in range(num_envs)]
 
     def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
@@ -62,19 +62,15 @@ class InterventionDriver:
 
     def finish(self, rows: Sequence[int] | None = None) -> None:
         """Tell the gate of the episodes that have ended in these environments (all where None)."""
-        for row in range(len(self._steps)) if rows is None else rows:
-            if self._steps[row]:
-                scores = np.asarray(self._scores[row], np.float64)
-                self.gate.told(int(self._expert_steps[row]), int(self._steps[row]), scores)
-            self._steps[row] = self._expert_steps[row] = 0
-            self._scores[row] = []
+        for row in range(len(self._corrected)) if rows is None else rows:
+            if self._corrected[row]:
+                self.gate.told(np.array(self._corrected[row]), np.array(self._scores[row]), row)
+            self._corrected[row], self._scores[row] = [], []
 
     def _account(self, correct: np.ndarray, score: np.ndarray | None) -> None:
-        self._steps += 1
-        self._expert_steps += correct
-        if score is not None:
-            for row in np.flatnonzero(~correct):
-                self._scores[row].append(float(score[row]))
+        for row, (corrected, scores) in enumerate(zip(self._corrected, self._scores)):
+            corrected.append(bool(correct[row]))
+            scores.append(float("nan") if score is None else float(score[row]))
 
     def _events(
         self, before: np.ndarray, correct: np.ndarray, reasons: dict[int, str]
@@ -92,6 +88,6 @@ class InterventionDriver:
         if bad.any():
             row = int(bad.argmax())
             raise TaskError(
-                f"the expert's action is not finite at step {int(self._steps[row]) - 1} of the episode with seed "
+                f"the expert's action is not finite at step {len(self._corrected[row]) - 1} of the episode with seed "
                 f"{int(self._seeds[row])}: {labels[row].tolist()}; mend the expert, episodes so far are kept"
             )
