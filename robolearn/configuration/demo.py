@@ -104,6 +104,7 @@ class PipelineConfig:
             expert=self.expert,
             rounds=self.rounds,
             episodes_per_round=self.episodes_per_round,
+            eval_episodes=0,
             optimiser=self._optimiser,
             loop=self._loop(self.round_steps),
             seed=DAGGER_SEED + self.seed,

