@@ -52,9 +52,11 @@ class Pacer:
     def section(self, name: str) -> Iterator[None]:
         """Book the time spent inside under `name`."""
         began = self._clock()
-        yield
-        spent = self._clock() - began
-        self.costs[name] = self.costs.get(name, spent) + SMOOTHING * (spent - self.costs.get(name, spent))
+        try:
+            yield
+        finally:
+            spent = self._clock() - began
+            self.costs[name] = self.costs.get(name, spent) + SMOOTHING * (spent - self.costs.get(name, spent))
 
     def blame(self) -> str | None:
         """Say which section makes the loop too slow for its rate; None where it is not."""

@@ -155,7 +155,7 @@ class SessionPage:
         """What a page needs to know once."""
         session = self.session
         profile = getattr(session.device, "profile", None)
-        keys = (load_profile("browser") if self._device is None else self._device.profile).buttons
+        keys = (self._device.profile if self._device is not None else load_profile("browser")).buttons
         return {
             "task": session.task,
             "device": session.device_name,

@@ -1,6 +1,6 @@
 // The page of a recording session: statuses and pictures come in, the operator's inputs go out.
 
-import { $, ask, el, icon, themeSwitch, toast } from "/web/ui.js";
+import { $, ask, el, icon, plural, themeSwitch, toast } from "/web/ui.js";
 import { Inputs } from "/inputs.js";
 import { TwistPlot } from "/plot.js";
 
@@ -19,10 +19,10 @@ const ACTIONS = [
 ];
 const MOTION = { "+x": "away", "-x": "back", "+y": "left", "-y": "right", "+z": "up", "-z": "down", "+yaw": "turn left", "-yaw": "turn right",
   "+pitch": "tip forward", "-pitch": "tip back", "+roll": "roll right", "-roll": "roll left" };
+const STICK_WORDS = { x: "move", y: "move", z: "height", roll: "tilt", pitch: "tilt", yaw: "turn" };
 const AXES = ["x", "y", "z", "roll", "pitch", "yaw"];
 const CAPS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "Space", Escape: "Esc", Backspace: "⌫", Enter: "⏎", ShiftLeft: "⇧", ShiftRight: "⇧ right",
   ControlLeft: "Ctrl", AltLeft: "Alt", BracketLeft: "[", BracketRight: "]", Minus: "-", Equal: "=", Comma: ",", Period: ".", Slash: "/" };
-const INPUT_WORDS = { left_trigger: "left trigger", right_trigger: "right trigger", left_shoulder: "left shoulder", right_shoulder: "right shoulder" };
 
 let hello = null, status = null, control = null, pictures = null, inputs = null, over = false;
 let heardAt = -Infinity, layout = null;
@@ -182,8 +182,8 @@ function driveByPointer() {
   show();
   for (const stick of document.querySelectorAll(".stick")) {
     inputs.stick(stick, stick.dataset.side);
-    const moves = ["y", "x"].map((axis) => hello.profile.axes[`touch_${stick.dataset.side}_${axis}`]).filter(Boolean).filter((axis) => hello.axes.includes(axis.slice(1)));
-    stick.dataset.label = moves.map((axis) => `${MOTION[flip(axis)]} / ${MOTION[axis]}`).join(", ") || "nothing here";
+    const moves = ["y", "x"].map((axis) => hello.profile.axes[`touch_${stick.dataset.side}_${axis}`]?.slice(1)).filter((axis) => hello.axes.includes(axis));
+    stick.dataset.label = [...new Set(moves.map((axis) => STICK_WORDS[axis]))].join(", ");
     stick.style.visibility = moves.length ? "" : "hidden";
   }
   $("#touch-gripper").hidden = !hello.has_gripper;
@@ -238,12 +238,12 @@ function help() {
   const session = ACTIONS.concat([["pause", "Pause", "", "", "pause and go on"]]).map(([button, , , , words]) => row(caps(Object.keys(hello.keys).filter((key) => hello.keys[key] === button)), words)).filter(([keys]) => keys.children.length);
   const drive = hello.drives ? motions().map(([names, words]) => row(caps(names), words)) : [];
   const pad = hello.drives ? padHelp() : [];
-  ask("Keys", el("div", { class: "keys" }, ...session.flat(), ...drive.flat(), ...pad.flat(), ...row([el("kbd", {}, "?")], "show these keys").flat()), [{ label: "Close", value: "", kind: "primary" }]);
+  ask("Keys", el("div", { class: "keys two" }, ...session.flat(), ...drive.flat(), ...pad.flat(), ...row([el("kbd", {}, "?")], "show these keys").flat()), [{ label: "Close", value: "", kind: "primary" }]);
 }
 
 function padHelp() {
   const profile = hello.profile, rows = {};
-  const add = (name, words) => { if (!isKey(name) && !/^(touch|mouse|wheel)/.test(name)) (rows[words] ??= []).push(INPUT_WORDS[name] ?? name.replace("_", " ")); };
+  const add = (name, words) => { if (!isKey(name) && !/^(touch|mouse|wheel)/.test(name)) (rows[words] ??= []).push(name.length === 1 ? `pad ${name.toUpperCase()}` : `pad ${name.replace("_", " ")}`); };
   for (const [name, axis] of Object.entries(profile.axes)) if (hello.axes.includes(axis.slice(1))) add(name, `${MOTION[flip(axis)]} and ${MOTION[axis]}`);
   for (const name of profile.gripper.toggle) add(name, "gripper");
   for (const [name, button] of Object.entries(profile.buttons)) add(name, button);
@@ -282,7 +282,7 @@ function render() {
   set(line, !alive ? "offline" : status?.rtt_ms == null ? "online" : `${status.rtt_ms < 10 ? status.rtt_ms.toFixed(1) : status.rtt_ms.toFixed(0)} ms`);
   for (const view of views) view.figure.classList.toggle("old", view.isOld || !alive);
   if (!status || !hello) return;
-  set($("#rates"), `${views.length ? `${Math.max(...views.map((view) => view.rate))} pictures/s · ` : ""}${hello.hz} Hz`);
+  set($("#rates"), `${views.length ? `${plural(Math.max(...views.map((view) => view.rate)), "picture")}/s · ` : ""}${hello.hz} Hz`);
   renderState(alive);
   renderSeat();
   renderRobot();
