@@ -92,7 +92,7 @@ def test_the_rotation_is_that_of_the_camera_shown() -> None:
 def test_an_unknown_camera_is_refused_with_the_list() -> None:
     with make("Lift", 1) as env:
         wanted = SessionConfig(cameras=("rear",))
-        with pytest.raises(TaskError, match="no camera 'rear'; it has .*front"), make_pictures(env, wanted):
+        with pytest.raises(TaskError, match=r"no camera 'rear'; it has .*front"), make_pictures(env, wanted):
             pass
 
 
@@ -106,12 +106,12 @@ def test_what_only_the_environment_can_draw_is_rendered_by_it() -> None:
 
 
 def test_an_environment_without_pictures_says_why() -> None:
-    with make(TaskConfig(id=COUNTER, worker_kind="sync", max_steps=5), 1) as env:
-        with make_pictures(env, SessionConfig()) as pictures:
-            env.reset([0])
-            pictures.show(env)
-            assert pictures.cameras == ()
-            assert pictures.note
+    task = TaskConfig(id=COUNTER, worker_kind="sync", max_steps=5)
+    with make(task, 1) as env, make_pictures(env, SessionConfig()) as pictures:
+        env.reset([0])
+        pictures.show(env)
+        assert pictures.cameras == ()
+        assert pictures.note
 
 
 def test_a_killed_recorder_leaves_no_process_that_draws() -> None:
