@@ -16,11 +16,14 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from robolearn.configuration.cloning import TrainConfig
-from robolearn.configuration.evaluation import EvalConfig
+from robolearn.cli.main import main
+from robolearn.configuration.evaluation import REPORT_SEED
 from robolearn.configuration.session import SessionConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools.validate import validate
+from robolearn.envs.make import make
+from robolearn.evaluation.evaluate import evaluate
+from robolearn.policies.folder import load_policy
 from robolearn.teleop.page import FRAME_HEAD, LONGEST, RATE, SessionPage
 from robolearn.teleop.seat import PATIENCE_S
 from tests.teleop.browser import chromium, open_page
@@ -426,14 +429,12 @@ def test_a_gamepad_at_the_page_reaches(browser: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_demonstrations_at_the_page_make_a_policy_that_reaches(browser: Any, tmp_path: Path) -> None:
-    from robolearn.evaluation.evaluate import evaluate
-    from robolearn.imitation.bc import train
-
     path = record_reach_by_pad(browser, tmp_path, 10)
-    folder = tmp_path / "policy"
-    train(TrainConfig(dataset=str(path), output=str(folder)))
-    result = evaluate(EvalConfig(policy=str(folder), episodes=20))
-    assert result
+    run = tmp_path / "run"
+    assert main(["train", "--dataset", str(path), "--output", str(run), "--loop.total_steps", "3000"]) == 0
+    with make("Reach", 4) as env:
+        result = evaluate(load_policy(run), env, range(REPORT_SEED, REPORT_SEED + 20))
+    assert result.success_rate >= 0.8, result.success_rate
 
 
 def test_a_lost_focus_holds_the_robot_and_the_page_says_so(browser: Any, reach: Recorder) -> None:
