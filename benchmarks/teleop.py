@@ -46,7 +46,7 @@ GOAL_INPUT_MS, GOAL_JITTER_MS, GOAL_JITTER_PICTURES_MS = 15.0, 2.0, 5.0
 
 def serve(folder: Path, hz: float, pictures: bool) -> None:
     """Run one session that records; print what happened, one JSON line for each measurement, when it is quit."""
-    from robolearn.configuration.session import SessionConfig
+    from robolearn.configuration.parts.session import SessionConfig
     from robolearn.envs.make import make
     from robolearn.episodes.record import open_writer
     from robolearn.teleop.devices.browser import BrowserDevice

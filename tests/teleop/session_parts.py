@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robolearn.configuration.session import SessionConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.session import SessionConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.episodes.record import open_writer
 from robolearn.teleop.devices.device import Command, DeviceError, DeviceLost, hold

@@ -14,8 +14,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from robolearn.configuration.session import SessionConfig
-from robolearn.configuration.task import TaskConfig
+from robolearn.configuration.parts.session import SessionConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from robolearn.sim.pictures import Pictures
@@ -117,7 +117,7 @@ def test_an_environment_without_pictures_says_why() -> None:
 def test_a_killed_recorder_leaves_no_process_that_draws() -> None:
     script = """
 import time
-from robolearn.configuration.session import SessionConfig
+from robolearn.configuration.parts.session import SessionConfig
 from robolearn.envs.make import make
 from robolearn.teleop.pictures import make_pictures
 with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:

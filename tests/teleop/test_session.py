@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from robolearn.configuration.session import SessionConfig
+from robolearn.configuration.parts.session import SessionConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools.validate import validate
 from robolearn.specs import Episode, EventKind
