@@ -1,4 +1,5 @@
 # make demo   set everything up and run the whole line once, on CPU, in under 15 minutes
+# make teleop  set everything up, serve the recording page for Lift and print its link (ARGS="--episodes 10" and so on)
 # make test   the fast tests        make test-slow   the slow ones        make test-lowest   physics on the oldest MuJoCo
 # make test-learning   SAC, PPO and DQN on tasks that they must solve
 # make check  formatting, lint and types
@@ -14,7 +15,7 @@ EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS     ?= 2
 
-.PHONY: setup demo check test test-lowest test-learning test-slow format lock clean
+.PHONY: setup demo teleop check test test-lowest test-learning test-slow format lock clean
 
 setup: $(READY)
 
@@ -29,6 +30,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)
 	$(BIN)/robolearn demo
+
+teleop: $(READY)
+	$(BIN)/robolearn record --task Lift --device browser --output datasets/lift.hdf5 --resume $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -42,10 +42,11 @@ class EpisodeRecorder:
     def __init__(self, writer: DatasetWriter, *, describe: Mapping[str, Any], model: str = "") -> None:
         """
         Args:
-            describe: what the file says about every episode: source, round, operator, device.
+            describe: what the file says about every episode: source, round, operator, device. The attribute of this
+                name may be changed, for the episodes that begin from then on.
             model: name of the model that they run in, one of the writer's.
         """
-        self.writer, self._describe, self._model = writer, dict(describe), model
+        self.writer, self.describe, self._model = writer, dict(describe), model
         self._live: dict[int, _Live] = {}
         self._next = 0
 
@@ -98,7 +99,7 @@ class EpisodeRecorder:
         self._live.clear()
 
     def _begin(self, slot: Slot) -> _Live:
-        live = _Live(self.writer.begin_episode(seed=slot.seed, model=self._model, **self._describe))
+        live = _Live(self.writer.begin_episode(seed=slot.seed, model=self._model, **self.describe))
         self._live[slot.order] = live
         return live
 

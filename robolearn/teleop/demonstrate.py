@@ -69,7 +69,7 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
             notes=config.notes,
             pictures=pictures,
         )
-        with SessionPage(session, config.session) as page:
+        with SessionPage(session, config.session, path=path) as page:
             session.run(page.publish)
     return Demonstrated(
         path=path,

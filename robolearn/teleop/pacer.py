@@ -24,32 +24,39 @@ class Pacer:
         self.hz, self.period = hz, 1.0 / hz
         self.late = 0
         """Ticks that began more than half a period after they were due."""
+        self.is_late = False
+        """Whether the present tick is one of them."""
         self.ticks = 0
         self.costs: dict[str, float] = {}
         """Seconds of each section, smoothed over ticks."""
         self._clock, self._sleep = clock, sleep
         self._due: float | None = None
 
-    def wait(self) -> bool:
-        """Wait until the next tick is due; returns whether it begins late."""
+    def wait(self) -> None:
+        """Wait until the next tick is due."""
         now = self._clock()
         due = now if self._due is None else self._due
         while (left := due - self._clock()) > 0:
             self._sleep(max(left - SPIN_S, 0.0))
         behind = self._clock() - due
-        late = behind > 0.5 * self.period
+        self.is_late = behind > 0.5 * self.period
         self.ticks += 1
-        self.late += late
+        self.late += self.is_late
         self._due = due + self.period * (1 + int(behind / self.period))
-        return late
+
+    def restart(self) -> None:
+        """Begin anew after something that is no part of a control step: the next tick is due a period from now."""
+        self._due = self._clock() + self.period
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
         """Book the time spent inside under `name`."""
         began = self._clock()
-        yield
-        spent = self._clock() - began
-        self.costs[name] = self.costs.get(name, spent) + SMOOTHING * (spent - self.costs.get(name, spent))
+        try:
+            yield
+        finally:
+            spent = self._clock() - began
+            self.costs[name] = self.costs.get(name, spent) + SMOOTHING * (spent - self.costs.get(name, spent))
 
     def blame(self) -> str | None:
         """Say which section makes the loop too slow for its rate; None where it is not."""

@@ -80,6 +80,7 @@ class RenderedPictures(LivePictures):
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__()
+        env.reset([0])  # most environments show nothing before
         env.render(0)  # says at once what is missing
         self._due, self._picture, self._closed = 0.0, None, False
         self._wake = threading.Event()

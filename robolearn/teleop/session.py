@@ -7,14 +7,16 @@
       └──discard, rerecord────────── paused
 
 Buttons (see `robolearn.teleop.devices.device.BUTTONS`): in every state `undo` takes the last kept episode back and
-`quit` ends the session. While nothing is recorded the world stands still. Every step goes into the file as it happens;
-a lost device, a silent page or an operator who lets go of the deadman makes the robot hold still, and the file says so.
+`quit` ends the session; while an episode is being recorded it pauses at first, and ends when pressed again. While
+nothing is recorded the world stands still. Every step goes into the file as it happens; a lost device, a silent page or
+an operator who lets go of the deadman makes the robot hold still, and the file says so.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -131,13 +133,8 @@ class Session:
         """
         assert env.num_envs == 1
         self.env, self.device, self.writer, self.config, self.pictures = env, device, writer, config, pictures
-        self.task, self.target, self.keep_failures, self.operator, self.notes = (
-            task,
-            target,
-            keep_failures,
-            operator,
-            notes,
-        )
+        self.task, self.target, self.keep_failures = task, target, keep_failures
+        self.operator, self.notes, self.device_name = operator, notes, device_name
         self.mapper = CommandMapper(env.action_spec, task, needs_twist=not isinstance(device, SeeingDevice))
         self.pacer = Pacer(config.rate or env.control_hz, clock=clock, sleep=sleep)
         self.state, self.message, self.outcome = State.READY, "", None
@@ -146,19 +143,25 @@ class Session:
         self.discarded = 0
         self._scenes, self._driver = Scenes(first_seed), Operator(env.action_spec.size)
         self._loop = EpisodeLoop(env, self._driver, self._scenes, states=True)
-        describe = {"source": "demo", "operator": operator, "device": device_name}
+        describe = {"source": "demo", "device": device_name}
         self._recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
         self._clock = clock
         self._command = hold(clock())
-        self._gripper, self._moved_at, self._until = -1.0, clock(), 0.0
+        self._gripper, self._moved_at = -1.0, clock()
+        self._until: float | None = None
+        """When the countdown or the review is over; a review without it waits for an answer."""
         self._lost_at: float | None = None
         self._silent = False
         self._idle_pause = False
-        self._late_before = 0
+        self._late_steps = 0
         self._slot = self._next_scene()
 
     kept_now: list[tuple[str, int]]
     """(name in the file, seed) of the episodes kept in this session, in order."""
+    operator: str
+    """Who is at the device; may be changed, for the episodes that begin from then on."""
+    notes: str
+    """Free text; may be changed, for the episodes that are kept from then on."""
     outcome: bool | None
     """Whether the episode under review is solved."""
 
@@ -189,13 +192,13 @@ class Session:
             self._command = self._read()
             for button in self._command.buttons:
                 self.press(button)
-        if (self.state is State.COUNTDOWN and self._clock() >= self._until) or (
+        if (self.state is State.COUNTDOWN and self._countdown_s == 0.0) or (
             self.state is State.READY and (self._automatic or (self.config.start == "motion" and self._is_moving()))
         ):
             self._record()
         elif self.state is State.PAUSED and self._idle_pause and self._is_moving():
             self._resume("motion")
-        elif self.state is State.REVIEW and self._until and self._clock() >= self._until:
+        elif self.state is State.REVIEW and self._until is not None and self._clock() >= self._until:
             self._settle(keep=bool(self.outcome) or self.keep_failures)
         if self.state is State.RECORDING:
             self._advance()
@@ -205,39 +208,51 @@ class Session:
 
     def press(self, button: str) -> None:
         """Do what a button means now; one that means nothing now is answered with a message."""
-        actions: dict[str, Callable[[], None]] = {"undo": self._undo, "quit": self._quit}
+        meanings = self._meanings()
+        if button in meanings:
+            meanings[button]()
+        elif button == "undo":
+            self.message = "nothing to undo in this session"
+        else:
+            self.message = f"{button} means nothing while {self.state}"
+
+    def _meanings(self) -> dict[str, Callable[[], None]]:
+        """What each button does now."""
+        meanings: dict[str, Callable[[], None]] = {}
         if self.state is State.READY:
-            actions |= {"start": self._start, "discard": self._skip, "rerecord": self._skip}
+            meanings = {"start": self._start, "discard": self._skip, "rerecord": self._skip}
         elif self.state is State.COUNTDOWN:
-            actions |= dict.fromkeys(("start", "pause", "discard", "rerecord"), self._back)
+            meanings = dict.fromkeys(("start", "pause", "discard", "rerecord"), self._back)
         elif self.state in (State.RECORDING, State.PAUSED):
-            actions |= {
-                "start": self._pause if self.state is State.RECORDING else lambda: self._resume("operator"),
-                "pause": self._pause if self.state is State.RECORDING else lambda: self._resume("operator"),
+            turn = self._pause if self.state is State.RECORDING else self._resume
+            meanings = {
+                "start": turn,
+                "pause": turn,
                 "success": lambda: self._end(success=True),
                 "failure": lambda: self._end(success=False),
                 "discard": self._forget,
                 "rerecord": lambda: self._forget(again=True),
-                "mark": lambda: self._recorder.add_event(self._slot, "mark", "operator"),
+                "mark": self._mark,
             }
         elif self.state is State.REVIEW:
-            actions |= {
+            meanings = {
                 "start": lambda: self._settle(keep=True),
                 "success": lambda: self._settle(keep=True, success=True),
                 "failure": lambda: self._settle(keep=True, success=False),
                 "discard": self._forget,
                 "rerecord": lambda: self._forget(again=True),
             }
-        if button in actions:
-            actions[button]()
-        else:
-            self.message = f"{button} means nothing while {self.state}"
+        if self.state is not State.DONE:
+            meanings["quit"] = self._quit
+            if self.kept_now:
+                meanings["undo"] = self._undo
+        return meanings
 
     def status(self) -> dict[str, Any]:
         """Return what a page shows, as plain values: state, progress, timing, device and robot."""
         now = self._clock()
         low_dim = {
-            key: [round(float(x), 4) for x in value[0].flatten()[:32]]
+            key: [_plain(x, 4) for x in value[0].flatten()[:32].tolist()]
             for key, value in self.obs.items()
             if value.dtype != torch.uint8
         }
@@ -245,6 +260,7 @@ class Session:
             "state": str(self.state),
             "task": self.task,
             "operator": self.operator,
+            "notes": self.notes,
             "seed": self._slot.seed,
             "step": self._slot.steps,
             "seconds": self._slot.steps / self.env.control_hz,
@@ -252,10 +268,10 @@ class Session:
             "kept": self.kept,
             "target": self.target,
             "discarded": self.discarded,
-            "can_undo": bool(self.kept_now),
+            "buttons": list(self._meanings()),
             "outcome": self.outcome,
-            "countdown_s": max(0.0, self._until - now) if self.state is State.COUNTDOWN else None,
-            "asked": self.state is State.REVIEW and not self._until,
+            "countdown_s": self._countdown_s if self.state is State.COUNTDOWN else None,
+            "asked": self.state is State.REVIEW and self._until is None,
             "message": self.message,
             "hz": self.pacer.hz,
             "late": self.pacer.late,
@@ -264,11 +280,16 @@ class Session:
             "costs_ms": {name: round(1e3 * spent, 2) for name, spent in self.pacer.costs.items()},
             "engaged": self._command.engaged,
             "device_lost": self._lost_at is not None,
-            "input_age_ms": round(1e3 * (now - self._command.sampled_at), 1),
+            "input_age_ms": _plain(1e3 * (now - self._command.sampled_at), 1),
+            "mode": getattr(self.device, "mode", None),
             "twist": [round(float(x), 3) for x in self._command.twist],
             "gripper": round(self._gripper, 3) if self.mapper.has_gripper else None,
             "robot": low_dim,
         }
+
+    @property
+    def _countdown_s(self) -> float:
+        return 0.0 if self._until is None else max(0.0, self._until - self._clock())
 
     def _read(self) -> Command:
         """The newest command; a device that is gone is asked for again every second, and the robot holds still."""
@@ -289,6 +310,9 @@ class Session:
             self._lost_at, self.message = self._clock(), f"{error}; the robot holds still until it is back"
             if self.state is State.RECORDING:
                 self._pause("device lost")
+                self.message = f"paused: {error}"
+            elif self.state is State.COUNTDOWN:
+                self.state = State.READY
             return hold(self._command.sampled_at)
 
     def _is_moving(self) -> bool:
@@ -307,13 +331,11 @@ class Session:
             self._pause("idle")
             self._idle_pause = True
             return
-        if self._command.engaged == self._silent:
-            self._silent = not self._command.engaged
-            reason = "operator let go" if self._silent else "operator is back"
-            self._recorder.add_event(self._slot, "mark", reason)
-        self._driver.action = self.mapper(self._in_world(self._command), self._gripper)
+        self._note_presence()
+        self._driver.action = self._action()
         told = self.mapper.gripper_of(self._driver.action)
         self._gripper = self._gripper if told is None else told
+        self._late_steps += self.pacer.is_late
         with self.pacer.section("physics"):
             tick = self._loop.advance()
         with self.pacer.section("recording"):
@@ -321,18 +343,35 @@ class Session:
         if tick.ended:
             self._ended(tick)
 
+    def _note_presence(self) -> None:
+        """Note in the file when the operator lets go and comes back; before the first step there is no place for it."""
+        if self._slot.steps and self._command.engaged == self._silent:
+            self._silent = not self._command.engaged
+            self._recorder.add_event(self._slot, "mark", "operator let go" if self._silent else "operator is back")
+
+    def _action(self) -> np.ndarray:
+        """(A,) of the present command; a device that sends what is no action here makes the robot hold still."""
+        command = self._in_world(self._command)
+        try:
+            return self.mapper(command, self._gripper)
+        except DeviceError as error:
+            if self._automatic:
+                raise
+            self.message = str(error)
+            return self.mapper(hold(command.sampled_at), self._gripper)
+
     def _in_world(self, command: Command) -> Command:
         if command.frame == "world" or self.pictures is None:
             return command
         rotation = self.pictures.rotation()
         twist = np.concatenate([rotation @ command.twist[:3], rotation @ command.twist[3:]])
-        return Command(**{**vars(command), "twist": twist, "frame": "world"})
+        return replace(command, twist=twist, frame="world")
 
     def _ended(self, tick: Tick) -> None:
         """The environment ended the episode: solved, failed or out of time."""
         solved = self._slot.success
         ask = {"always": True, "never": False, "failures": not solved}[self.config.review]
-        self._review(solved, ask=ask)
+        self._review(solved, ask=ask and not self._automatic)
         if solved:
             self.message = "solved"
         else:
@@ -345,18 +384,18 @@ class Session:
             return
         self._loop.end(self._slot)
         self._review(success, ask=self.config.review == "always")
-        if not self._until:
-            return
-        self._settle(keep=True)
+        if self._until is not None:
+            self._settle(keep=True)
 
     def _review(self, outcome: bool, *, ask: bool) -> None:
         self.state, self.outcome = State.REVIEW, outcome
-        self._until = 0.0 if ask else self._clock() + REVIEW_S
+        wait_s = 0.0 if self._automatic else REVIEW_S
+        self._until = None if ask else self._clock() + wait_s
 
     def _settle(self, *, keep: bool, success: bool | None = None) -> None:
         """Keep or forget the episode under review, and show the next scene."""
         outcome = bool(self.outcome) if success is None else success
-        changes = {"notes": self.notes, "late_steps": self.pacer.late - self._late_before}
+        changes = {"notes": self.notes, "late_steps": self._late_steps}
         name = self._recorder.close(self._slot, keep=keep, success=outcome, **changes)
         if name is None:
             self.discarded += 1
@@ -378,9 +417,10 @@ class Session:
 
     def _next_scene(self) -> Slot:
         (slot,) = self._loop.begin()
+        self.pacer.restart()  # making a scene may take longer than a step, and is none
         if isinstance(self.device, EpisodicDevice):
             self.device.reset(slot.seed)
-        self.state, self.outcome, self._until = State.READY, None, 0.0
+        self.state, self.outcome, self._until = State.READY, None, None
         self._gripper, self._silent, self._idle_pause = -1.0, False, False
         if self.kept >= self.target:
             self.state = State.DONE if self._automatic else State.READY
@@ -398,7 +438,12 @@ class Session:
 
     def _record(self) -> None:
         self.state, self.message = State.RECORDING, ""
-        self._moved_at, self._late_before = self._clock(), self.pacer.late
+        self._moved_at, self._late_steps = self._clock(), 0
+        self._recorder.describe["operator"] = self.operator
+
+    def _mark(self) -> None:
+        self._recorder.add_event(self._slot, "mark", "operator")
+        self.message = f"marked step {self._slot.steps}"
 
     def _skip(self) -> None:
         self._loop.end(self._slot)
@@ -410,15 +455,12 @@ class Session:
         self.state, self._idle_pause = State.PAUSED, False
         self.message = f"paused ({reason})"
 
-    def _resume(self, reason: str) -> None:
+    def _resume(self, reason: str = "operator") -> None:
         self._recorder.add_event(self._slot, "resume", reason)
         self.state, self._idle_pause, self.message, self._moved_at = State.RECORDING, False, "", self._clock()
 
     def _undo(self) -> None:
         """Take back the last episode kept in this session."""
-        if not self.kept_now:
-            self.message = "nothing to undo in this session"
-            return
         try:
             name = self.writer.remove_last()
         except DatasetError as error:
@@ -428,9 +470,18 @@ class Session:
         self.message = f"took {name} back"
 
     def _quit(self) -> None:
-        """End the session; an episode in progress is forgotten, one under review is kept as it is shown."""
+        """End the session. One under review is kept as it is shown; one in progress is forgotten when asked twice."""
+        if self.state is State.RECORDING and self._slot.steps and not self._automatic:
+            self._pause()
+            self.message = "quit again to end the session without this episode; start goes on with it"
+            return
         if self.state is State.REVIEW:
             self._settle(keep=bool(self.outcome) or self.keep_failures)
-        else:
-            self._recorder.close(self._slot, keep=False, success=False)
+        elif self._slot.steps:
+            self._forget()
         self.state = State.DONE
+
+
+def _plain(value: float, digits: int) -> float | None:
+    """A number that JSON knows."""
+    return round(float(value), digits) if np.isfinite(value) else None

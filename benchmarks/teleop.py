@@ -1,0 +1,312 @@
+"""A session's timing on loopback: input to action, input to picture, jitter with and without pictures, memory.
+
+python -m benchmarks.teleop [--minutes 5] [--soak_minutes 0] [--presses 200]
+
+The recorder runs as users start it, in a process of its own that measures its own loop; this process is the page, over
+the same WebSockets. Both read one monotonic clock, so that their times compare.
+
+- input to command: from the page's message being sent to a command that holds it being readable by the control loop;
+- input to action: from there to the action being handed to the physics, which waits for the next control step: the
+  figure without the control period is what the system adds;
+- input to picture: to the first JPEG that shows the motion having arrived here;
+- jitter: how far the time between the beginnings of two control steps is from whole periods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from benchmarks._report import ROOT, Row, write
+
+TASK = "Lift"
+SIZE = (240, 320)
+GREY_LEVELS, PIXELS = 25, 20
+"""A picture has changed where more pixels than these differ by more than that: a joint that settles is not seen."""
+GOAL_INPUT_MS, GOAL_JITTER_MS, GOAL_JITTER_PICTURES_MS = 15.0, 2.0, 5.0
+
+
+# ---- in the recorder's process
+
+
+def serve(folder: Path, hz: float, pictures: bool) -> None:
+    """Run one session that records; print what happened, one JSON line for each measurement, when it is quit."""
+    from robolearn.configuration.parts.session import SessionConfig
+    from robolearn.envs.make import make
+    from robolearn.episodes.record import open_writer
+    from robolearn.teleop.devices.browser import BrowserDevice
+    from robolearn.teleop.devices.registry import make_device
+    from robolearn.teleop.page import SessionPage
+    from robolearn.teleop.pictures import LivePictures, make_pictures
+    from robolearn.teleop.session import Session
+
+    config = SessionConfig(rate=hz, image_size=SIZE, port=0)
+    readable: list[tuple[float, float]] = []
+    executed: list[tuple[float, float]] = []
+    began: list[float] = []
+    memory: list[tuple[float, float]] = []
+
+    def nothing() -> Iterator[LivePictures]:
+        yield LivePictures()
+
+    drawn = make_pictures if pictures else lambda *_: contextmanager(nothing)()
+    with make(TASK, 1) as env, drawn(env, config) as shown, open_writer(folder / "d.hdf5", env) as writer:
+        device = make_device("browser", None, env)
+        assert isinstance(device, BrowserDevice)
+        session = Session(
+            env, device, writer, task=TASK, config=config, target=10**6, pictures=shown, keep_failures=True
+        )
+
+        def on_tick(session: Session) -> None:
+            if session.pacer.ticks % int(10 * hz) == 0:
+                memory.append((time.monotonic(), resident_mb()))
+            page.publish(session)
+
+        wait = session.pacer.wait
+
+        def timed_wait() -> None:
+            wait()
+            began.append(time.monotonic())
+
+        session.pacer.wait = timed_wait  # type: ignore[method-assign]
+        advance = session._loop.advance
+
+        def timed_advance() -> Any:
+            pushing = bool(np.abs(session._driver.action[:3]).max() > 0.5)
+            if not executed or executed[-1][1] != pushing:
+                executed.append((time.monotonic(), pushing))
+            return advance()
+
+        session._loop.advance = timed_advance  # type: ignore[method-assign]
+        feed = device.feed
+
+        def timed_feed(message: Any) -> None:
+            before = bool(device._values)
+            feed(message)
+            if bool(device._values) != before:
+                readable.append((time.monotonic(), not before))
+
+        device.feed = timed_feed  # type: ignore[method-assign]
+        with SessionPage(session, config) as page:
+            session.run(on_tick)
+    for name, rows in {"readable": readable, "executed": executed, "memory": memory}.items():
+        print(json.dumps({name: rows}))
+    print(json.dumps({"began": began, "late": session.pacer.late, "ticks": session.pacer.ticks}))
+
+
+def resident_mb() -> float:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmRSS"):
+            return float(line.split()[1]) / 1024
+    return float("nan")
+
+
+# ---- in this one
+
+
+class Page:
+    """The page's side: keeps its inputs alive, acknowledges statuses and pictures, notes when pictures change."""
+
+    def __init__(self, port: int, pictures: bool) -> None:
+        self.keys: list[str] = []
+        self.status: dict[str, Any] = {}
+        self.changes: list[float] = []
+        """When a picture of the first camera arrived that differs from the one before."""
+        self._lock = threading.Lock()
+        self.control: ClientConnection = connect(f"ws://127.0.0.1:{port}/control?page=benchmark")
+        self.pictures = connect(f"ws://127.0.0.1:{port}/pictures") if pictures else None
+        self._run(self._listen)
+        self._run(self._speak)
+        if self.pictures is not None:
+            self._run(self._watch)
+
+    def send(self, **told: Any) -> float:
+        """Send the inputs as they are now; returns when."""
+        with self._lock:
+            now = time.monotonic()
+            self.control.send(json.dumps({"input": {"keys": self.keys, **told}}))
+        return now
+
+    def hold(self, *keys: str) -> float:
+        self.keys = list(keys)
+        return self.send()
+
+    def wait(self, state: str) -> None:
+        deadline = time.monotonic() + 60.0
+        while self.status.get("state") != state:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the session is {self.status.get('state')}, waited for {state}")
+            time.sleep(0.005)
+
+    def press(self, button: str) -> None:
+        self.send(buttons=[button])
+
+    def _run(self, work: Any) -> None:
+        def until_closed() -> None:
+            try:
+                work()
+            except ConnectionClosed:
+                return
+
+        threading.Thread(target=until_closed, daemon=True).start()
+
+    def _listen(self) -> None:
+        for text in self.control:
+            message = json.loads(text)
+            if "hello" not in message:
+                self.status = message
+                with self._lock:
+                    self.control.send(json.dumps({"seen": message["n"]}))
+
+    def _speak(self) -> None:
+        while True:
+            time.sleep(0.05)
+            self.send()
+
+    def _watch(self) -> None:
+        assert self.pictures is not None
+        before: np.ndarray | None = None
+        for data in self.pictures:
+            assert isinstance(data, bytes)
+            now = time.monotonic()
+            self.pictures.send(str(data[0]))
+            if data[0] != 0:
+                continue
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8, offset=5), cv2.IMREAD_GRAYSCALE).astype(np.int16)
+            if before is not None and (np.abs(picture - before) > GREY_LEVELS).sum() > PIXELS:
+                self.changes.append(now)
+            before = picture
+
+
+@contextmanager
+def session(hz: float, pictures: bool) -> Iterator[tuple[Page, dict[str, Any]]]:
+    """Yield a page, and what its recorder measured once it has been quit."""
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.teleop", "--serve", folder, "--hz", str(hz)]
+        command += ["--pictures"] if pictures else []
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
+            assert process.stdout is not None
+            port = next(int(line.rsplit(":", 1)[1].strip(" /\n")) for line in process.stdout if "http://" in line)
+            page = Page(port, pictures)
+            page.wait("ready")
+            yield page, measured
+            if page.status["state"] == "recording":
+                page.press("pause")
+                page.wait("paused")
+            page.press("quit")
+            for line in process.stdout:
+                if line.startswith("{"):
+                    measured |= json.loads(line)
+
+
+def latencies(presses: int, hz: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Milliseconds from input to command, to action and to picture, of key presses at random moments."""
+    rng = np.random.default_rng(0)
+    sent: list[float] = []
+    with session(hz, pictures=True) as (page, measured):
+        for number in range(presses):
+            # A scene for each press: the arm stands, so that the first picture that changes shows this press.
+            page.press("start")
+            page.wait("recording")
+            time.sleep(1.0 + rng.uniform(0.0, 2.0 / hz))
+            sent.append(page.hold("KeyW" if number % 2 else "KeyS"))
+            time.sleep(0.4)
+            page.hold()
+            time.sleep(0.1)
+            page.press("rerecord")
+            page.wait("ready")
+    return tuple(  # type: ignore[return-value]
+        1e3 * np.array([_first(times, at) - at for at in sent])
+        for times in (
+            [at for at, on in measured["readable"] if on],
+            [at for at, on in measured["executed"] if on],
+            page.changes,
+        )
+    )
+
+
+def _first(times: Sequence[float], after: float) -> float:
+    """The first of `times` after a moment, within a second."""
+    found = [at for at in times if after < at < after + 1.0]
+    return found[0] if found else float("nan")
+
+
+def jitter(hz: float, pictures: bool, minutes: float) -> tuple[np.ndarray, float, float]:
+    """Milliseconds of each step from its schedule, share of late steps, and growth of memory in MB an hour."""
+    with session(hz, pictures) as (page, measured):
+        page.press("start")
+        page.wait("recording")
+        ends = time.monotonic() + 60.0 * minutes
+        while time.monotonic() < ends:
+            page.hold("KeyW" if int(time.monotonic()) % 2 else "KeyS")
+            state = page.status["state"]
+            if state == "review":
+                page.press("discard")
+            elif state == "ready":
+                page.press("start")
+            time.sleep(0.1)
+        page.hold()
+    steps = np.diff(np.array(measured["began"]))
+    # New scenes take their own time and begin a new schedule; steps within one are a whole period apart.
+    off = 1e3 * np.abs(steps - np.round(steps * hz).clip(1) / hz)
+    memory = np.array(measured["memory"])[1:]
+    growth = np.polyfit(memory[:, 0], memory[:, 1], 1)[0] * 3600 if len(memory) > 2 else float("nan")
+    return off, measured["late"] / measured["ticks"], float(growth)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of each of the four measurements of jitter")
+    parser.add_argument("--soak_minutes", type=float, default=0.0, help="of one more with pictures, for the memory")
+    parser.add_argument("--presses", type=int, default=200)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--hz", type=float, default=20.0, help=argparse.SUPPRESS)
+    parser.add_argument("--pictures", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve, arguments.hz, arguments.pictures)
+        return
+    started = time.perf_counter()
+    rows: list[Row] = []
+
+    def add(case: str, values: np.ndarray, goal: float | None = None, note: str = "") -> None:
+        for name, share, limit in (("p50", 50, None), ("p99", 99, goal)):
+            figure = float(np.nanpercentile(values, share))
+            rows.append(Row(case=f"{case}, {name}", unit="ms", ours=figure, goal=limit, better="lower", note=note))
+
+    command, action, picture = latencies(arguments.presses, 50.0)
+    missing = f"{int(np.isnan(picture).sum())} of {len(picture)} presses showed in no picture within a second"
+    add("input to command", command, GOAL_INPUT_MS)
+    add("input to action at 50 Hz", action, GOAL_INPUT_MS + 1e3 / 50.0, "the goal and one control period")
+    add("input to picture at 50 Hz", picture, note=missing)
+    runs = [(hz, shown, arguments.minutes) for hz in (20.0, 50.0) for shown in (False, True)]
+    if arguments.soak_minutes:
+        runs.append((20.0, True, arguments.soak_minutes))
+    for hz, shown, minutes in runs:
+        off, late, growth = jitter(hz, shown, minutes)
+        name = f"{hz:g} Hz {'with two 320x240 streams' if shown else 'without pictures'}, {minutes:g} min"
+        add(f"jitter at {name}", off, GOAL_JITTER_PICTURES_MS if shown else GOAL_JITTER_MS, f"{100 * late:.2f}% late")
+        if np.isfinite(growth):
+            rows.append(Row(case=f"memory growth at {name}", unit="MB/h", ours=growth, better="lower"))
+    write("teleop", rows, seconds=time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+// The operator's motion over the last seconds, drawn as it comes.
+
+import { el } from "/web/ui.js";
+
+const SECONDS = 10;
+const AXES = ["x", "y", "z", "roll", "pitch", "yaw"];
+
+export class TwistPlot {
+  constructor(canvas, legend) {
+    this.canvas = canvas;
+    this.legend = legend;
+    this.points = [];
+    this.axes = [];
+    this.restyle();
+  }
+
+  /** `axes` are those that move anything here. */
+  begin(axes) {
+    this.axes = axes.map((name) => [name, AXES.indexOf(name)]);
+    this.words = this.axes.map(([, index]) => el("b", {}, "0.00"));
+    this.legend.replaceChildren(...this.axes.map(([name, index], i) => el("span", { style: `--c: var(--plot-${index + 1})` }, el("i"), `${name} `, this.words[i])));
+    this.restyle();
+  }
+
+  restyle() {
+    const style = getComputedStyle(document.documentElement);
+    this.colours = AXES.map((_, index) => style.getPropertyValue(`--plot-${index + 1}`).trim());
+    this.line = style.getPropertyValue("--line").trim();
+  }
+
+  add(twist, engaged) {
+    const now = performance.now();
+    this.points.push([now, engaged ? twist : [0, 0, 0, 0, 0, 0]]);
+    while (this.points.length && now - this.points[0][0] > 1000 * SECONDS) this.points.shift();
+  }
+
+  draw() {
+    const ratio = devicePixelRatio || 1, width = this.canvas.clientWidth, height = this.canvas.clientHeight;
+    if (this.canvas.width !== Math.round(width * ratio)) { this.canvas.width = Math.round(width * ratio); this.canvas.height = Math.round(height * ratio); }
+    const pen = this.canvas.getContext("2d"), now = performance.now();
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    pen.strokeStyle = this.line;
+    pen.lineWidth = 1;
+    pen.beginPath();
+    pen.moveTo(0, height / 2);
+    pen.lineTo(width, height / 2);
+    pen.stroke();
+    pen.lineWidth = 1.8;
+    pen.lineJoin = "round";
+    const newest = this.points.at(-1)?.[1];
+    this.axes.forEach(([, index], i) => {
+      pen.strokeStyle = this.colours[index];
+      pen.beginPath();
+      for (const [time, twist] of this.points) pen.lineTo(width * (1 - (now - time) / (1000 * SECONDS)), height / 2 - twist[index] * (height / 2 - 6));
+      pen.stroke();
+      const words = (newest?.[index] ?? 0).toFixed(2);
+      if (this.words[i].textContent !== words) this.words[i].textContent = words;
+    });
+  }
+}
