@@ -17,8 +17,9 @@ import mujoco
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.simulation import Simulation, Start
+from robolearn.sim.simulation import Simulation, Start, sensor_slices
 from robolearn.specs import ActionSpec, Actor
+from robolearn.tasks.arrays import Array, light
 from robolearn.tasks.draw import Draw
 
 ASSETS = Path(__file__).parent / "assets"
@@ -49,6 +50,15 @@ class Sensors:
     def all(self, names: Sequence[str]) -> torch.Tensor:
         """Return (N, sum of dims): several sensors side by side."""
         return torch.cat([self[name] for name in names], dim=-1)
+
+    @cached_property
+    def arrays(self) -> Array:
+        """All readings (N, nsensordata), as a light array."""
+        return light(self._values)
+
+    def array(self, name: str) -> Array:
+        """Return the same as `sensors[name]`, as a light array."""
+        return self.arrays[:, self._slices[name]]
 
 
 class Task(ABC):
@@ -88,6 +98,11 @@ class Task(ABC):
         """The MJCF in one piece, includes resolved: all that a viewer of recorded states needs."""
         return mujoco.MjSpec.from_file(str(self.mjcf), include=_shipped()).to_xml()
 
+    def places(self, *sensors: str) -> list[int]:
+        """Return where the numbers of these sensors lie, one after the other, in a row of `Sensors.arrays`."""
+        slices = sensor_slices(self.model)
+        return [i for name in sensors for i in range(slices[name].start, slices[name].stop)]
+
     @property
     def substeps(self) -> int:
         """Physics steps per control step."""
@@ -120,9 +135,12 @@ class Task(ABC):
     def solved(self, sensors: Sensors) -> torch.Tensor:
         """Return (N,) bool: the goal condition holds at this moment."""
 
-    def failed(self, sensors: Sensors) -> torch.Tensor:
-        """Return (N,) bool: what has happened cannot be made good, and the episode ends without success."""
-        return torch.zeros(len(sensors), dtype=torch.bool, device=self.device)
+    def failed(self, sensors: Sensors) -> torch.Tensor | None:
+        """Return (N,) bool: what has happened cannot be made good, and the episode ends without success.
+
+        None where a task knows no such thing.
+        """
+        return None
 
     @abstractmethod
     def progress(self, sensors: Sensors) -> torch.Tensor:
