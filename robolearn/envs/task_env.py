@@ -18,7 +18,7 @@ from robolearn.sim.pictures import Pictures
 from robolearn.sim.simulation import Simulation
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 from robolearn.tasks import randomise
-from robolearn.tasks.arrays import Array, light, namespace, tensor
+from robolearn.tasks.arrays import Array, floats, light, namespace, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.task import Sensors, Task
 
@@ -186,10 +186,9 @@ class TaskEnv:
     def step(self, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Step:
         chosen = None if mask is None else self._checked_mask(mask)
         actions = self._checked_actions(actions, chosen)
-        ctrl = self.task.control(Sensors.read(self._sim), self._sim.ctrl.float(), actions)
-        if chosen is not None:
-            ctrl = torch.where(chosen[:, None], ctrl.to(self._sim.ctrl.dtype), self._sim.ctrl)
-        self._sim.ctrl.copy_(ctrl)
+        commands = light(self._sim.ctrl)
+        ctrl = light(self.task.control(Sensors.read(self._sim), tensor(floats(commands)), actions))
+        commands[:] = ctrl if chosen is None else namespace(ctrl).where(light(chosen)[:, None], ctrl, commands)
         self._sim.step(self._substeps, chosen)
         sensors = Sensors.read(self._sim)
         success = self._count(self.task.solved(sensors), chosen)
@@ -197,7 +196,7 @@ class TaskEnv:
         terminated, truncated = ends(failed, timed_out, success, terminate_on_success=self.options.terminate_on_success)
         return Step(
             obs=self._observe(sensors),
-            reward=self._reward(sensors, tensor(success), tensor(failed)),
+            reward=self._reward(sensors, success, failed),
             terminated=tensor(terminated),
             truncated=tensor(truncated),
             success=tensor(success),
@@ -292,11 +291,11 @@ class TaskEnv:
             obs[camera] = torch.from_numpy(np.stack(frames)).to(self.device)
         return {key: obs[key] for key in self.options.obs_keys} if self.options.obs_keys else obs
 
-    def _reward(self, sensors: Sensors, success: torch.Tensor, failed: torch.Tensor) -> torch.Tensor:
+    def _reward(self, sensors: Sensors, success: Array, failed: Array) -> torch.Tensor:
         if self.options.reward == "sparse":
-            return success.float()
-        reward = torch.clamp(self.task.progress(sensors), 0.0, 1.0) - 1.0 + success.float()
-        return torch.where(failed, reward - (self.max_steps - self._elapsed), reward)
+            return tensor(floats(success))
+        reward = light(self.task.progress(sensors)).clip(0.0, 1.0) - 1.0 + floats(success)
+        return tensor(reward - floats(failed * (self.max_steps - light(self._elapsed))))
 
     def _observation_specs(self) -> ObservationSpec:
         obs = self.task.observe(Sensors.read(self._sim))
@@ -309,16 +308,15 @@ class TaskEnv:
         shape = (self.num_envs, self.action_spec.size)
         if tuple(actions.shape) != shape:
             raise TaskError(f"actions of {self.task.name} must be {shape}, received {tuple(actions.shape)}")
-        actions = actions.detach().to(self.device, torch.float32)
+        values = light(actions.detach().to(self.device, torch.float32))
         if chosen is not None:
-            actions = torch.where(chosen[:, None], actions, 0.0)
-        values = light(actions)
+            values = namespace(values).where(light(chosen)[:, None], values, 0.0)
         finite = namespace(values).isfinite(values)
         if not finite.all():
             index = int((~tensor(finite).all(dim=-1)).nonzero()[0])
             raise TaskError(
                 f"the action for environment {index} is not finite at step {int(self._elapsed[index])}: "
-                f"{actions[index].tolist()}"
+                f"{values[index].tolist()}"
             )
         return tensor(values.clip(-1.0, 1.0))
 

@@ -19,7 +19,7 @@ import torch
 from robolearn.errors import TaskError
 from robolearn.sim.simulation import Simulation, Start, sensor_slices
 from robolearn.specs import ActionSpec, Actor
-from robolearn.tasks.arrays import Array, light
+from robolearn.tasks.arrays import Array, floats, light, tensor
 from robolearn.tasks.draw import Draw
 
 ASSETS = Path(__file__).parent / "assets"
@@ -34,7 +34,8 @@ class Sensors:
     """The readings of one moment: `sensors["tcp_pos"]` is (N, 3) float32."""
 
     def __init__(self, values: torch.Tensor, slices: dict[str, slice]):
-        self._values = values.float()
+        self.arrays = floats(light(values))
+        """All readings (N, nsensordata), as a light array."""
         self._slices = slices
 
     @classmethod
@@ -42,19 +43,14 @@ class Sensors:
         return cls(sim.sensordata, sim.sensor_slices)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.arrays)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._values[:, self._slices[name]]
+        return tensor(self.array(name))
 
     def all(self, names: Sequence[str]) -> torch.Tensor:
         """Return (N, sum of dims): several sensors side by side."""
         return torch.cat([self[name] for name in names], dim=-1)
-
-    @cached_property
-    def arrays(self) -> Array:
-        """All readings (N, nsensordata), as a light array."""
-        return light(self._values)
 
     def array(self, name: str) -> Array:
         """Return the same as `sensors[name]`, as a light array."""
