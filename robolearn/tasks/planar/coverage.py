@@ -20,9 +20,9 @@ _PARALLEL = 1e-12
 
 def _edges() -> tuple[np.ndarray, np.ndarray]:
     """Return starts and vectors of both rectangles' edges, counter-clockwise in the T's frame, (8,) each, as x + iy."""
-    signs = np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
+    turns = ((-1, -1), (1, -1), (1, 1), (-1, 1))
     corners = np.array(
-        [x + 1j * y + half_x * signs.real + 1j * half_y * signs.imag for x, y, half_x, half_y in (BAR, STEM)]
+        [[x + i * half_x + 1j * (y + j * half_y) for i, j in turns] for x, y, half_x, half_y in (BAR, STEM)]
     )
     return corners.ravel(), (np.roll(corners, -1, axis=1) - corners).ravel()
 
