@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,13 @@ import torch
 from benchmarks._report import Row, write
 from robolearn.envs.make import make_task
 from robolearn.sim.cpu import CpuSimulation
-from robolearn.sim.simulation import Start
+from robolearn.sim.pool import WorkerPool
+from robolearn.sim.simulation import STATE_SPEC, Start
 from robolearn.tasks import registry
 
 SUBSTEPS = 5
+TASK_ENVS = (8, 32, 64)
+TASK_STEPS, BLOCK = 100, 10
 MODEL = Path(gymnasium.envs.mujoco.__file__).parent / "assets" / "half_cheetah.xml"
 FULL = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 
@@ -42,11 +47,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--tasks", nargs="*", default=registry.own_names())
+    parser.add_argument("--task_repeats", type=int, default=5)
     args = parser.parse_args()
     start = time.perf_counter()
     bench = Bench(args.envs, args.threads, args.steps)
     seconds = bench.measure(args.repeats)
-    rows = comparison(seconds, args) + [task_row(name, args) for name in registry.own_names()]
+    rows = comparison(seconds, args)
+    for name in args.tasks:
+        for num_envs in TASK_ENVS:
+            rows += task_rows(name, num_envs, args.threads, args.task_repeats)
     write("vector_env", rows, seconds=time.perf_counter() - start)
 
 
@@ -167,28 +177,93 @@ def comparison(seconds: dict[str, list[float]], args: argparse.Namespace) -> lis
     ]
 
 
-def task_row(name: str, args: argparse.Namespace) -> Row:
-    """Control steps/s of a whole task environment under its expert's actions, beside its physics alone."""
-    env = make_task(name, args.envs, threads=args.threads)
-    expert, obs = env.expert(), env.reset(range(args.envs))
-    expert.reset(range(args.envs))
-    actions = []
-    for _ in range(40):
-        actions.append(expert.act(obs))
-        obs = env.step(actions[-1]).obs
-    env.reset(range(args.envs))
-    start = time.perf_counter()
-    for action in actions:
-        env.step(action)
-    whole = args.envs * len(actions) / (time.perf_counter() - start)
-    env.reset(range(args.envs))
-    start = time.perf_counter()
-    for _ in actions:
-        env.simulation.step(env.task.substeps)
-    physics = args.envs * len(actions) / (time.perf_counter() - start)
-    env.close()
-    floor = {"floor": physics, "floor_name": "its physics alone, at rest"}
-    return Row(case=f"{name}, {args.envs} envs, {args.threads} threads", unit="env-steps/s", ours=whole, **floor)
+class TaskBench:
+    """One task under its expert's actions, beside C MuJoCo alone: the same substeps from the same states under the same
+    controls, on as many threads of the same pool, with nothing read and no sensors evaluated afterwards."""
+
+    def __init__(self, name: str, num_envs: int, threads: int):
+        self.env = make_task(name, num_envs, threads=threads)
+        model, self.substeps = self.env.task.model, self.env.task.substeps
+        self.datas = [mujoco.MjData(model) for _ in range(num_envs)]
+        self.pool = WorkerPool(threads)
+        chunk = max(1, min(16, num_envs // (2 * threads)))
+        self.worlds = [range(num_envs)[i : i + chunk] for i in range(0, num_envs, chunk)]
+        self.blocks = list(self._record(num_envs))
+
+    def _record(self, num_envs: int) -> Iterator[tuple[np.ndarray, list[torch.Tensor], list[np.ndarray]]]:
+        """Yield (states, actions, controls) of each block of steps, from one episode of the expert in every world."""
+        expert, obs = self.env.expert(), self.env.reset(range(num_envs))
+        expert.reset(range(num_envs))
+        for _ in range(TASK_STEPS // BLOCK):
+            states, actions, controls = self.env.get_states(), [], []
+            for _ in range(BLOCK):
+                actions.append(expert.act(obs))
+                obs = self.env.step(actions[-1]).obs
+                controls.append(self.env.simulation.ctrl.numpy().copy())
+            yield states, actions, controls
+
+    def measure(self, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return seconds (pairs, 2) of ours and raw, as passed and as spent by the processor; the two take turns."""
+        wall, processor = [], []
+        for k in range(repeats):
+            for states, actions, controls in self.blocks:
+                runs = [self.ours(states, actions), self.raw(states, controls)]
+                pair = [_clocked(run) for run in (runs if k % 2 else reversed(runs))]
+                pair = pair if k % 2 else pair[::-1]
+                wall.append([seconds for seconds, _ in pair])
+                processor.append([seconds for _, seconds in pair])
+        return np.array(wall), np.array(processor)
+
+    def ours(self, states: np.ndarray, actions: list[torch.Tensor]) -> Iterator[None]:
+        self.env.set_states(states)
+        yield
+        for action in actions:
+            self.env.step(action)
+
+    def raw(self, states: np.ndarray, controls: list[np.ndarray]) -> Iterator[None]:
+        model, size = self.env.task.model, mujoco.mj_stateSize(self.env.task.model, STATE_SPEC)
+        for data, state in zip(self.datas, states):
+            mujoco.mj_setState(model, data, state[:size], STATE_SPEC)
+        yield
+        for control in controls:
+
+            def advance(worlds: range, control: np.ndarray = control) -> None:
+                for i in worlds:
+                    self.datas[i].ctrl[:] = control[i]
+                deque(
+                    map(mujoco.mj_step, repeat(model), self.datas[worlds.start : worlds.stop], repeat(self.substeps)), 0
+                )
+
+            self.pool.run(advance, self.worlds)
+
+    def close(self) -> None:
+        self.pool.close()
+        self.env.close()
+
+
+def _clocked(run: Iterator[None]) -> tuple[float, float]:
+    """Return the seconds, passed and of the processor, that a run takes after its first pause."""
+    next(run)
+    start, spent = time.perf_counter(), time.process_time()
+    for _ in run:
+        pass
+    return time.perf_counter() - start, time.process_time() - spent
+
+
+def task_rows(name: str, num_envs: int, threads: int, repeats: int) -> list[Row]:
+    """Control steps/s of a whole task environment, and their ratio to those of its physics alone."""
+    bench = TaskBench(name, num_envs, threads)
+    wall, processor = bench.measure(repeats)
+    bench.close()
+    case = f"{name}, {num_envs} envs, {threads} threads"
+    ours, raw = num_envs * BLOCK / np.median(wall, axis=0)
+    low, middle, high = np.quantile(wall[:, 1] / wall[:, 0], (0.25, 0.5, 0.75))
+    spent = np.median(processor[:, 1] / processor[:, 0])
+    note = f"quartiles {low:.2f} and {high:.2f} over {len(wall)} pairs of blocks; of processor time {spent:.2f}"
+    return [
+        Row(case=case, unit="env-steps/s", ours=ours, floor=raw, floor_name="mj_step of the same substeps"),
+        Row(case=f"{case}: of its physics", unit="ratio", ours=middle, goal=0.8, note=note),
+    ]
 
 
 if __name__ == "__main__":

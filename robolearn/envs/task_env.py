@@ -18,6 +18,7 @@ from robolearn.sim.pictures import Pictures
 from robolearn.sim.simulation import Simulation
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 from robolearn.tasks import randomise
+from robolearn.tasks.arrays import Array, floats, light, namespace, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.task import Sensors, Task
 
@@ -183,21 +184,41 @@ class TaskEnv:
         return self._observe(Sensors.read(self._sim))
 
     def step(self, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Step:
-        chosen = self._everyone if mask is None else self._checked_mask(mask)
+        chosen = None if mask is None else self._checked_mask(mask)
         actions = self._checked_actions(actions, chosen)
-        ctrl = self.task.control(Sensors.read(self._sim), self._sim.ctrl.float(), actions)
-        self._sim.ctrl.copy_(torch.where(chosen[:, None], ctrl.to(self._sim.ctrl.dtype), self._sim.ctrl))
-        self._sim.step(self._substeps, mask)
-        self._elapsed += chosen.long()
+        commands = light(self._sim.ctrl)
+        ctrl = light(self.task.control(Sensors.read(self._sim), tensor(floats(commands)), actions))
+        commands[:] = ctrl if chosen is None else namespace(ctrl).where(light(chosen)[:, None], ctrl, commands)
+        self._sim.step(self._substeps, chosen)
         sensors = Sensors.read(self._sim)
-        held = torch.where(self.task.solved(sensors), self._held + 1, 0)
-        self._held = torch.where(chosen, held, self._held)
-        success = self._held >= self.task.hold_steps
-        failed = self.task.failed(sensors) & ~success
-        timed_out = self._elapsed >= self.max_steps
+        success = self._count(self.task.solved(sensors), chosen)
+        failed, timed_out = self._failed(sensors, success), light(self._elapsed) >= self.max_steps
         terminated, truncated = ends(failed, timed_out, success, terminate_on_success=self.options.terminate_on_success)
-        reward = self._reward(sensors, success, failed)
-        return Step(self._observe(sensors), reward, terminated, truncated, success)
+        return Step(
+            obs=self._observe(sensors),
+            reward=self._reward(sensors, success, failed),
+            terminated=tensor(terminated),
+            truncated=tensor(truncated),
+            success=tensor(success),
+        )
+
+    def _failed(self, sensors: Sensors, success: Array) -> Array:
+        """Return (N,) bool, a light array: ended by failure."""
+        failed = self.task.failed(sensors)
+        return success & False if failed is None else light(failed) & ~success
+
+    def _count(self, solved: torch.Tensor, chosen: torch.Tensor | None) -> Array:
+        """Count the step and for how many in a row success has held; return (N,) bool, a light array: long enough."""
+        elapsed, held, now = light(self._elapsed), light(self._held), light(solved)
+        if chosen is None:
+            elapsed += 1
+            held += 1
+            held *= now
+        else:
+            stepped = light(chosen)
+            elapsed += stepped
+            held[:] = namespace(held).where(stepped, (held + 1) * now, held)
+        return held >= self.task.hold_steps
 
     def get_states(self) -> np.ndarray:
         counters = torch.stack((self._seeds, self._elapsed, self._held), dim=-1).double()
@@ -270,11 +291,11 @@ class TaskEnv:
             obs[camera] = torch.from_numpy(np.stack(frames)).to(self.device)
         return {key: obs[key] for key in self.options.obs_keys} if self.options.obs_keys else obs
 
-    def _reward(self, sensors: Sensors, success: torch.Tensor, failed: torch.Tensor) -> torch.Tensor:
+    def _reward(self, sensors: Sensors, success: Array, failed: Array) -> torch.Tensor:
         if self.options.reward == "sparse":
-            return success.float()
-        reward = torch.clamp(self.task.progress(sensors), 0.0, 1.0) - 1.0 + success.float()
-        return torch.where(failed, reward - (self.max_steps - self._elapsed), reward)
+            return tensor(floats(success))
+        reward = light(self.task.progress(sensors)).clip(0.0, 1.0) - 1.0 + floats(success)
+        return tensor(reward - floats(failed * (self.max_steps - light(self._elapsed))))
 
     def _observation_specs(self) -> ObservationSpec:
         obs = self.task.observe(Sensors.read(self._sim))
@@ -283,19 +304,21 @@ class TaskEnv:
         spec = ObservationSpec(specs)
         return spec.select(self.options.obs_keys) if self.options.obs_keys else spec
 
-    def _checked_actions(self, actions: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    def _checked_actions(self, actions: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
         shape = (self.num_envs, self.action_spec.size)
         if tuple(actions.shape) != shape:
             raise TaskError(f"actions of {self.task.name} must be {shape}, received {tuple(actions.shape)}")
-        actions = torch.where(chosen[:, None], actions.to(self.device, torch.float32), 0.0)
-        finite = torch.isfinite(actions).all(dim=-1)
+        values = light(actions.detach().to(self.device, torch.float32))
+        if chosen is not None:
+            values = namespace(values).where(light(chosen)[:, None], values, 0.0)
+        finite = namespace(values).isfinite(values)
         if not finite.all():
-            index = int((~finite).nonzero()[0])
+            index = int((~tensor(finite).all(dim=-1)).nonzero()[0])
             raise TaskError(
                 f"the action for environment {index} is not finite at step {int(self._elapsed[index])}: "
-                f"{actions[index].tolist()}"
+                f"{values[index].tolist()}"
             )
-        return torch.clamp(actions, -1.0, 1.0)
+        return tensor(values.clip(-1.0, 1.0))
 
     def _checked_mask(self, mask: torch.Tensor) -> torch.Tensor:
         mask = torch.as_tensor(mask, device=self.device)

@@ -54,6 +54,12 @@ def state_layout(model: mujoco.MjModel) -> dict[str, slice]:
     return layout
 
 
+def sensor_slices(model: mujoco.MjModel) -> dict[str, slice]:
+    """Return where each sensor's numbers lie in a row of `sensordata`, by name."""
+    starts, sizes = model.sensor_adr.tolist(), model.sensor_dim.tolist()
+    return {model.sensor(i).name: slice(start, start + size) for i, (start, size) in enumerate(zip(starts, sizes))}
+
+
 def crash_folder() -> Path:
     """Return the folder for the last good states of diverged worlds; $ROBOLEARN_CRASH_DIR moves it."""
     return Path(os.environ.get("ROBOLEARN_CRASH_DIR") or Path(tempfile.gettempdir()) / "robolearn-unstable")
@@ -83,10 +89,7 @@ class Simulation(ABC):
         self.num_envs = num_envs
         self.device = device
         self.layout = state_layout(model)
-        self.sensor_slices = {
-            model.sensor(i).name: slice(int(model.sensor_adr[i]), int(model.sensor_adr[i] + model.sensor_dim[i]))
-            for i in range(model.nsensor)
-        }
+        self.sensor_slices = sensor_slices(model)
 
     qpos: torch.Tensor
     """(N, nq), read only."""

@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
-
-def quat_to_matrix(quat: torch.Tensor) -> torch.Tensor:
-    """Map (..., 4) unit quaternions -> (..., 3, 3)."""
-    w, x, y, z = quat.unbind(-1)
-    entries = (
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
-    )
-    return torch.stack(entries, -1).unflatten(-1, (3, 3))
+from robolearn.tasks.arrays import Array, columns, namespace
 
 
 def yaw_to_quat(yaw: torch.Tensor) -> torch.Tensor:
@@ -30,19 +16,38 @@ def yaw_to_quat(yaw: torch.Tensor) -> torch.Tensor:
     return torch.stack((torch.cos(yaw / 2), zero, zero, torch.sin(yaw / 2)), -1)
 
 
-def quat_yaw(quat: torch.Tensor) -> torch.Tensor:
+def quat_yaw(quat: Array) -> Array:
     """Map (..., 4) -> (...) heading of the body's x axis in the horizontal plane, in radians."""
-    w, x, y, z = quat.unbind(-1)
-    return torch.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+    w, x, y, z = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
+    return namespace(quat).arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
 
 
-def wrap(angle: torch.Tensor, period: float = 2 * math.pi) -> torch.Tensor:
+def quat_axes(quat: Array) -> Array:
+    """Map (N, 4) -> (N, 6): the body's x and y axes, the first two columns of its matrix."""
+    w, x, y, z = quat[:, 0], quat[:, 1], quat[:, 2], quat[:, 3]
+    x_axis = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
+    y_axis = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
+    return columns((*x_axis, *y_axis))
+
+
+def wrap(angle: Array, period: float = 2 * math.pi) -> Array:
     """Bring angles into [-period/2, period/2)."""
-    return torch.remainder(angle + period / 2, period) - period / 2
+    return namespace(angle).remainder(angle + period / 2, period) - period / 2
 
 
-def rotation_error(target: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-    """Map (..., 3, 3) twice -> (..., 3): the rotation vector that turns `current` into `target`, exact near zero."""
-    delta = target @ current.transpose(-1, -2)
-    skew = delta - delta.transpose(-1, -2)
-    return 0.5 * torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1)
+def turn_down(yaw: Array, rotation: Array, parts: Array) -> Array:
+    """Return (N, 3): the rotation vector from `rotation` (N, 3, 3) to a tool that points down, exact near zero.
+
+    Half the sum of r_k x t_k over the columns of `rotation` and of the target, whose columns are (cos, sin, 0),
+    (sin, -cos, 0) and (0, 0, -1) of `yaw` (N,), the heading of the tool's x axis. So it is U cos + V sin + W, where
+    U, V and W are linear in `rotation`: `parts` is `turn_down_parts()` as a light array.
+    """
+    u, v, w = (rotation.reshape(-1, 9) @ parts).reshape(-1, 3, 3).swapaxes(0, 1)
+    return u * namespace(yaw).cos(yaw)[:, None] + v * namespace(yaw).sin(yaw)[:, None] + w
+
+
+def turn_down_parts() -> np.ndarray:
+    """Return (9, 9): from a rotation's entries, row by row, to U, V and W of `turn_down`."""
+    targets = np.array([[[1, 0, 0], [0, -1, 0], [0, 0, 0]], [[0, 1, 0], [1, 0, 0], [0, 0, 0]], np.diag([0, 0, -1])])
+    basis = np.eye(9).reshape(9, 1, 3, 3)
+    return 0.5 * np.cross(basis, targets, axis=2).sum(-1).reshape(9, 9)

@@ -17,8 +17,9 @@ import mujoco
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.simulation import Simulation, Start
+from robolearn.sim.simulation import Simulation, Start, sensor_slices
 from robolearn.specs import ActionSpec, Actor
+from robolearn.tasks.arrays import Array, floats, light, tensor
 from robolearn.tasks.draw import Draw
 
 ASSETS = Path(__file__).parent / "assets"
@@ -33,7 +34,8 @@ class Sensors:
     """The readings of one moment: `sensors["tcp_pos"]` is (N, 3) float32."""
 
     def __init__(self, values: torch.Tensor, slices: dict[str, slice]):
-        self._values = values.float()
+        self.arrays = floats(light(values))
+        """All readings (N, nsensordata), as a light array."""
         self._slices = slices
 
     @classmethod
@@ -41,14 +43,18 @@ class Sensors:
         return cls(sim.sensordata, sim.sensor_slices)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.arrays)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._values[:, self._slices[name]]
+        return tensor(self.array(name))
 
     def all(self, names: Sequence[str]) -> torch.Tensor:
         """Return (N, sum of dims): several sensors side by side."""
         return torch.cat([self[name] for name in names], dim=-1)
+
+    def array(self, name: str) -> Array:
+        """Return the same as `sensors[name]`, as a light array."""
+        return self.arrays[:, self._slices[name]]
 
 
 class Task(ABC):
@@ -88,6 +94,11 @@ class Task(ABC):
         """The MJCF in one piece, includes resolved: all that a viewer of recorded states needs."""
         return mujoco.MjSpec.from_file(str(self.mjcf), include=_shipped()).to_xml()
 
+    def places(self, *sensors: str) -> list[int]:
+        """Return where the numbers of these sensors lie, one after the other, in a row of `Sensors.arrays`."""
+        slices = sensor_slices(self.model)
+        return [i for name in sensors for i in range(slices[name].start, slices[name].stop)]
+
     @property
     def substeps(self) -> int:
         """Physics steps per control step."""
@@ -120,9 +131,12 @@ class Task(ABC):
     def solved(self, sensors: Sensors) -> torch.Tensor:
         """Return (N,) bool: the goal condition holds at this moment."""
 
-    def failed(self, sensors: Sensors) -> torch.Tensor:
-        """Return (N,) bool: what has happened cannot be made good, and the episode ends without success."""
-        return torch.zeros(len(sensors), dtype=torch.bool, device=self.device)
+    def failed(self, sensors: Sensors) -> torch.Tensor | None:
+        """Return (N,) bool: what has happened cannot be made good, and the episode ends without success.
+
+        None where a task knows no such thing.
+        """
+        return None
 
     @abstractmethod
     def progress(self, sensors: Sensors) -> torch.Tensor:

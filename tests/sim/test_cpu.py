@@ -310,3 +310,35 @@ def test_closing_ends_the_threads(model):
     assert threading.active_count() > before
     sim.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("integrator", ["Euler", "RK4", "implicitfast"])
+def test_evaluated_sensors_spare_half_a_substep_and_change_no_bit(integrator):
+    """Every step but the first starts from evaluated sensors; a body moved, another model or a reset ends that."""
+    xml = PENDULUM.replace('timestep="0.004"', f'integrator="{integrator}"')
+    obstacle = '<body name="mark" mocap="true" pos="1 2 3"><geom size="0.3"/></body>'
+    model = mujoco.MjModel.from_xml_string(xml.replace('<body name="mark" mocap="true" pos="1 2 3"/>', obstacle))
+    sim, start = CpuSimulation(model, N, threads=2), starts(model)
+    datas = [mujoco.MjData(model) for _ in range(N)]
+    models = [model] * N
+    rng, mask = np.random.default_rng(0), torch.tensor([True, False, True, True, False])
+    sim.reset(start)
+    for i, data in enumerate(datas):
+        data.qpos[:], data.ctrl[:] = start.qpos[i].numpy(), start.ctrl[i].numpy()
+    for k in range(60):
+        if k % 7 == 3:
+            sim.mocap_pos[:] = torch.from_numpy(rng.uniform(-1, 1, (N, 1, 3)))
+        if k == 30:
+            damping = torch.from_numpy(np.tile(model.dof_damping, (N, 1))) * 3.0
+            sim.set_model({"dof_damping": damping})
+            models = [sim.world(i)[0] for i in range(N)]
+        sim.ctrl[:] = torch.from_numpy(rng.normal(size=(N, 1)))
+        chosen = mask if k % 5 in (2, 3) else torch.ones(N, dtype=torch.bool)
+        sim.step(1 + k % 3, None if chosen.all() else chosen, sensors=k % 11 != 10)
+        for i in chosen.nonzero().flatten().tolist():
+            datas[i].ctrl[:], datas[i].mocap_pos[:] = sim.ctrl[i].numpy(), sim.mocap_pos[i].numpy()
+            mujoco.mj_step(models[i], datas[i], 1 + k % 3)
+        for i, data in enumerate(datas):
+            assert np.array_equal(sim.qpos[i], data.qpos)
+            assert np.array_equal(sim.qvel[i], data.qvel)
+    sim.close()

@@ -10,8 +10,9 @@ import torch
 from robolearn.sim.simulation import Start
 from robolearn.specs import ActionSpec
 from robolearn.tasks.arm.kinematics import Chain
+from robolearn.tasks.arrays import Array, constant, joined, light, namespace, shortened, tensor
 from robolearn.tasks.draw import Draw
-from robolearn.tasks.rotations import quat_to_matrix, rotation_error, yaw_to_quat
+from robolearn.tasks.rotations import quat_yaw, turn_down, turn_down_parts, wrap, yaw_to_quat
 from robolearn.tasks.task import Sensors, Task
 
 JOINTS = tuple(f"j{i}" for i in range(1, 7))
@@ -58,44 +59,53 @@ class ArmTask(Task):
         return Chain(self.model, JOINTS, "tcp", self.device)
 
     @cached_property
-    def _limits(self) -> torch.Tensor:
-        """(2, 6): lower and upper joint limits."""
-        ranges = [self.model.joint(j).range for j in JOINTS]
-        return torch.tensor([list(map(float, r)) for r in ranges], device=self.device).T
+    def _limits(self) -> tuple[Array, Array]:
+        """Lower and upper joint limits, (6,) each."""
+        low, high = zip(*(self.model.joint(j).range for j in JOINTS))
+        return constant(low, self.device), constant(high, self.device)
+
+    @cached_property
+    def _workspace(self) -> tuple[Array, Array]:
+        low, high = _WORKSPACE
+        return constant(low, self.device), constant(high, self.device)
 
     def control(self, sensors: Sensors, ctrl: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        q_command = ctrl[:, :6]
+        commands, moves = light(ctrl), light(actions)
         target = self._joint_step if self.control_mode == "joint" else self._tool_step
-        q_next = target(sensors, q_command, actions)
-        fingers = ctrl[:, 6:8]
-        if "grip" in self.axes:
-            fingers = (0.5 * (1.0 - actions[:, -1:]) * FINGER_OPEN).expand(-1, 2)
-        return torch.cat((torch.clamp(q_next, self._limits[0], self._limits[1]), fingers), dim=-1)
+        joints = target(sensors, commands[:, :6], moves).clip(*self._limits)
+        if "grip" not in self.axes:
+            return tensor(joined(joints, commands[:, 6:8]))
+        finger = 0.5 * (1.0 - moves[:, -1:]) * FINGER_OPEN
+        return tensor(joined(joints, finger, finger))
 
-    def _joint_step(self, sensors: Sensors, q_command: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        measured = sensors.all(JOINTS)
+    def _joint_step(self, sensors: Sensors, q_command: Array, actions: Array) -> Array:
+        measured = sensors.arrays[:, self.places(*JOINTS)]
         wanted = q_command + _MAX_JOINT_STEP * actions[:, :6]
-        return measured + torch.clamp(wanted - measured, -2.5 * _MAX_JOINT_STEP, 2.5 * _MAX_JOINT_STEP)
+        return measured + (wanted - measured).clip(-2.5 * _MAX_JOINT_STEP, 2.5 * _MAX_JOINT_STEP)
 
-    def _tool_step(self, sensors: Sensors, q_command: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        step = {axis: actions[:, i] for i, axis in enumerate(self.axes)}
+    def _tool_step(self, sensors: Sensors, q_command: Array, actions: Array) -> Array:
         position, rotation, jacobian = self._chain.forward(q_command)
-        measured = sensors["tcp_pos"]
-        zero = torch.zeros_like(actions[:, 0])
-        delta = _MAX_STEP_M * torch.stack([step.get(axis, zero) for axis in "xyz"], dim=-1)
-        lead = position + delta - measured
-        length = torch.linalg.vector_norm(lead, dim=-1, keepdim=True)
-        wanted = measured + lead * torch.clamp(_MAX_LEAD_M / (length + 1e-9), max=1.0)
-        low, high = (torch.tensor(corner, device=wanted.device) for corner in _WORKSPACE)
-        wanted = torch.minimum(torch.maximum(wanted, low), high)
-        yaw = self._wanted_yaw(sensors, rotation, _MAX_STEP_RAD * step.get("yaw", zero))
-        error = torch.cat((wanted - position, rotation_error(tool_down(yaw), rotation)), dim=-1)
-        return q_command + torch.clamp(self._chain.solve(jacobian, error, _DAMPING), -0.2, 0.2)
+        measured, step = sensors.array("tcp_pos"), actions @ self._steps  # (N, 4)
+        wanted = (measured + shortened(position + step[:, :3] - measured, _MAX_LEAD_M)).clip(*self._workspace)
+        yaw = self._wanted_yaw(sensors, rotation, step[:, 3])
+        turn = turn_down(yaw, rotation, self._turn_parts)
+        error = joined(wanted - position, turn)
+        return q_command + self._chain.solve(jacobian, error, _DAMPING).clip(-0.2, 0.2)
 
-    def _wanted_yaw(self, sensors: Sensors, rotation: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        commanded, measured = matrix_yaw(rotation), tool_yaw(sensors)
-        lead = torch.remainder(commanded + delta - measured + math.pi, 2 * math.pi) - math.pi
-        return measured + torch.clamp(lead, -_MAX_LEAD_RAD, _MAX_LEAD_RAD)
+    @cached_property
+    def _steps(self) -> Array:
+        """(A, 4): from actions to steps in x, y, z and yaw."""
+        most = {"x": _MAX_STEP_M, "y": _MAX_STEP_M, "z": _MAX_STEP_M, "yaw": _MAX_STEP_RAD}
+        return constant([[most[axis] * (axis == name) for axis in most] for name in self.axes], self.device)
+
+    @cached_property
+    def _turn_parts(self) -> Array:
+        return constant(turn_down_parts(), self.device)
+
+    def _wanted_yaw(self, sensors: Sensors, rotation: Array, delta: Array) -> Array:
+        commanded = namespace(rotation).arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+        measured = tool_yaw(sensors)
+        return measured + wrap(commanded + delta - measured).clip(-_MAX_LEAD_RAD, _MAX_LEAD_RAD)
 
     def home(self, draw: Draw, opening: float = FINGER_OPEN) -> tuple[torch.Tensor, torch.Tensor]:
         """Return arm joints (N, 6) near HOME and finger positions (N, 2)."""
@@ -116,27 +126,24 @@ class ArmTask(Task):
     def proprioception(self, sensors: Sensors) -> torch.Tensor:
         """Return (N, 26): tool position 3, cos and sin of its yaw 2, finger travel 1, fingertip forces 2 (tens of
         newtons), joint angles 6, velocities 6, torques 6 (tens of newton metres: where the command leads)."""
-        yaw = tool_yaw(sensors)[:, None]
-        opening = 0.5 * (sensors["finger_left"] + sensors["finger_right"])
-        touch = 0.1 * sensors.all(("touch_left", "touch_right"))
-        joints = (sensors.all(JOINTS), sensors.all(VELOCITIES), 0.1 * sensors.all(TORQUES))
-        return torch.cat((sensors["tcp_pos"], torch.cos(yaw), torch.sin(yaw), opening, touch, *joints), dim=-1)
+        xp, yaw = namespace(sensors.arrays), tool_yaw(sensors)
+        places, units = self._proprioception
+        values = sensors.arrays[:, places] * units
+        values[:, 3], values[:, 4] = xp.cos(yaw), xp.sin(yaw)
+        values[:, 5] += 0.5 * sensors.array("finger_right")[:, 0]
+        return tensor(values)
+
+    @cached_property
+    def _proprioception(self) -> tuple[Array, Array]:
+        """Places and units of the 26 numbers, with any sensor where the yaw goes."""
+        names = ("tcp_pos", "j1", "j1", "finger_left", "touch_left", "touch_right", *JOINTS, *VELOCITIES, *TORQUES)
+        units = [1.0] * 5 + [0.5] + [0.1] * 2 + [1.0] * 12 + [0.1] * 6
+        return light(torch.tensor(self.places(*names), device=self.device)), constant(units, self.device)
 
 
-def matrix_yaw(rotation: torch.Tensor) -> torch.Tensor:
-    """Map (N, 3, 3) -> (N,): heading of the tool's x axis, radians."""
-    return torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
-
-
-def tool_yaw(sensors: Sensors) -> torch.Tensor:
+def tool_yaw(sensors: Sensors) -> Array:
     """Return (N,) measured heading of the tool's x axis, radians."""
-    return matrix_yaw(quat_to_matrix(sensors["tcp_quat"]))
-
-
-def tool_down(yaw: torch.Tensor) -> torch.Tensor:
-    """Map (N,) -> (N, 3, 3): the tool's z axis points straight down, its x axis along `yaw`."""
-    c, s, zero, one = torch.cos(yaw), torch.sin(yaw), torch.zeros_like(yaw), torch.ones_like(yaw)
-    return torch.stack((c, s, zero, s, -c, zero, zero, zero, -one), dim=-1).unflatten(-1, (3, 3))
+    return quat_yaw(sensors.array("tcp_quat"))
 
 
 def on_table(draw: Draw, x: tuple[float, float], y: tuple[float, float], z: float, yaw: float) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Forward kinematics, Jacobian and damped least squares of a serial chain, batched in torch.
+"""Forward kinematics, Jacobian and damped least squares of a serial chain, for all worlds at once.
 
 The constants are read from the MJCF model, and the input is joint angles only, so the CPU and the Warp back end get
-the same joint targets for the same action.
+the same joint targets for the same action, up to rounding. Arrays are light ones (see `robolearn.tasks.arrays`).
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -13,70 +13,87 @@ import mujoco
 import numpy as np
 import torch
 
+from robolearn.tasks.arrays import Array, constant, namespace
+
 
 class Chain:
-    """The hinge joints from the world to a site, in order."""
+    """The J hinge joints from the world to a site, in order.
+
+    A joint's frame in that of the joint before it is [R | p] with R = T (I + sin q K + (1 - cos q) K^2), by Rodrigues,
+    where [T | p] is fixed and K the cross-product matrix of the joint's axis. So the frames of all joints are
+    A + sin q B + cos q C with constant 4x4 matrices, and what remains is J - 1 products.
+    """
 
     def __init__(self, model: mujoco.MjModel, joints: Sequence[str], site: str, device: torch.device):
-        """Raises KeyError where the model has no such joint or site (MuJoCo's own message)."""
+        """Read the constants. Raises KeyError where the model has no such joint or site (MuJoCo's own message)."""
         end = model.site(site)
         bodies = [int(end.bodyid[0])]
         while bodies[0] != 0:
             bodies.insert(0, int(model.body_parentid[bodies[0]]))
-        links = []
+        fixed, axes, still, sines, cosines = np.eye(4), [], [], [], []
         for body in bodies[1:]:
-            rotation, joint = _matrix(model.body_quat[body]), int(model.body_jntadr[body])
-            moves = model.body_jntnum[body] == 1 and model.joint(joint).name in joints
-            axis = model.jnt_axis[joint] if moves else None
-            links.append((model.body_pos[body], rotation, axis))
-        links.append((end.pos, _matrix(end.quat), None))
-        self.size = sum(axis is not None for *_, axis in links)
-        assert self.size == len(joints), "every joint of the chain must move a body between the world and the site"
+            fixed = fixed @ _frame(model.body_pos[body], model.body_quat[body])
+            joint = int(model.body_jntadr[body])
+            if model.body_jntnum[body] == 1 and model.joint(joint).name in joints:
+                cross = _cross_matrix(model.jnt_axis[joint])
+                axes.append(model.jnt_axis[joint])
+                still.append(fixed @ (np.eye(4) + cross @ cross))
+                sines.append(fixed @ cross)
+                cosines.append(-fixed @ cross @ cross)
+                fixed = np.eye(4)
+        assert len(axes) == len(joints), "every joint of the chain must move a body between the world and the site"
+        self.size = len(axes)
+        self._still, self._sines, self._cosines = (constant(values, device) for values in (still, sines, cosines))
+        self._axes = constant(axes, device)[..., None]
+        self._end = constant(fixed @ _frame(end.pos, end.quat), device)
+        self._eye = constant(np.eye(6), device)
+        # (3, 9): from a vector d to the matrix with a @ matrix = a x d.
+        self._crosses = constant([_cross_matrix(axis)[:3, :3].ravel() for axis in np.eye(3)], device)
 
-        def tensor(value: np.ndarray) -> torch.Tensor:
-            return torch.as_tensor(value, dtype=torch.float32, device=device)
+    def forward(self, q: Array) -> tuple[Array, Array, Array]:
+        """Return the site's position (N, 3), rotation (N, 3, 3) and Jacobian (N, 6, J), linear rows first, world frame.
 
-        self._links = [
-            (tensor(position), tensor(rotation), None if axis is None else (tensor(axis), *_generators(axis, tensor)))
-            for position, rotation, axis in links
-        ]
-        self._eye = torch.eye(6, device=device)
+        Args:
+            q: (N, J) float32 angles.
+        """
+        xp = namespace(q)
+        angles = q[..., None, None]
+        frames = self._still + xp.sin(angles) * self._sines + xp.cos(angles) * self._cosines  # (N, J, 4, 4)
+        for j in range(1, self.size):
+            frames[:, j] = frames[:, j - 1] @ frames[:, j]
+        end = frames[:, -1] @ self._end
+        position, rotation = end[:, :3, 3], end[:, :3, :3]
+        axes = (frames[:, :, :3, :3] @ self._axes)[..., 0]  # (N, J, 3)
+        levers = position[:, None] - frames[:, :, :3, 3]
+        linear = (axes[:, :, None] @ (levers @ self._crosses).reshape(*axes.shape, 3))[:, :, 0]
+        return position, rotation, xp.concatenate((linear, axes), -1).swapaxes(1, 2)
 
-    def forward(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Map (N, J) angles to position (N, 3), rotation (N, 3, 3), Jacobian (N, 6, J; linear first), world frame."""
-        position = q.new_zeros(len(q), 3)
-        rotation = torch.eye(3, device=q.device).expand(len(q), 3, 3)
-        sines, versines = torch.sin(q)[..., None, None], (1 - torch.cos(q))[..., None, None]
-        eye, anchors, axes = torch.eye(3, device=q.device), [], []
-        for offset, turn, joint in self._links:
-            position = position + rotation @ offset
-            rotation = rotation @ turn
-            if joint is not None:
-                axis, generator, square = joint
-                j = len(axes)
-                anchors.append(position)
-                axes.append(rotation @ axis)
-                rotation = rotation @ (eye + sines[:, j] * generator + versines[:, j] * square)
-        axis_w, anchor_w = torch.stack(axes, -1), torch.stack(anchors, -1)
-        linear = torch.linalg.cross(axis_w, position[..., None] - anchor_w, dim=1)
-        return position, rotation, torch.cat((linear, axis_w), dim=1)
-
-    def solve(self, jacobian: torch.Tensor, error: torch.Tensor, damping: float) -> torch.Tensor:
-        """Return the (N, J) joint step that minimises |J dq - e|^2 + damping^2 |dq|^2; the error e is (N, 6)."""
-        normal = jacobian @ jacobian.transpose(1, 2) + damping**2 * self._eye
-        # cholesky_ex, because the checking form waits for the device.
-        factor, _ = torch.linalg.cholesky_ex(normal)
-        return (jacobian.transpose(1, 2) @ torch.cholesky_solve(error[..., None], factor)).squeeze(-1)
+    def solve(self, jacobian: Array, error: Array, damping: float) -> Array:
+        """Return the (N, J) joint step that minimises |J dq - e|^2 + damping^2 |dq|^2; e is (N, 6)."""
+        transposed = jacobian.swapaxes(1, 2)
+        return (transposed @ _solve(jacobian @ transposed + damping**2 * self._eye, error[..., None]))[..., 0]
 
 
-def _matrix(quat: np.ndarray) -> np.ndarray:
-    out = np.zeros(9)
-    mujoco.mju_quat2Mat(out, np.asarray(quat, np.float64))
-    return out.reshape(3, 3)
+def _solve(matrix: Array, right: Array) -> Array:
+    """Solve `matrix` x = `right` for symmetric positive definite (N, 6, 6) and (N, 6, 1)."""
+    if isinstance(matrix, np.ndarray):
+        return np.linalg.solve(matrix, right)
+    # cholesky_ex, because what checks waits for the device.
+    return torch.cholesky_solve(right, torch.linalg.cholesky_ex(matrix)[0])
 
 
-def _generators(axis: np.ndarray, tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cross-product matrix of a unit axis and its square: Rodrigues' R = I + sin K + (1 - cos) K^2."""
+def _frame(position: np.ndarray, quat: np.ndarray) -> np.ndarray:
+    """Return the 4x4 matrix of a pose."""
+    rotation = np.zeros(9)
+    mujoco.mju_quat2Mat(rotation, np.asarray(quat, np.float64))
+    frame = np.eye(4)
+    frame[:3, :3], frame[:3, 3] = rotation.reshape(3, 3), position
+    return frame
+
+
+def _cross_matrix(axis: np.ndarray) -> np.ndarray:
+    """Return the cross-product matrix of a unit axis, in 4x4."""
     x, y, z = axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return tensor(cross), tensor(cross @ cross)
+    cross = np.zeros((4, 4))
+    cross[:3, :3] = [[0, -z, y], [z, 0, -x], [-y, x, 0]]
+    return cross

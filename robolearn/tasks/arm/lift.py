@@ -8,8 +8,9 @@ import torch
 
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask, on_table
+from robolearn.tasks.arrays import Array, closeness, joined, length, tensor
 from robolearn.tasks.draw import Draw
-from robolearn.tasks.rotations import quat_to_matrix
+from robolearn.tasks.rotations import quat_axes
 from robolearn.tasks.scripted import ArmExpert, Tool, funnel, nearest_symmetric
 from robolearn.tasks.task import ASSETS, Sensors
 
@@ -31,15 +32,14 @@ class Lift(ArmTask):
         return self.arm_start(draw, on_table(draw, (0.34, 0.60), (-0.24, 0.24), HALF_CUBE_M, math.pi))
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        return {"proprio": self.proprioception(sensors), "object": body_observation(sensors, "cube")}
+        return {"proprio": self.proprioception(sensors), "object": tensor(body_observation(sensors, "cube"))}
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        return sensors["cube_pos"][:, 2] > HALF_CUBE_M + _LIFTED_M
+        return tensor(sensors.array("cube_pos")[:, 2] > HALF_CUBE_M + _LIFTED_M)
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        reach = reaching(sensors, "cube")
-        height = torch.clamp((sensors["cube_pos"][:, 2] - HALF_CUBE_M) / _LIFTED_M, 0.0, 1.0)
-        return 0.5 * reach + 0.5 * height
+        height = ((sensors.array("cube_pos")[:, 2] - HALF_CUBE_M) / _LIFTED_M).clip(0.0, 1.0)
+        return tensor(0.5 * reaching(sensors, "cube") + 0.5 * height)
 
     def expert(self, num_envs: int) -> LiftExpert:
         return LiftExpert(num_envs, self.action_spec.size, self.device)
@@ -75,11 +75,10 @@ class LiftExpert(ArmExpert):
         return goal, yaw, close, held
 
 
-def body_observation(sensors: Sensors, name: str) -> torch.Tensor:
-    """Return (N, 12): position of a body 3, its x and y axes 6 (world frame), position relative to the tool 3."""
-    position = sensors[f"{name}_pos"]
-    axes = quat_to_matrix(sensors[f"{name}_quat"])[..., :2].transpose(1, 2).flatten(1)
-    return torch.cat((position, axes, position - sensors["tcp_pos"]), dim=-1)
+def body_observation(sensors: Sensors, name: str) -> Array:
+    """Return (N, 12), a light array: position 3, x and y axes 6 (world frame), position relative to the tool 3."""
+    position, axes = sensors.array(f"{name}_pos"), quat_axes(sensors.array(f"{name}_quat"))
+    return joined(position, axes, position - sensors.array("tcp_pos"))
 
 
 def body_yaw(observation: torch.Tensor) -> torch.Tensor:
@@ -87,7 +86,6 @@ def body_yaw(observation: torch.Tensor) -> torch.Tensor:
     return torch.atan2(observation[:, 4], observation[:, 3])
 
 
-def reaching(sensors: Sensors, name: str) -> torch.Tensor:
-    """Return (N,) in [0, 1]: closeness of the tool to a body."""
-    distance = torch.linalg.vector_norm(sensors[f"{name}_pos"] - sensors["tcp_pos"], dim=-1)
-    return 1.0 - torch.tanh(5.0 * distance)
+def reaching(sensors: Sensors, name: str) -> Array:
+    """Return (N,) in [0, 1], a light array: closeness of the tool to a body."""
+    return closeness(length(sensors.array(f"{name}_pos") - sensors.array("tcp_pos"))[:, 0])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask
 from robolearn.tasks.arm.lift import LiftExpert, body_observation, body_yaw, reaching
+from robolearn.tasks.arrays import Array, closeness, constant, joined, length, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.rotations import yaw_to_quat
 from robolearn.tasks.scripted import Tool
@@ -43,32 +45,34 @@ class PegInsert(ArmTask):
         return self.arm_start(draw, peg, mocap_pos=blocks, mocap_quat=yaw_to_quat(yaw[:, 1:]))
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        goal = self._mouth(sensors)
-        tip = sensors["tip_pos"]
+        goal, tip = self._mouth(sensors), sensors.array("tip_pos")
         return {
             "proprio": self.proprioception(sensors),
-            "object": torch.cat((body_observation(sensors, "peg"), tip), dim=-1),
-            "goal": torch.cat((goal, goal - tip), dim=-1),
+            "object": tensor(joined(body_observation(sensors, "peg"), tip)),
+            "goal": tensor(joined(goal, goal - tip)),
         }
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        offset = sensors["tip_pos"] - self._mouth(sensors)
-        return (offset[:, 2] < -_DEPTH_M) & (torch.linalg.vector_norm(offset[:, :2], dim=-1) < _SIDEWAYS_M)
+        offset = sensors.array("tip_pos") - self._mouth(sensors)
+        return tensor((offset[:, 2] < -_DEPTH_M) & (length(offset[:, :2])[:, 0] < _SIDEWAYS_M))
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        offset = sensors["tip_pos"] - self._mouth(sensors)
-        sideways = torch.linalg.vector_norm(offset[:, :2], dim=-1)
-        above = torch.linalg.vector_norm(torch.stack((sideways, torch.clamp(offset[:, 2], min=0.0)), -1), dim=-1)
-        inside = (sideways < _SIDEWAYS_M).float()
-        depth = inside * torch.clamp(-offset[:, 2] / _DEPTH_M, 0.0, 1.0)
-        return 0.2 * reaching(sensors, "peg") + 0.6 * (1.0 - torch.tanh(5.0 * above)) + 0.2 * depth
+        offset = sensors.array("tip_pos") - self._mouth(sensors)
+        depth = (-offset[:, 2] / _DEPTH_M).clip(0.0, 1.0) * (length(offset[:, :2])[:, 0] < _SIDEWAYS_M)
+        offset[:, 2] = offset[:, 2].clip(0.0)
+        above = length(offset)[:, 0]
+        return tensor(0.2 * reaching(sensors, "peg") + 0.6 * closeness(above) + 0.2 * depth)
 
     def expert(self, num_envs: int) -> PegExpert:
         return PegExpert(num_envs, self.action_spec.size, self.device)
 
-    def _mouth(self, sensors: Sensors) -> torch.Tensor:
-        """Return (N, 3): the centre of the hole at the block's upper face."""
-        return sensors["hole_pos"] + torch.tensor([0.0, 0.0, BLOCK_HEIGHT_M], device=self.device)
+    def _mouth(self, sensors: Sensors) -> Array:
+        """Return (N, 3), a light array: the centre of the hole at the block's upper face."""
+        return sensors.array("hole_pos") + self._block
+
+    @cached_property
+    def _block(self) -> Array:
+        return constant([0.0, 0.0, BLOCK_HEIGHT_M], self.device)
 
 
 class PegExpert(LiftExpert):

@@ -9,6 +9,7 @@ import torch
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask, on_table
 from robolearn.tasks.arm.lift import HALF_CUBE_M, LiftExpert, body_observation, body_yaw, reaching
+from robolearn.tasks.arrays import closeness, joined, length, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.scripted import Tool
 from robolearn.tasks.task import ASSETS, Sensors
@@ -36,21 +37,21 @@ class PickPlace(ArmTask):
         return self.arm_start(draw, cube, mocap_pos=bins[draw.integer(len(BINS))][:, None])
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        goal, cube = sensors["goal_pos"], sensors["cube_pos"]
+        goal, cube = sensors.array("goal_pos"), sensors.array("cube_pos")
         return {
             "proprio": self.proprioception(sensors),
-            "object": body_observation(sensors, "cube"),
-            "goal": torch.cat((goal, goal - cube), dim=-1),
+            "object": tensor(body_observation(sensors, "cube")),
+            "goal": tensor(joined(goal, goal - cube)),
         }
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        offset = sensors["cube_pos"] - sensors["goal_pos"]
-        inside = (offset[:, :2].abs() < _HALF_BIN_M).all(dim=-1) & (offset[:, 2] < 2.0 * HALF_CUBE_M)
-        return inside & (sensors["finger_left"][:, 0] > _FULLY_OPEN_M)
+        offset = sensors.array("cube_pos") - sensors.array("goal_pos")
+        inside = (abs(offset[:, :2]) < _HALF_BIN_M).all(-1) & (offset[:, 2] < 2.0 * HALF_CUBE_M)
+        return tensor(inside & (sensors.array("finger_left")[:, 0] > _FULLY_OPEN_M))
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        distance = torch.linalg.vector_norm(sensors["goal_pos"] - sensors["cube_pos"], dim=-1)
-        return 0.25 * reaching(sensors, "cube") + 0.75 * (1.0 - torch.tanh(5.0 * distance))
+        distance = length(sensors.array("goal_pos") - sensors.array("cube_pos"))[:, 0]
+        return tensor(0.25 * reaching(sensors, "cube") + 0.75 * closeness(distance))
 
     def expert(self, num_envs: int) -> PickPlaceExpert:
         return PickPlaceExpert(num_envs, self.action_spec.size, self.device)

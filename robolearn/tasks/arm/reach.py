@@ -6,6 +6,7 @@ import torch
 
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask
+from robolearn.tasks.arrays import Array, closeness, joined, length, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.scripted import ArmExpert, Tool
 from robolearn.tasks.task import ASSETS, Sensors
@@ -27,21 +28,22 @@ class Reach(ArmTask):
         return self.arm_start(draw, opening=0.0, mocap_pos=target[:, None])
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        target = sensors["target_pos"]
-        goal = torch.cat((target, target - sensors["tcp_pos"]), dim=-1)
+        target = sensors.array("target_pos")
+        goal = tensor(joined(target, target - sensors.array("tcp_pos")))
         return {"proprio": self.proprioception(sensors), "goal": goal}
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        return self._distance(sensors) < _TOLERANCE_M
+        return tensor(self._distance(sensors) < _TOLERANCE_M)
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        return 1.0 - torch.tanh(5.0 * self._distance(sensors))
+        return tensor(closeness(self._distance(sensors)))
 
     def expert(self, num_envs: int) -> ReachExpert:
         return ReachExpert(num_envs, self.action_spec.size, self.device)
 
-    def _distance(self, sensors: Sensors) -> torch.Tensor:
-        return torch.linalg.vector_norm(sensors["target_pos"] - sensors["tcp_pos"], dim=-1)
+    def _distance(self, sensors: Sensors) -> Array:
+        """Return (N,) metres."""
+        return length(sensors.array("target_pos") - sensors.array("tcp_pos"))[:, 0]
 
 
 class ReachExpert(ArmExpert):

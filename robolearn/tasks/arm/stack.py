@@ -10,6 +10,7 @@ from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask, on_table
 from robolearn.tasks.arm.lift import HALF_CUBE_M, LiftExpert, body_observation, body_yaw, reaching
 from robolearn.tasks.arm.pick_place import carry_to
+from robolearn.tasks.arrays import closeness, joined, length, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.scripted import Tool, nearest_symmetric
 from robolearn.tasks.task import ASSETS, Sensors
@@ -41,20 +42,19 @@ class Stack(ArmTask):
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
         base = body_observation(sensors, "base")
-        objects = torch.cat((body_observation(sensors, "cube"), base[:, :9], base[:, :3] - sensors["cube_pos"]), dim=-1)
-        return {"proprio": self.proprioception(sensors), "object": objects}
+        objects = (body_observation(sensors, "cube"), base[:, :9], base[:, :3] - sensors.array("cube_pos"))
+        return {"proprio": self.proprioception(sensors), "object": tensor(joined(*objects))}
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        offset = sensors["cube_pos"] - sensors["base_pos"]
-        centred = torch.linalg.vector_norm(offset[:, :2], dim=-1) < _SIDEWAYS_M
-        resting = (offset[:, 2] - _STACKED_M).abs() < _VERTICAL_M
-        return centred & resting & (sensors["finger_left"][:, 0] > _FULLY_OPEN_M)
+        offset = sensors.array("cube_pos") - sensors.array("base_pos")
+        centred = length(offset[:, :2])[:, 0] < _SIDEWAYS_M
+        resting = abs(offset[:, 2] - _STACKED_M) < _VERTICAL_M
+        return tensor(centred & resting & (sensors.array("finger_left")[:, 0] > _FULLY_OPEN_M))
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        offset = sensors["base_pos"] - sensors["cube_pos"]
-        place = torch.cat((offset[:, :2], offset[:, 2:] + _STACKED_M), dim=-1)
-        distance = torch.linalg.vector_norm(place, dim=-1)
-        return 0.25 * reaching(sensors, "cube") + 0.75 * (1.0 - torch.tanh(5.0 * distance))
+        way = sensors.array("base_pos") - sensors.array("cube_pos")
+        way[:, 2] += _STACKED_M
+        return tensor(0.25 * reaching(sensors, "cube") + 0.75 * closeness(length(way)[:, 0]))
 
     def expert(self, num_envs: int) -> StackExpert:
         return StackExpert(num_envs, self.action_spec.size, self.device)

@@ -11,6 +11,7 @@ import math
 import torch
 
 from robolearn.sim.simulation import Start
+from robolearn.tasks.arrays import columns, joined, namespace, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.planar.coverage import coverage
 from robolearn.tasks.planar.planar_task import PlanarTask
@@ -44,22 +45,21 @@ class PushT(PlanarTask):
         return Start(qpos=qpos, ctrl=puck, mocap_pos=goal, mocap_quat=quat)
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        tee, yaw = sensors["tee_pos"][:, :2], quat_yaw(sensors["tee_quat"])
-        goal, goal_yaw = sensors["goal_pos"][:, :2], quat_yaw(sensors["goal_quat"])
-        puck = sensors.all(("pusher_x", "pusher_y"))
-        error = wrap(goal_yaw - yaw)
-        direction = torch.stack((torch.cos(yaw), torch.sin(yaw)), dim=-1)
-        turn = torch.stack((torch.cos(error), torch.sin(error)), dim=-1)
+        tee, yaw = sensors.array("tee_pos")[:, :2], quat_yaw(sensors.array("tee_quat"))
+        goal, goal_yaw = sensors.array("goal_pos")[:, :2], quat_yaw(sensors.array("goal_quat"))
+        error, xp = wrap(goal_yaw - yaw), namespace(yaw)
+        direction, turn = columns((xp.cos(yaw), xp.sin(yaw))), columns((xp.cos(error), xp.sin(error)))
         return {
             "proprio": self.proprioception(sensors),
-            "object": torch.cat((tee, direction, tee - puck), dim=-1),
-            "goal": torch.cat((goal, goal - tee, turn), dim=-1),
+            "object": tensor(joined(tee, direction, tee - self._puck(sensors))),
+            "goal": tensor(joined(goal, goal - tee, turn)),
         }
 
     def coverage(self, sensors: Sensors) -> torch.Tensor:
-        """Return (N,) in [0, 1]: the benchmark's score."""
-        tee, goal = sensors["tee_pos"][:, :2], sensors["goal_pos"][:, :2]
-        return coverage(tee, quat_yaw(sensors["tee_quat"]), goal, quat_yaw(sensors["goal_quat"]))
+        """Return the benchmark's score, (N,) in [0, 1]."""
+        tee, goal = (sensors[name][:, :2] for name in ("tee_pos", "goal_pos"))
+        yaw, goal_yaw = (tensor(quat_yaw(sensors.array(name))) for name in ("tee_quat", "goal_quat"))
+        return coverage(tee, yaw, goal, goal_yaw)
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
         return self.coverage(sensors) >= _SOLVED
