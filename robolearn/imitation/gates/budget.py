@@ -12,8 +12,8 @@ class Budget:
     corrector drives r L steps for each of the policy's: r = b' / (1 - b') / L holds a share of b'. The threshold is the
     (1 - r) quantile of the scores at which the policy could ask.
 
-        b'   b + (b S - E) / H: what S steps, E of them the corrector's, have over- or underspent is made good over the
-             next H steps: running episodes count as they go, for a round may be few episodes side by side
+        b'   b + (b S - E) / H: what S steps, E of them the corrector's, have over- or underspent is made good over an
+             episode's H steps; running episodes count as they go, for a round may be few of them side by side
         L    measured as episodes end
         r    corrected by how often the policy asked and how often it was to: scores drift, and come in runs
 
@@ -26,7 +26,7 @@ class Budget:
     FIRST_COST = 10.0
     """L before any request was answered; counts as one request."""
     FIRST_LENGTH = 100.0
-    """Steps of an episode before any has ended; counts as one episode."""
+    """H before any episode has ended; counts as one episode."""
     TRUST = 5.0
     """Requests, had and intended, before their ratio counts as much as one."""
     LARGEST_CORRECTION = 5.0
@@ -102,8 +102,7 @@ class Budget:
         """Return r, the share of the steps that the policy could drive at which it is to ask."""
         steps, corrected = self.steps + self._live_steps.sum(), self.corrected + self._live_corrected.sum()
         length = (self.FIRST_LENGTH + self.steps) / (1 + self.episodes)
-        horizon = (1 + len(self._running)) * length
-        share = self.budget + (self.budget * steps - corrected) / horizon
+        share = self.budget + (self.budget * steps - corrected) / length
         if share <= 0.0 or share >= 1.0:
             return float(share >= 1.0)
         cost = (self.FIRST_COST + self.corrected) / (1 + self.requests)

@@ -9,10 +9,17 @@ import numpy as np
 import torch
 
 from robolearn.configuration.parts.gates import LikelihoodGateConfig
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.windows import WindowSampler
 from robolearn.errors import PolicyError
 from robolearn.imitation.gates.asking import AskingGate
 from robolearn.imitation.gates.gate import Setting, View, host
 from robolearn.policies.policy import Policy
+from robolearn.specs import Observation
+
+
+REHEARSED = 256
+"""Recorded steps whose scores stand for those to come until the first episode has ended."""
 
 
 class LikelihoodGate(AskingGate):
@@ -22,6 +29,7 @@ class LikelihoodGate(AskingGate):
 
     def __init__(self, config: LikelihoodGateConfig, setting: Setting) -> None:
         super().__init__(budget=config.budget, release=config.release, setting=setting)
+        self.seed = setting.seed
 
     def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
         """Take the policy. Raises PolicyError where its head has no exact likelihood."""
@@ -31,10 +39,30 @@ class LikelihoodGate(AskingGate):
                 f"received {policy.config.head.name!r}; clone with one of these, or use the ensemble or thrifty gate"
             )
         self.policy = policy.eval()
+        self.budget.start(self._score(self._rehearsal(files[-1], round)))
+
+    def scores(self, view: View) -> np.ndarray:
+        return self._score(view.window)
+
+    def _rehearsal(self, file: Path, round: int) -> Observation:
+        """Return windows (R, To, ...) of the newest file: of all, those most like what the policy will see."""
+        config, device = self.policy.config, next(self.policy.parameters()).device
+        with Dataset(file) as dataset:
+            windows = WindowSampler(
+                dataset,
+                obs_steps=config.obs_steps,
+                pred_steps=1,
+                batch_size=REHEARSED,
+                seed=self.seed + round,
+                obs_keys=tuple(self.policy.observation_spec),
+                drop_last=False,
+                device=device,
+            )
+            return next(iter(windows)).obs
 
     @torch.no_grad()
-    def scores(self, view: View) -> np.ndarray:
-        distribution = self.policy.distribution(view.window)
+    def _score(self, window: Observation) -> np.ndarray:
+        distribution = self.policy.distribution(window)
         mode = distribution.mode()  # (N, Tp, A)
         executed = torch.arange(mode.shape[1], device=mode.device) < self.policy.config.exec_steps
         # -log p(mode) / (Ta A): nats per number that is going to be executed
