@@ -12,6 +12,7 @@ from scipy import stats
 from robolearn.errors import RobolearnError
 from robolearn.evaluation.statistics import (
     PairedCounts,
+    auroc,
     bootstrap,
     geometric_mean_ratio,
     interquartile_mean,
@@ -149,3 +150,19 @@ def test_geometric_mean_ratio_of_pairs() -> None:
     interval = geometric_mean_ratio([1.0, 1.0], [4.0, 1.0])
     assert interval.estimate == pytest.approx(2.0)
     assert interval.low < 1 < interval.high
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30))
+def test_auroc_counts_pairs(pairs: list[tuple[int, bool]]) -> None:
+    """The share of pairs of a positive and a negative in which the positive scores higher, ties half."""
+    positives, negatives = ([score for score, kind in pairs if kind is wanted] for wanted in (True, False))
+    wins = [(p > n) + 0.5 * (p == n) for p in positives for n in negatives]
+    area = auroc(*zip(*pairs, strict=True))
+    assert area == pytest.approx(np.mean(wins)) if wins else math.isnan(area)
+
+
+def test_auroc_refuses_what_is_no_number() -> None:
+    with pytest.raises(RobolearnError, match=r"\(1 NaN\)"):
+        auroc([0.0, math.nan], [True, False])
+    with pytest.raises(RobolearnError, match=r"\(2,\) scores.*\(1,\) outcomes"):
+        auroc([0.0, 1.0], [True])

@@ -17,7 +17,6 @@ from robolearn.imitation.gates.gate import Setting, View, host
 from robolearn.policies.policy import Policy
 from robolearn.specs import Observation
 
-
 REHEARSED = 256
 """Recorded steps whose scores stand for those to come until the first episode has ended."""
 

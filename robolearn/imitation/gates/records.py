@@ -66,10 +66,10 @@ def read_records(files: Sequence[Path], keys: Sequence[str]) -> list[Record]:
     """Return all episodes of the files, in order. Raises DatasetError where a key is missing."""
     with Dataset(list(files)) as dataset:
         dataset.observation_spec.select(keys)
-        return [_read(dataset, index, keys) for index in range(len(dataset))]
+        return [_read(dataset, index, keys, not cut) for index, cut in enumerate(dataset.interrupted)]
 
 
-def _read(dataset: Dataset, index: int, keys: Sequence[str]) -> Record:
+def _read(dataset: Dataset, index: int, keys: Sequence[str], complete: bool) -> Record:
     optional = [n for n in ("action_modes", "policy_actions", "expert_actions") if n in dataset.array_names(index)]
     found = dataset.arrays(index, [*(f"obs/{key}" for key in keys), "actions", *optional])
     actions = found["actions"]
@@ -84,5 +84,5 @@ def _read(dataset: Dataset, index: int, keys: Sequence[str]) -> Record:
         labels=np.where(np.isfinite(labels).all(1, keepdims=True), labels, by_other),
         modes=modes,
         success=dataset.episode_info(index).success,
-        complete=not dataset.interrupted[index],
+        complete=complete,
     )
