@@ -28,8 +28,8 @@ class RecordConfig:
     output: str = field(default="", metadata={"positional": True})
     """HDF5 file to write; empty means datasets/<task>.hdf5."""
     device: str = ""
-    """What a person demonstrates with: browser, keyboard, gamepad, spacemouse, network, or another device that
-    `robolearn teleop devices` lists; empty lets the expert demonstrate, at full speed."""
+    """What a person demonstrates with: browser, keyboard, gamepad, spacemouse, network, gizmo, or another device
+    that `robolearn teleop devices` lists; empty lets the expert demonstrate, at full speed."""
     profile: str = ""
     """What the device's inputs do: a profile in teleop/ or a YAML file; empty takes the one named like the device."""
     device_options: dict[str, Any] = field(default_factory=dict)

@@ -51,6 +51,8 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
         env = stack.enter_context(make(in_this_process(config.task), 1))
         device = make_device(config.device, config.profile or None, env, **config.device_options)
         stack.enter_context(connected(device))
+        if address := getattr(device, "address", None):
+            print(f"\n  {config.device}:  {address}", flush=True)
         pictures = stack.enter_context(make_pictures(env, config.session))
         writer = stack.enter_context(open_writer(path, env, append=first is not None))
         write_yaml(replace(config, output=str(path), resume=False), config_beside(path))

@@ -12,9 +12,9 @@ from robolearn.errors import DeviceError
 def run_test(config: DeviceTestConfig) -> int:
     from robolearn.teleop.devices.registry import make_device
     from robolearn.teleop.devices.signals import SignalDevice
-    from robolearn.teleop.devices.watch import watch
+    from robolearn.teleop.watch import watch
 
-    if config.device in ("browser", "expert", "policy", "replay"):
+    if config.device in ("browser", "gizmo", "expert", "policy", "replay"):
         raise DeviceError(f"{config.device} has nothing to plug in; it is seen at work in robolearn record")
     options = {
         "network": {"host": config.host, "port": config.port, "token": config.token},

@@ -32,6 +32,7 @@ OWN: dict[str, str] = {
     "gamepad": f"{_PACKAGE}.gamepad:Gamepad",
     "spacemouse": f"{_PACKAGE}.spacemouse:SpaceMouse",
     "network": f"{_PACKAGE}.network:NetworkDevice",
+    "gizmo": f"{_PACKAGE}.gizmo:Gizmo",
     "expert": f"{_PACKAGE}.scripted:ExpertDevice",
     "policy": f"{_PACKAGE}.scripted:PolicyDevice",
     "replay": f"{_PACKAGE}.scripted:ReplayDevice",
@@ -62,9 +63,9 @@ def make_device(
 
     Args:
         profile: what its inputs do, a file or the name of one in `teleop/`; None takes the one named like the device.
-        env: a single environment, for devices that know its actions: expert, policy and replay.
+        env: a single environment, for devices that know it: gizmo, expert, policy and replay.
         options: the device's own: `host`, `port`, `token` (network), `index` (gamepad), `expert` (expert), `folder`
-            and `deterministic` (policy), `file` and `episode` (replay).
+            and `deterministic` (policy), `file` and `episode` (replay), `port` and `site` (gizmo).
 
     Raises DeviceError on an unknown name (with the closest known one) or option, ConfigError on a faulty profile.
     """
@@ -77,7 +78,7 @@ def make_device(
     if profile is not None:
         raise DeviceError(f"the device {name} has no inputs and takes no profile, received {profile}")
     if env is None:
-        raise DeviceError(f"the device {name} acts on what it sees in an environment, received none")
+        raise DeviceError(f"the device {name} needs the environment that it acts in, received none")
     return _call(name, factory, (env,), options)
 
 

@@ -111,7 +111,7 @@ def test_a_policy_drives_as_its_runner_does(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_named(tmp_path: Path, recorded: Path) -> None:
     with make("Reach") as env:
-        with pytest.raises(DeviceError, match="acts on what it sees in an environment, received none"):
+        with pytest.raises(DeviceError, match="needs the environment that it acts in, received none"):
             make_device("expert")
         with pytest.raises(DeviceError, match="takes no profile, received keyboard"):
             make_device("expert", "keyboard", env)
