@@ -105,7 +105,10 @@ class EpisodeRecorder:
 
 
 def record_episodes(
-    loop: EpisodeLoop, recorder: EpisodeRecorder, keep: Callable[[Slot], bool] = lambda slot: True
+    loop: EpisodeLoop,
+    recorder: EpisodeRecorder,
+    keep: Callable[[Slot], bool] = lambda slot: True,
+    on_tick: Callable[[Tick], None] = lambda tick: None,
 ) -> Generator[Attempt]:
     """Run and record a loop's episodes; yields attempts in the order of the seeds.
 
@@ -114,6 +117,7 @@ def record_episodes(
     try:
         for tick in loop:
             recorder.take(tick)
+            on_tick(tick)
             yield from recorder.settle(keep)
     finally:
         recorder.discard()

@@ -186,9 +186,9 @@ def _record(
         Progress(f"dagger round {number}", have + len(seeds), unit="episode", start=have) as progress,
     ):
         recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
-        for count, _ in enumerate(record_episodes(loop, recorder), start=have + 1):
+        attempts = record_episodes(loop, recorder, on_tick=lambda tick: driver.finish([s.index for s in tick.ended]))
+        for count, _ in enumerate(attempts, start=have + 1):
             progress.update(count)
-    driver.finish()
 
 
 def _measure(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int) -> None:

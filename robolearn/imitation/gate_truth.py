@@ -31,6 +31,7 @@ from robolearn.evaluation.statistics import auroc
 from robolearn.imitation.dagger import EPISODES, Rounds
 from robolearn.imitation.gates.build import make_gate
 from robolearn.imitation.gates.gate import View
+from robolearn.imitation.gates.human import SimulatedHuman
 from robolearn.policies.folder import load_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode
@@ -38,8 +39,6 @@ from robolearn.storage import write_json
 from robolearn.training.progress import Progress
 
 TRUTH = "gates.json"
-PATIENCE_S = 1.0
-"""How long each state is held in front of a gate."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,9 @@ def _judge(
         )
         verdict = gate.judge(view)
         asked = np.asarray(verdict.correct, bool)
-        for _ in range(round(PATIENCE_S * env.control_hz)):  # for gates that take their time to react
-            asked = asked | gate.judge(view).correct
+        if isinstance(gate, SimulatedHuman):  # who takes time to react
+            for _ in range(gate.reaction):
+                asked = asked | gate.judge(view).correct
         rows = slice(start, start + len(part))
         asks[rows] = asked[: len(part)]
         if verdict.score is not None:

@@ -25,6 +25,7 @@ class InterventionDriver:
     def __init__(self, policy: PolicyRunner, corrector: Actor, gate: Gate, num_envs: int) -> None:
         self.policy, self.corrector, self.gate = policy, corrector, gate
         self._correcting = np.zeros(num_envs, bool)
+        self._running = np.zeros(num_envs, bool)
         self._seeds = np.zeros(num_envs, np.int64)
         self._corrected: list[list[bool]] = [[] for _ in range(num_envs)]
         self._scores: list[list[float]] = [[] for _ in range(num_envs)]
@@ -37,6 +38,7 @@ class InterventionDriver:
         self.gate.reset(seeds, mask)
         self._seeds[rows] = seeds
         self._correcting[rows] = False
+        self._running[rows] = True
 
     def decide(self, obs: Observation) -> Decision:
         if self._correcting.any():
@@ -66,11 +68,12 @@ class InterventionDriver:
             if self._corrected[row]:
                 self.gate.told(np.array(self._corrected[row]), np.array(self._scores[row]), row)
             self._corrected[row], self._scores[row] = [], []
+            self._running[row] = False
 
     def _account(self, correct: np.ndarray, score: np.ndarray | None) -> None:
-        for row, (corrected, scores) in enumerate(zip(self._corrected, self._scores)):
-            corrected.append(bool(correct[row]))
-            scores.append(float("nan") if score is None else float(score[row]))
+        for row in np.flatnonzero(self._running):
+            self._corrected[row].append(bool(correct[row]))
+            self._scores[row].append(float("nan") if score is None else float(score[row]))
 
     def _events(
         self, before: np.ndarray, correct: np.ndarray, reasons: dict[int, str]
