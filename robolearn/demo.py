@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robolearn.configuration.demo import PipelineConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.envs.experts import make_expert
@@ -65,6 +66,7 @@ def run_pipeline(config: PipelineConfig) -> Outcome:
     if not folder.exists():
         with make(config.task, 1) as env:
             make_expert(config.expert, env)
+    check_same_inputs(config, folder / "config.yaml", output=folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
     again = hint("demo", folder)

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from robolearn.errors import TaskError
-from robolearn.specs import ActionSpec, ArraySpec
+from robolearn.specs import ActionSpec, ArraySpec, nested_key
 
 Convert = Callable[[Any], np.ndarray]
 
@@ -52,11 +52,20 @@ class ActionLayout:
 
 
 def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
-    """Return the keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
+    """Return the keys of an observation space, nested ones joined by ".": vectors as (n,) float32, images as uint8 HWC.
 
     A bare Box is called "state", or "image" where it is one. `keep` selects and orders the keys.
+
+    Raises TaskError where two keys fall together, or one that is kept is not there.
     """
-    leaves = {leaf.key: leaf for leaf in _leaves(space, ())}
+    leaves: dict[str, ObservationLeaf] = {}
+    for leaf in _leaves(space, ()):
+        if leaf.key in leaves:
+            raise TaskError(
+                f"observations {leaves[leaf.key].path} and {leaf.path} would both be called {leaf.key!r}, for nested "
+                "names are joined by '.'; rename one of them in the environment"
+            )
+        leaves[leaf.key] = leaf
     if missing := [key for key in keep if key not in leaves]:
         raise TaskError(f"obs_keys {missing} are not observed; this environment observes {list(leaves)}")
     return [leaves[key] for key in keep or leaves]
@@ -111,8 +120,9 @@ def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationL
         for name, part in items:
             yield from _leaves(part, (*path, name))
         return
-    spec, convert = _convert(space, "/".join(map(str, path)) or "the observation")
-    key = "/".join(map(str, path)) or ("image" if spec.is_image else "state")
+    name = nested_key(path)
+    spec, convert = _convert(space, name or "the observation")
+    key = name or ("image" if spec.is_image else "state")
     yield ObservationLeaf(key=key, spec=spec, path=path, convert=convert)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.contract import Interface, reconcile
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.normalisation import normalisation_statistics
 from robolearn.datasets.windows import StepWeights, WindowSampler, split
@@ -24,7 +25,7 @@ from robolearn.imitation.weights import step_weights
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
-from robolearn.specs import Batch
+from robolearn.specs import ActionSpec, Batch
 from robolearn.training import distributed
 from robolearn.training.loop import RunState
 from robolearn.training.optim import MovingAverage, Optimiser
@@ -187,11 +188,12 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
     """Return a new policy normalised by the data, or the one at `init_policy`, checked against the data."""
+    _check_units(dataset, config.target)
     if config.init_policy:
         policy = load_policy(config.init_policy)
         if config.policy not in (PolicyConfig(), policy.config):
             raise ConfigError(f"init_policy {config.init_policy} decides what the policy is; leave `policy` out")
-        _check_specs(policy, dataset, config.init_policy)
+        check_init_policy(policy, dataset, config.init_policy)
     else:
         keys = config.policy.obs_keys or tuple(dataset.observation_spec)
         numeric = [key for key in keys if key in dataset.low_dim_keys()]
@@ -271,16 +273,41 @@ def make_sampler(
     )
 
 
-def _check_specs(policy: Policy, dataset: Dataset, place: str) -> None:
-    for key, spec in policy.observation_spec.items():
-        if key not in dataset.observation_spec:
-            raise PolicyError(f"{place} sees {key!r}; the data has {list(dataset.observation_spec)}")
-        if dataset.observation_spec[key].shape != spec.shape:
-            raise PolicyError(
-                f"{place} sees {key!r} as {spec.shape}; the data has {dataset.observation_spec[key].shape}"
-            )
-    if dataset.action_spec.size != policy.action_spec.size:
-        raise PolicyError(f"{place} has {policy.action_spec.size} actions; the data has {dataset.action_spec.size}")
+def check_init_policy(policy: Policy, dataset: Dataset, place: str) -> None:
+    """Raise PolicyError where the data does not hold what the policy sees, or its actions are in other limits."""
+    needs = policy.interface(f"the policy {place}")
+    offers = interface_of(dataset)
+    if not reconcile(needs, offers).is_identity:
+        raise PolicyError(
+            f"{needs.name} acts within {_limits(needs.action_spec)}, {offers.name} was recorded within "
+            f"{_limits(offers.action_spec)}: the same numbers mean other actions. Convert the data to the policy's "
+            "limits (robolearn dataset convert, --limits), or train a new policy on it"
+        )
+
+
+def interface_of(dataset: Dataset) -> Interface:
+    """Return what a data set offers to learn from."""
+    name = f"the data in {', '.join(path.name for path in dataset.paths)}"
+    return Interface(name=name, observation_spec=dataset.observation_spec, action_spec=dataset.action_spec)
+
+
+def _limits(spec: ActionSpec) -> str:
+    return ", ".join(f"{low:g} to {high:g}" for low, high in zip(spec.low, spec.high))
+
+
+def _check_units(dataset: Dataset, target: str) -> None:
+    """Raise DatasetError where actions lie outside [-1, 1] of the file's limits: these are not the limits then."""
+    for index, episode in enumerate(dataset.episodes):
+        names = ["actions", "expert_actions"] if target == "labels" else ["actions"]
+        for name, actions in dataset.arrays(index, names).items():
+            outside = np.abs(np.nan_to_num(actions, posinf=0.0, neginf=0.0)).max(1) > 1.0 + 1e-5
+            if outside.any():
+                step = int(outside.argmax())
+                raise DatasetError(
+                    f"{name} at step {step} of {episode} reach {np.abs(actions[step]).max():g}; actions to learn from "
+                    "lie in [-1, 1] of the limits that the file states, and these are in other units (radians, "
+                    "degrees, metres). State the limits, which scales them: robolearn dataset convert FILE OUT --limits"
+                )
 
 
 def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset) -> None:

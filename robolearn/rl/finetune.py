@@ -19,7 +19,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import FinetuneConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
-from robolearn.errors import PolicyError
+from robolearn.episodes.actor import env_for
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
 from robolearn.policies.build import build_policy
@@ -74,8 +74,8 @@ def finetune(
         policy = with_min_std(load_policy(config.policy, run.device), config.min_std)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        env = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
-        check_fit(policy, env, config.policy)
+        made = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
+        env = env_for(policy, made, config.policy)
         judge = _Judge(config, task, run.device, on_evaluation)
         run.resources.callback(judge.close)
         run.begin()
@@ -122,20 +122,6 @@ def with_min_std(policy: Policy, min_std: float | None) -> Policy:
     result = build_policy(floored, policy.observation_spec, policy.action_spec)
     result.load_state_dict(policy.state_dict())
     return result.to(next(policy.parameters()).device).eval()
-
-
-def check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
-    """Raise PolicyError where the environment does not offer what the policy sees or takes what it does."""
-    for key, spec in policy.observation_spec.items():
-        if key not in env.observation_spec:
-            raise PolicyError(f"{place} sees {key!r}; the task offers {list(env.observation_spec)}")
-        if env.observation_spec[key].shape != spec.shape:
-            raise PolicyError(f"{place} sees {key!r} as {spec.shape}; the task has {env.observation_spec[key].shape}")
-    if policy.action_spec.size != env.action_spec.size:
-        raise PolicyError(
-            f"{place} has {policy.action_spec.size} actions, the task {env.action_spec.size}; "
-            "fine-tune in the task that the policy was trained for"
-        )
 
 
 class _Judge:
