@@ -72,7 +72,11 @@ def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[
 
 
 def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayout:
-    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
+    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite.
+
+    A dimension that can only be one value stays in the action, with limits one below and above it, and is that value
+    whatever is asked for: files and policies keep their number of actions.
+    """
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
 
@@ -95,6 +99,15 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
             "have none; set --task.action_limit (for example 1.0), or wrap the environment in "
             "gymnasium.wrappers.RescaleAction or TransformAction with a finite Box"
         )
+    if limit is not None and (empty := np.flatnonzero(low > high)).size:
+        i = int(empty[0])
+        bound, value = ("low", low[i]) if np.isfinite(space.low.reshape(-1)[i]) else ("high", high[i])
+        raise TaskError(
+            f"action_limit {limit:g} stands in for the missing bounds of {space}, but dimension {i} has {bound} "
+            f"{value:g}, which leaves it nothing; set --task.action_limit above {abs(value):g}"
+        )
+    constant = low == high
+    low, high = np.where(constant, low - 1.0, low), np.where(constant, high + 1.0, high)
     spec = ActionSpec(low=tuple(low.tolist()), high=tuple(high.tolist()))
     shape, dtype = space.shape, space.dtype
     low, high = space.low, space.high  # float32 arithmetic may step outside by one ulp, which some environments refuse

@@ -167,12 +167,17 @@ def recorded(path: Path) -> tuple[int, int | None]:
         return len(dataset), max((info.seed for info in dataset.info), default=-1) + 1
 
 
-def open_writer(path: Path, env: VectorEnv, append: bool = False) -> DatasetWriter:
-    """Return a writer for episodes of `env`, which also keeps the model that they run in, where it is known."""
+def open_writer(path: Path, env: VectorEnv, append: bool = False, *, task: str = "") -> DatasetWriter:
+    """Return a writer for episodes of `env`, which also keeps the model that they run in, where it is known.
+
+    Args:
+        task: what the file calls the task; empty takes its id. Episodes that are to be read together with a file of
+            somebody else's take that file's name for it.
+    """
     xml = env.model_xml
     return DatasetWriter(
         path,
-        task=TaskConfig.from_env_args(env.env_args).id,
+        task=task or TaskConfig.from_env_args(env.env_args).id,
         env_args=env.env_args,
         control_hz=env.control_hz,
         action_spec=env.action_spec,

@@ -16,16 +16,16 @@ from torch import Tensor
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
-from robolearn.contract import Interface, reconcile
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.normalisation import normalisation_statistics
 from robolearn.datasets.windows import StepWeights, WindowSampler, split
-from robolearn.errors import ConfigError, DatasetError, PolicyError
+from robolearn.errors import ConfigError, DatasetError
+from robolearn.imitation.agreement import check_init_policy
 from robolearn.imitation.weights import step_weights
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
-from robolearn.specs import ActionSpec, Batch
+from robolearn.specs import Batch
 from robolearn.training import distributed
 from robolearn.training.loop import RunState
 from robolearn.training.optim import MovingAverage, Optimiser
@@ -273,32 +273,11 @@ def make_sampler(
     )
 
 
-def check_init_policy(policy: Policy, dataset: Dataset, place: str) -> None:
-    """Raise PolicyError where the data does not hold what the policy sees, or its actions are in other limits."""
-    needs = policy.interface(f"the policy {place}")
-    offers = interface_of(dataset)
-    if not reconcile(needs, offers).is_identity:
-        raise PolicyError(
-            f"{needs.name} acts within {_limits(needs.action_spec)}, {offers.name} was recorded within "
-            f"{_limits(offers.action_spec)}: the same numbers mean other actions. Convert the data to the policy's "
-            "limits (robolearn dataset convert, --limits), or train a new policy on it"
-        )
-
-
-def interface_of(dataset: Dataset) -> Interface:
-    """Return what a data set offers to learn from."""
-    name = f"the data in {', '.join(path.name for path in dataset.paths)}"
-    return Interface(name=name, observation_spec=dataset.observation_spec, action_spec=dataset.action_spec)
-
-
-def _limits(spec: ActionSpec) -> str:
-    return ", ".join(f"{low:g} to {high:g}" for low, high in zip(spec.low, spec.high))
-
-
 def _check_units(dataset: Dataset, target: str) -> None:
     """Raise DatasetError where actions lie outside [-1, 1] of the file's limits: these are not the limits then."""
     for index, episode in enumerate(dataset.episodes):
-        names = ["actions", "expert_actions"] if target == "labels" else ["actions"]
+        names = {"actions", "expert_actions"} if target == "labels" else {"actions"}
+        names = sorted(names & set(dataset.array_names(index)))
         for name, actions in dataset.arrays(index, names).items():
             outside = np.abs(np.nan_to_num(actions, posinf=0.0, neginf=0.0)).max(1) > 1.0 + 1e-5
             if outside.any():

@@ -29,7 +29,7 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
-from robolearn.rl.collecting.sanity import LARGEST
+from robolearn.rl.collecting.sanity import LARGEST, no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
@@ -50,11 +50,13 @@ class RLResult:
 
     run_dir: Path
     policy: Path | None
-    """The exported policy folder; None for DQN, whose values live in the checkpoint."""
+    """The exported policy folder; None for DQN, whose values live in the checkpoint, and where nothing was learned."""
     updates: int
     env_steps: int
     metrics: dict[str, float]
     """Of the last evaluation."""
+    note: str = ""
+    """Why nothing was learned, where no reward was ever seen."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,14 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         evaluate = (lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None
         run.begin()
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
-        if isinstance(learner.actor, Policy):
-            run.export(learner.actor, _card(config, learner, state), env_args=config.task.env_args())
+        seen = bool(distributed.sum_(torch.tensor(float(learner.source.driver.saw_reward), device=run.device)))
+        policy = learner.actor if seen and isinstance(learner.actor, Policy) else None
+        if policy is not None:
+            run.export(policy, _card(config, learner, state), env_args=config.task.env_args())
     return RLResult(
         run_dir=run.folder,
-        policy=run.policy if isinstance(learner.actor, Policy) else None,
+        policy=None if policy is None else run.policy,
+        note="" if seen else no_reward(learner.source.env_steps, "env"),
         updates=state.step,
         env_steps=learner.source.env_steps,
         metrics=dict(state.evaluation),

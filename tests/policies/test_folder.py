@@ -90,6 +90,7 @@ def test_wrong_weights_are_refused_by_name(folder: Path) -> None:
     attempt("head.linear.bias is torch.float64", **{name: original[name].double()})
     attempt("not finite: head.linear.bias", **{name: torch.full_like(original[name], float("nan"))})
     save_file(original, folder / WEIGHTS_FILE)
+    sign(folder)
     load_policy(folder)
 
 
