@@ -16,7 +16,7 @@ from robolearn.errors import ConfigError
 class BCConfig:
     """Clone the behaviour in dataset files."""
 
-    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "device", "output", "resume", "rollouts", "num_envs")
+    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "device", "output", "resume", "rollouts", "num_envs")
     """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     dataset: tuple[str, ...]

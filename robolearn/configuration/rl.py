@@ -146,7 +146,7 @@ class FinetuneConfig:
     """Improve a cloned policy with PPO, from the task's success alone or from its reward."""
 
     OWN_TASK: ClassVar[str] = "policy"
-    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "task.workers", "device", "output", "resume")
+    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "task.workers", "device", "output", "resume")
     """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     policy: str

@@ -50,7 +50,7 @@ class RLResult:
 
     run_dir: Path
     policy: Path | None
-    """The exported policy folder; None for DQN, whose values live in the checkpoint, and where nothing was learned."""
+    """The exported policy folder; None for DQN, whose values live in the checkpoint."""
     updates: int
     env_steps: int
     metrics: dict[str, float]
@@ -126,13 +126,13 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         run.begin()
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
         seen = bool(distributed.sum_(torch.tensor(float(learner.source.driver.saw_reward), device=run.device)))
-        policy = learner.actor if seen and isinstance(learner.actor, Policy) else None
-        if policy is not None:
-            run.export(policy, _card(config, learner, state), env_args=config.task.env_args())
+        note = "" if seen else no_reward(learner.source.env_steps, "env")
+        if isinstance(learner.actor, Policy):
+            run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
     return RLResult(
         run_dir=run.folder,
-        policy=None if policy is None else run.policy,
-        note="" if seen else no_reward(learner.source.env_steps, "env"),
+        policy=run.policy if isinstance(learner.actor, Policy) else None,
+        note=note,
         updates=state.step,
         env_steps=learner.source.env_steps,
         metrics=dict(state.evaluation),
@@ -233,10 +233,15 @@ def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatis
     return ObservationStatistics(*(getattr(learner, name) for name in names if hasattr(learner, name)))
 
 
-def _card(config: RLConfig, learner: Learner, state: RunState) -> PolicyCard:
+def _card(config: RLConfig, learner: Learner, state: RunState, note: str) -> PolicyCard:
     return PolicyCard(
         task={"task": config.task.id, **config.task.kwargs},
         data={"episodes": "its own", "steps": learner.source.env_steps},
-        training={"algorithm": config.algorithm.name.upper(), "updates": state.step, "seed": config.seed},
+        training={
+            "algorithm": config.algorithm.name.upper(),
+            "updates": state.step,
+            "seed": config.seed,
+            **({"note": note} if note else {}),
+        },
         evaluation=card_figures(state.evaluation),
     )

@@ -19,7 +19,7 @@ def run(config: RLCommand) -> int:
         print(f"mean return {result.metrics['eval_return']:.1f} after {result.env_steps} steps")
     if result.note:
         print(result.note)
-        print(f"no policy was exported; to go on: {again}")
+        print(f"not trained: the policy in {result.run_dir} is no better than its random start; to go on: {again}")
     elif result.policy is None:
         print(f"trained: {result.run_dir}; its action values are in the checkpoint, which eval does not load")
     else:
