@@ -136,7 +136,7 @@ def test_refusals(tmp_path: Path) -> None:
         plain = PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)))
         other = build_policy(plain, env.observation_spec, replace(env.action_spec, low=(0,), high=(1,), names=("x",)))
     save_policy(other, tmp_path / "other")
-    with pytest.raises(PolicyError, match="has 1 actions \(x\), the task .*PointReach-v0 takes 2"):
+    with pytest.raises(PolicyError, match=r"has 1 actions \(x\), the task .*PointReach-v0 takes 2"):
         finetune(config(tmp_path / "other", tmp_path / "b"), tmp_path / "b")
 
 
