@@ -148,6 +148,20 @@ def test_the_same_mapping_serves_recording_and_rounds(home: Path, tmp_path: Path
             env_for_rounds(policy, env, plain, "p")
 
 
+def test_dagger_meets_an_environment_of_other_names_before_anything_is_collected(
+    home: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run = tmp_path / "run"
+    words = ("dagger", "--policy", home / "plain", "--dataset", home / "plain.hdf5", *task("Renamed"), "--output", run)
+    short = ("--expert", "tests.envs.odd:gentle", "--rounds", 1, "--episodes_per_round", 2, "--loop.total_steps", 1)
+    short += ("--batch_size", 8, "--eval_episodes", 0)
+    assert "sees 'state'; the task" in said(capsys, *words, *short, code=2)
+    assert not run.exists()
+    said(capsys, *words, *short, "--task.rename", "{goal_and_place: state}")
+    with Dataset((home / "plain.hdf5", run / "rounds" / "01" / "episodes.hdf5")) as together:
+        assert len(together) == 6
+
+
 def test_rounds_in_wider_limits_are_collected_in_the_units_of_the_demonstrations(home: Path) -> None:
     policy = load_policy(home / "plain")
     with (

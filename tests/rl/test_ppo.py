@@ -145,7 +145,7 @@ def test_without_a_critic_whole_returns_count_and_cut_off_ones_have_no_say(basel
 def test_rollouts_without_an_end_are_refused_where_there_is_no_critic() -> None:
     config = PPOConfig(num_steps=4, baseline="mean")
     collector, ppo = make(Constant(2, max_steps=50), config)
-    with pytest.raises(TrainingError, match="no episode ended within a rollout of 4 steps.*raise num_steps"):
+    with pytest.raises(TrainingError, match=r"no episode ended within a rollout of 4 steps.*raise num_steps"):
         ppo.update(collector.next())
 
 
