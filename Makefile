@@ -1,6 +1,7 @@
 # make demo   set everything up and run the whole line once, on CPU, in under 15 minutes
 # make teleop  set everything up, serve the recording page for Lift and print its link (ARGS="--episodes 10" and so on)
-# make test   the fast tests        make test-slow   the slow ones        make test-lowest   physics on the oldest MuJoCo
+# make test   the fast tests        make test-slow   the slow ones
+# make test-lowest, test-newest   physics on the oldest and on the newest MuJoCo that pyproject.toml allows
 # make test-learning   SAC, PPO and DQN on tasks that they must solve
 # make check  formatting, lint and types
 # make lock   resolve the dependencies anew into requirements.lock
@@ -15,7 +16,7 @@ EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS     ?= 2
 
-.PHONY: setup demo teleop check test test-lowest test-learning test-slow format lock clean
+.PHONY: setup demo teleop check test test-lowest test-newest test-learning test-slow format lock clean
 
 setup: $(READY)
 
@@ -52,6 +53,13 @@ test-slow: $(READY)
 test-lowest: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/mujoco-lowest mujoco==3.5.0
 	PYTHONPATH=build/mujoco-lowest $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/sim tests/tasks \
+	  --ignore tests/sim/test_warp.py
+
+# The newest one, likewise; from 4.0 on it comes in two packages.
+test-newest: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/mujoco-newest \
+	  mujoco==4.0.0 mujoco-core==4.0.0
+	PYTHONPATH=build/mujoco-newest $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/sim tests/tasks \
 	  --ignore tests/sim/test_warp.py
 
 format: $(READY)

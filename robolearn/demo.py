@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robolearn.configuration.demo import PipelineConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.envs.experts import make_expert
@@ -29,7 +30,7 @@ from robolearn.evaluation.results import EvaluationResult
 from robolearn.evaluation.video import Film, film, film_task
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.dagger import dagger
-from robolearn.policies.folder import load_policy
+from robolearn.policies.folder import CARD_FILE, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl.finetune import finetune
 from robolearn.specs import Actor
@@ -65,6 +66,7 @@ def run_pipeline(config: PipelineConfig) -> Outcome:
     if not folder.exists():
         with make(config.task, 1) as env:
             make_expert(config.expert, env)
+    check_same_inputs(config, folder / "config.yaml", output=folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(config, folder / "config.yaml")
     again = hint("demo", folder)
@@ -146,7 +148,7 @@ def _report(config: PipelineConfig, results: Sequence[EvaluationResult]) -> Path
         Stage(
             name=result.name,
             result=result,
-            description=DESCRIPTIONS[result.name],
+            description=_description(config, result.name),
             metrics=metrics[result.name],
             film=_film(config) if result.name == STAGES[-1] else None,
         )
@@ -161,6 +163,13 @@ def _report(config: PipelineConfig, results: Sequence[EvaluationResult]) -> Path
         facts={"training seed": config.seed},
         reference=results[0],
     )
+
+
+def _description(config: PipelineConfig, name: str) -> str:
+    """Return what a stage did; of fine-tuning that never saw a reward, what its card says."""
+    card = (config.folder / name / "policy" / CARD_FILE).read_text(encoding="utf-8")
+    note = next((line.removeprefix("- note: ") for line in card.splitlines() if line.startswith("- note: ")), "")
+    return f"Not fine-tuned: {note}" if note else DESCRIPTIONS[name]
 
 
 def _film(config: PipelineConfig) -> Film:

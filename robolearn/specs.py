@@ -25,6 +25,14 @@ Observation: TypeAlias = "dict[str, torch.Tensor]"
 """(N, ...) per key, on the environment's device."""
 
 
+def nested_key(path: Sequence[object]) -> str:
+    """Return the one name of an observation in groups or dictionaries in each other: ("robot", "eef") is "robot.eef".
+
+    Slashes within names are joints, too: HDF5 takes them for groups.
+    """
+    return ".".join(str(part) for part in path).replace("/", ".")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
     """Shape and dtype of one observation key, without batch or time dimensions."""
@@ -101,15 +109,21 @@ class ActionSpec:
         """A, the number of action dimensions."""
         return len(self.low)
 
+    @property
+    def named(self) -> bool:
+        """Whether somebody named the dimensions; names that were filled in here say nothing."""
+        return self.names != tuple(f"action_{i}" for i in range(self.size))
+
     def to_physical(self, actions: np.ndarray) -> np.ndarray:
         """(..., A) in [-1, 1] -> (..., A) in physical units; values outside are clipped first."""
         low, half = self._low_and_half_range
         return low + (np.clip(actions, -1.0, 1.0) + 1.0) * half
 
-    def to_unit(self, actions: np.ndarray) -> np.ndarray:
-        """(..., A) in physical units -> (..., A) in [-1, 1]; values outside are clipped."""
+    def to_unit(self, actions: np.ndarray, *, clip: bool = True) -> np.ndarray:
+        """(..., A) in physical units -> (..., A) in [-1, 1]; values outside are clipped, where asked for."""
         low, half = self._low_and_half_range
-        return np.clip((actions - low) / half - 1.0, -1.0, 1.0)
+        unit = (actions - low) / half - 1.0
+        return np.clip(unit, -1.0, 1.0) if clip else unit
 
     @functools.cached_property
     def _low_and_half_range(self) -> tuple[np.ndarray, np.ndarray]:
@@ -216,6 +230,10 @@ class EpisodeInfo:
     """Free text of the operator."""
     late_steps: int = 0
     """Control steps that began more than half a period after they were due, where a clock paced them."""
+    clipped_steps: int = 0
+    """Steps at which who demonstrated asked for more than the action limits allow."""
+    clipped_share: float = 0.0
+    """Part of the size of what was asked for at these steps that was cut off, from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,5 +350,8 @@ class Actor(Protocol):
         ...
 
     def act(self, obs: Observation) -> torch.Tensor:
-        """(N, ...) observations -> (N, A) actions in [-1, 1]."""
+        """(N, ...) observations -> (N, A) actions in units of [-1, 1].
+
+        What lies beyond is clipped where it is executed, and counted where it is recorded.
+        """
         ...

@@ -16,6 +16,9 @@ from robolearn.errors import ConfigError
 class BCConfig:
     """Clone the behaviour in dataset files."""
 
+    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "device", "output", "resume", "rollouts", "num_envs")
+    """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
+
     dataset: tuple[str, ...]
     """Files to learn from; several read as one."""
     filter_key: str = ""

@@ -27,6 +27,8 @@ class DaggerConfig:
         "output": ("output",),
     }
     OWN_TASK: ClassVar[str] = "dataset"
+    BUDGET: ClassVar[tuple[str, ...]] = ("rounds", "loop", "task.workers", "num_envs", "output")
+    """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     policy: str
     """Policy folder to start from."""

@@ -30,6 +30,9 @@ class PipelineConfig:
         "output": ("output",),
     }
 
+    BUDGET: ClassVar[tuple[str, ...]] = ("episodes", "num_envs", "task.workers", "output")
+    """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
+
     output: str = field(default="demo", metadata={"positional": True})
     """Folder for everything it makes; what is complete in it is not done again."""
     task: TaskConfig = field(default_factory=lambda: PICK_PLACE)

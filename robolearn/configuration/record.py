@@ -23,6 +23,12 @@ class RecordConfig:
         "output": ("output", "resume", "seed"),
     }
 
+    BUDGET: ClassVar[tuple[str, ...]] = (
+        *("episodes", "max_attempts", "num_envs", "task.workers", "task.worker_kind", "output", "resume"),
+        *("keep_failures", "operator", "notes", "session", "profile", "device_options"),
+    )
+    """Keys that may differ when a recording goes on; see `robolearn.configuration.provenance`."""
+
     task: TaskConfig
     """Task to record: a name, or `gym:` and a Gymnasium id."""
     output: str = field(default="", metadata={"positional": True})

@@ -18,6 +18,12 @@ from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
 class RLConfig:
     """Train a controller from scratch with PPO, SAC, TD3 or DQN."""
 
+    BUDGET: ClassVar[tuple[str, ...]] = (
+        *("env_steps", "evaluate_every", "log_every", "checkpoint_every", "eval_episodes", "tensorboard", "wandb"),
+        *("task.workers", "device", "output", "resume"),
+    )
+    """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
+
     task: TaskConfig
     """Task to learn, by its own reward."""
     algorithm: PPOConfig | SACConfig | TD3Config | DQNConfig = field(default_factory=PPOConfig)
@@ -55,6 +61,7 @@ class RLConfig:
         check_range(self, "eval_episodes", low=0, high=MAX_EPISODES)
         check_range(self, "evaluate_every", "log_every", "checkpoint_every", low=0, high=MAX_STEPS)
         check_range(self, "seed", low=0, high=MAX_SEED)
+        self._check_budget()
 
     @property
     def actor(self) -> PolicyConfig:
@@ -81,14 +88,35 @@ class RLConfig:
         def updates(env_steps: int) -> int:
             return max(1, env_steps // self.steps_per_update) if env_steps else 0
 
-        first = 0 if isinstance(self.algorithm, PPOConfig) else self.algorithm.random_steps
         return LoopConfig(
-            total_steps=updates(max(self.env_steps - first, 1)),
+            total_steps=updates(self.env_steps - self.first_steps),
             log_every=max(1, updates(self.log_every)),
             evaluate_every=updates(self.evaluate_every),
             checkpoint_every=updates(self.checkpoint_every),
             tensorboard=self.tensorboard,
             wandb=self.wandb,
+        )
+
+    @property
+    def first_steps(self) -> int:
+        """Control steps before the first update: those of off-policy algorithms that act at random."""
+        if isinstance(self.algorithm, PPOConfig):
+            return 0
+        at_once = self.num_envs * self.actor.exec_steps
+        return -(-self.algorithm.random_steps // at_once) * at_once
+
+    def _check_budget(self) -> None:
+        """Raise ConfigError where the steps do not suffice for one update; more than asked for are never made."""
+        first, each = self.first_steps, self.steps_per_update
+        if self.env_steps >= first + each:
+            return
+        if isinstance(self.algorithm, PPOConfig):
+            made, remedy = f"collects {each} steps", "algorithm.num_steps or num_envs"
+        else:
+            made, remedy = f"collects {each} steps after {first} at random", "algorithm.random_steps"
+        raise ConfigError(
+            f"env_steps {self.env_steps} does not suffice for one update of {self.algorithm.name}, which {made}; "
+            f"raise it, or lower {remedy}"
         )
 
     @property
@@ -118,6 +146,8 @@ class FinetuneConfig:
     """Improve a cloned policy with PPO, from the task's success alone or from its reward."""
 
     OWN_TASK: ClassVar[str] = "policy"
+    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "task.workers", "device", "output", "resume")
+    """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     policy: str
     """Policy folder to start from."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robolearn.envs.adapted import AdaptedEnv, AdaptedExpert
 from robolearn.envs.interface import Actor, Observation, VectorEnv
 from robolearn.envs.providers import lookup
 from robolearn.envs.providers.provider import ScriptedExpert
@@ -32,8 +33,13 @@ def make_expert(name: str, env: VectorEnv) -> Actor:
             array where there is only the key "state") and returns one physical action; a class is instantiated once
             per environment, and its `reset()`, where it has one, is called per episode.
 
+    Experts know the task as it is: where its keys are renamed or its actions are in other limits, they see and act as
+    without. What they ask for beyond the limits is left as it is; whoever executes it clips it.
+
     Raises TaskError where there is no such expert, or none for this task.
     """
+    if isinstance(env, AdaptedEnv):
+        return AdaptedExpert(make_expert(name, env.inner), env)
     if name == "auto":
         return _own_expert(env)
     if ":" in name:
@@ -78,7 +84,7 @@ class CallableExpert:
                     f"the expert must return {size} finite numbers, received {action.tolist()} for environment {index}"
                 )
             actions[index] = action
-        return torch.from_numpy(self._env.action_spec.to_unit(actions)).to(self._env.device)
+        return torch.from_numpy(self._env.action_spec.to_unit(actions, clip=False)).to(self._env.device)
 
 
 class NoisyExpert:
@@ -89,7 +95,7 @@ class NoisyExpert:
     """
 
     label: torch.Tensor
-    """(N, A): the clean action of the last `act`."""
+    """(N, A): the clean action of the last `act`, also where it is beyond [-1, 1]."""
 
     def __init__(self, expert: Actor, std: float, seed: int = 0) -> None:
         if not (np.isfinite(std) and std >= 0.0):
@@ -109,7 +115,8 @@ class NoisyExpert:
         noise = np.zeros((N, A), np.float32)
         for index, stream in self._streams.items():
             noise[index] = stream.standard_normal(A)
-        return (self.label + self._std * torch.from_numpy(noise).to(self.label)).clamp(-1.0, 1.0)
+        meant = self.label.clamp(-1.0, 1.0)
+        return (meant + self._std * torch.from_numpy(noise).to(self.label)).clamp(-1.0, 1.0)
 
 
 def _own_expert(env: VectorEnv) -> Actor:

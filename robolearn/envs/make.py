@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from robolearn.configuration.parts.task import GYM_PREFIX, TaskConfig
+from robolearn.envs.adapted import renamed
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
@@ -33,15 +34,24 @@ def make(
     config = TaskConfig(id=task) if isinstance(task, str) else task
     config = replace(config, kwargs=dict(config.kwargs) | kwargs, backend=backend or config.backend)
     if config.gym_id is None:
-        options = dict(config.kwargs) | config.options
-        return make_task(config.id, num_envs, backend=config.backend, device=device, **options)
+        options = {k: v for k, v in (dict(config.kwargs) | config.options).items() if k != "rename"}
+        env = make_task(config.id, num_envs, backend=config.backend, device=device, **options)
+        return _renamed(env, config)
     if config.backend != "cpu":
         raise TaskError(
             f"Gymnasium environments run on the CPU only, received backend {config.backend!r} for {config.id}"
         )
     from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv  # late: tasks of our own need no Gymnasium
 
-    return GymVectorEnv(config, num_envs, device=device)
+    return _renamed(GymVectorEnv(config, num_envs, device=device), config)
+
+
+def _renamed(env: VectorEnv, config: TaskConfig) -> VectorEnv:
+    try:
+        return renamed(env, config.rename)
+    except TaskError:
+        env.close()
+        raise
 
 
 def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str = "cpu", **options: Any) -> VectorEnv:

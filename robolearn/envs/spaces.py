@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from robolearn.errors import TaskError
-from robolearn.specs import ActionSpec, ArraySpec
+from robolearn.specs import ActionSpec, ArraySpec, nested_key
 
 Convert = Callable[[Any], np.ndarray]
 
@@ -52,18 +52,31 @@ class ActionLayout:
 
 
 def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
-    """Return the keys of an observation space, nested ones joined by "/": vectors as (n,) float32, images as uint8 HWC.
+    """Return the keys of an observation space, nested ones joined by ".": vectors as (n,) float32, images as uint8 HWC.
 
     A bare Box is called "state", or "image" where it is one. `keep` selects and orders the keys.
+
+    Raises TaskError where two keys fall together, or one that is kept is not there.
     """
-    leaves = {leaf.key: leaf for leaf in _leaves(space, ())}
+    leaves: dict[str, ObservationLeaf] = {}
+    for leaf in _leaves(space, ()):
+        if leaf.key in leaves:
+            raise TaskError(
+                f"observations {leaves[leaf.key].path} and {leaf.path} would both be called {leaf.key!r}, for nested "
+                "names are joined by '.'; rename one of them in the environment"
+            )
+        leaves[leaf.key] = leaf
     if missing := [key for key in keep if key not in leaves]:
         raise TaskError(f"obs_keys {missing} are not observed; this environment observes {list(leaves)}")
     return [leaves[key] for key in keep or leaves]
 
 
 def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayout:
-    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite."""
+    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite.
+
+    A dimension that can only be one value stays in the action, with limits one below and above it, and is that value
+    whatever is asked for: files and policies keep their number of actions.
+    """
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
 
@@ -86,6 +99,15 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
             "have none; set --task.action_limit (for example 1.0), or wrap the environment in "
             "gymnasium.wrappers.RescaleAction or TransformAction with a finite Box"
         )
+    if limit is not None and (empty := np.flatnonzero(low > high)).size:
+        i = int(empty[0])
+        bound, value = ("low", low[i]) if np.isfinite(space.low.reshape(-1)[i]) else ("high", high[i])
+        raise TaskError(
+            f"action_limit {limit:g} stands in for the missing bounds of {space}, but dimension {i} has {bound} "
+            f"{value:g}, which leaves it nothing; set --task.action_limit above {abs(value):g}"
+        )
+    constant = low == high
+    low, high = np.where(constant, low - 1.0, low), np.where(constant, high + 1.0, high)
     spec = ActionSpec(low=tuple(low.tolist()), high=tuple(high.tolist()))
     shape, dtype = space.shape, space.dtype
     low, high = space.low, space.high  # float32 arithmetic may step outside by one ulp, which some environments refuse
@@ -111,8 +133,9 @@ def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationL
         for name, part in items:
             yield from _leaves(part, (*path, name))
         return
-    spec, convert = _convert(space, "/".join(map(str, path)) or "the observation")
-    key = "/".join(map(str, path)) or ("image" if spec.is_image else "state")
+    name = nested_key(path)
+    spec, convert = _convert(space, name or "the observation")
+    key = name or ("image" if spec.is_image else "state")
     yield ObservationLeaf(key=key, spec=spec, path=path, convert=convert)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robolearn.deploy.runner import PolicyRunner
+from robolearn.envs.adapted import fitted
 from robolearn.envs.interface import VectorEnv
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode, Actor, EventKind, Observation
@@ -61,6 +62,17 @@ class ActorDriver:
 
     def decide(self, obs: Observation) -> Decision:
         return Decision(actions=self.actor.act(obs), modes=self._modes)
+
+
+def env_for(policy: Policy, env: VectorEnv, place: object = "") -> VectorEnv:
+    """Return `env` as the policy knows it: in the units of the policy's limits, where these are others.
+
+    Args:
+        place: the policy's folder, for messages.
+
+    Raises PolicyError where the policy is not for this environment: `robolearn.contract.reconcile`.
+    """
+    return fitted(env, policy.interface(f"the policy {place}".strip()))
 
 
 def as_actor(policy: Policy | Actor, env: VectorEnv, *, deterministic: bool = True) -> Actor:

@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.record import RecordConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.datasets.recording.repair import repair
 from robolearn.datasets.recording.writer import DatasetWriter
+from robolearn.envs.checks import ignores_seeds
 from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import Decision
-from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
+from robolearn.episodes.recorder import Attempt, EpisodeRecorder, record_episodes
 from robolearn.episodes.run import EpisodeLoop, Slot
-from robolearn.errors import TaskError
+from robolearn.errors import ConfigError, TaskError, count
 from robolearn.specs import ActionMode, Observation
 from robolearn.training.progress import Progress
 
@@ -54,6 +56,8 @@ class Recorded:
     """Demonstrations recorded now."""
     total: int
     """Demonstrations in the file."""
+    notes: tuple[str, ...] = ()
+    """What was noticed about expert and environment, a sentence each."""
 
 
 def record(config: RecordConfig) -> Recorded:
@@ -65,13 +69,16 @@ def record(config: RecordConfig) -> Recorded:
     Raises TaskError where the expert solves too few episodes.
     """
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
+    if config.resume:
+        check_same_recording(config, path)
     before, first = recorded(path) if config.resume else (0, None)
     kept = before
     seeds = range(config.seed if first is None else first, config.seed + config.attempts)
     with make(config.task, config.num_envs) as env:
         expert = NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed)
+        unseeded = ignores_seeds(env, config.seed)
         loop = EpisodeLoop(env, ExpertDriver(expert, env.num_envs), seeds, states=True)
-        attempts = 0
+        attempts, done_now = 0, []
         try:
             with (
                 open_writer(path, env, append=first is not None) as writer,
@@ -89,6 +96,7 @@ def record(config: RecordConfig) -> Recorded:
                     while kept < config.episodes and (attempt := next(done, None)) is not None:
                         attempts += 1
                         kept += attempt.name is not None
+                        done_now.append(attempt)
                         progress.update(kept, note=f"{attempts - kept + progress.start} failed")
         except KeyboardInterrupt:
             print(
@@ -101,7 +109,42 @@ def record(config: RecordConfig) -> Recorded:
             f"{config.episodes} demonstrations asked for; {path} holds those. Raise --max_attempts, lower "
             "--action_noise or pass --keep_failures"
         )
-    return Recorded(path=path, added=kept - before, total=kept)
+    notes = (*filter(None, (unseeded, _clipping(done_now))), *loop.watch.notes)
+    return Recorded(path=path, added=kept - before, total=kept, notes=notes)
+
+
+def _clipping(attempts: Sequence[Attempt]) -> str:
+    """Return what the kept attempts say about demands beyond the action limits; empty where there were none."""
+    attempts = [attempt for attempt in attempts if attempt.name is not None]
+    steps, clipped = sum(a.steps for a in attempts), sum(a.clipped_steps for a in attempts)
+    if not clipped:
+        return ""
+    share = sum(a.clipped_steps * a.clipped_share for a in attempts) / clipped
+    return (
+        f"the expert asked for more than the action limits allow at {clipped} of {count(steps, 'step')} "
+        f"({clipped / steps:.0%}); {share:.0%} of the size of these actions was cut off, and the file holds what was "
+        "executed"
+    )
+
+
+def check_same_recording(config: RecordConfig, path: Path) -> None:
+    """Raise ConfigError where the file holds another recording: another task, demonstrator or first seed.
+
+    What it was made with stands beside it; of a file that lies alone, the task within is compared.
+    """
+    beside = config_beside(path)
+    if beside.exists():
+        check_same_inputs(config, beside, output=path)
+    elif path.exists():
+        with Dataset(path) as dataset:
+            before = dict(dataset.env_args)
+        now = config.task.env_args()
+        known = ("env_name", "env_kwargs") if config.task.gym_id else ("env_name",)
+        if any(before.get(key) != now[key] for key in known):
+            raise ConfigError(
+                f"{path} holds episodes of another task ({before}, now {now}); record into another file, and read both "
+                "as one (train takes several files), or merge them: robolearn dataset merge"
+            )
 
 
 def config_beside(path: Path) -> Path:
@@ -124,12 +167,17 @@ def recorded(path: Path) -> tuple[int, int | None]:
         return len(dataset), max((info.seed for info in dataset.info), default=-1) + 1
 
 
-def open_writer(path: Path, env: VectorEnv, append: bool = False) -> DatasetWriter:
-    """Return a writer for episodes of `env`, which also keeps the model that they run in, where it is known."""
+def open_writer(path: Path, env: VectorEnv, append: bool = False, *, task: str = "") -> DatasetWriter:
+    """Return a writer for episodes of `env`, which also keeps the model that they run in, where it is known.
+
+    Args:
+        task: what the file calls the task; empty takes its id. Episodes that are to be read together with a file of
+            somebody else's take that file's name for it.
+    """
     xml = env.model_xml
     return DatasetWriter(
         path,
-        task=TaskConfig.from_env_args(env.env_args).id,
+        task=task or TaskConfig.from_env_args(env.env_args).id,
         env_args=env.env_args,
         control_hz=env.control_hz,
         action_spec=env.action_spec,

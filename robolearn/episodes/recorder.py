@@ -20,6 +20,9 @@ from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.episodes.run import EpisodeLoop, Slot, Tick
 from robolearn.specs import ActionMode, Event, EventKind
 
+NO_CLIP = 1e-5
+"""Beyond the limits by less than this is rounding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
@@ -30,6 +33,10 @@ class Attempt:
     steps: int
     name: str | None
     """Its name in the dataset; None where it was not kept."""
+    clipped_steps: int = 0
+    """Steps at which more was asked for than the limits allow."""
+    clipped_share: float = 0.0
+    """Part of the size of what was asked for at these steps that was cut off."""
 
 
 class EpisodeRecorder:
@@ -66,7 +73,7 @@ class EpisodeRecorder:
             name = live.settle(kept)
             del self._live[self._next]
             self._next += 1
-            yield Attempt(seed=slot.seed, success=slot.success, steps=slot.steps, name=name)
+            yield Attempt(seed=slot.seed, success=slot.success, steps=slot.steps, name=name, **live.clipping())
 
     def close(self, slot: Slot, *, keep: bool, success: bool, **changes: Any) -> str | None:
         """End an episode where it stands, whatever the environment says; returns its name where it is kept.
@@ -80,6 +87,7 @@ class EpisodeRecorder:
         if not keep:
             live.episode.discard()
             return None
+        changes = live.clipping() | changes
         return live.episode.commit(live.next_obs(slot.index), success=success, closed=True, **changes)
 
     def add_event(self, slot: Slot, kind: EventKind, reason: str) -> None:
@@ -134,6 +142,10 @@ class _Rows:
     policy_actions: np.ndarray | None
     expert_actions: np.ndarray | None
     gate: np.ndarray | None
+    asked: np.ndarray
+    """(N,) size of what whoever demonstrates asked for: the sum of magnitudes, in units of [-1, 1]."""
+    cut: np.ndarray
+    """(N,) how much of it lies beyond the limits."""
 
     @classmethod
     def of(cls, tick: Tick) -> _Rows:
@@ -143,11 +155,17 @@ class _Rows:
             for name in ("policy_actions", "expert_actions", "gate")
             for value in [getattr(decision, name)]
         }
+        actions, labels = decision.actions.cpu().numpy(), optional["expert_actions"]
+        meant = np.abs(actions if labels is None else labels)
+        if labels is not None:
+            optional["expert_actions"] = np.clip(labels, -1.0, 1.0)
         return cls(
             obs={key: value.cpu().numpy() for key, value in tick.obs.items()},
             next_obs={key: value.cpu().numpy() for key, value in tick.step.obs.items()},
-            actions=np.clip(decision.actions.cpu().numpy(), -1.0, 1.0),
+            actions=np.clip(actions, -1.0, 1.0),
             modes=decision.modes.cpu().numpy(),
+            asked=meant.sum(-1),
+            cut=np.maximum(meant - 1.0, 0.0).sum(-1),
             **optional,
         )
 
@@ -160,6 +178,9 @@ class _Live:
     began: float | None = None
     rows: _Rows | None = None
     ended: Slot | None = None
+    clipped: int = 0
+    asked: float = 0.0
+    cut: float = 0.0
     final_obs: Mapping[str, np.ndarray] | None = None
 
     def add(self, rows: _Rows, tick: Tick, slot: Slot) -> None:
@@ -169,6 +190,10 @@ class _Live:
         for index, kind, reason in tick.decision.events:
             if index == i:
                 self.episode.add_event(Event(step=slot.steps - 1, time_s=time_s, kind=kind, reason=reason))
+        if rows.cut[i] > NO_CLIP:
+            self.clipped += 1
+            self.asked += float(rows.asked[i])
+            self.cut += float(rows.cut[i])
         self.episode.add_step(
             {key: value[i] for key, value in rows.obs.items()},
             rows.actions[i],
@@ -182,6 +207,10 @@ class _Live:
             expert_action=None if rows.expert_actions is None else rows.expert_actions[i],
             gate=None if rows.gate is None else float(rows.gate[i]),
         )
+
+    def clipping(self) -> dict[str, Any]:
+        """Return what `EpisodeInfo` says about demands beyond the limits."""
+        return {"clipped_steps": self.clipped, "clipped_share": self.cut / self.asked if self.asked else 0.0}
 
     def next_obs(self, i: int) -> dict[str, np.ndarray]:
         """Return (...) per key, what environment `i` showed after the last step."""
@@ -198,6 +227,6 @@ class _Live:
         assert self.ended is not None
         assert self.final_obs is not None
         if keep:
-            return self.episode.commit(self.final_obs, success=self.ended.success)
+            return self.episode.commit(self.final_obs, success=self.ended.success, **self.clipping())
         self.episode.discard()
         return None

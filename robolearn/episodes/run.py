@@ -23,6 +23,7 @@ import torch
 
 from robolearn.envs.interface import Observation, Step, VectorEnv
 from robolearn.episodes.actor import Decision, Driver
+from robolearn.episodes.watch import Watch
 
 
 @dataclass
@@ -84,6 +85,7 @@ class EpisodeLoop:
         """
         self.env, self.driver, self.states = env, driver, states
         self.obs: Observation = {}
+        self.watch = Watch()
         self._queue = enumerate(seeds)
         self._slots: list[Slot | None] = [None] * env.num_envs
 
@@ -132,6 +134,7 @@ class EpisodeLoop:
         for slot in ended:
             self.end(slot)
         before, self.obs = self.obs, step.obs
+        self.watch.look(step, slots, ended)
         return Tick(slots, ended, before, decision, step, states, decided_at)
 
     def end(self, slot: Slot) -> None:

@@ -50,7 +50,12 @@ class Comparison:
 
 
 def compare(first: EvaluationResult, second: EvaluationResult, confidence: float = 0.95) -> Comparison:
-    """Pair two results by seed. Raises RobolearnError where their seeds or tasks differ."""
+    """Pair two results by seed. Raises RobolearnError where their seeds or tasks differ, or seeds mean nothing."""
+    if not (first.repeatable and second.repeatable):
+        raise RobolearnError(
+            f"{first.name} and {second.name} cannot be paired: their environment ignores the seeds of its episodes; "
+            "compare their intervals"
+        )
     if first.env_args != second.env_args:
         raise RobolearnError(
             f"{first.name} and {second.name} were evaluated in different environments, "
@@ -79,5 +84,5 @@ def compare(first: EvaluationResult, second: EvaluationResult, confidence: float
 
 
 def compare_in_turn(results: Sequence[EvaluationResult]) -> list[Comparison]:
-    """Compare each result against the one before it."""
-    return [compare(first, second) for first, second in pairwise(results)]
+    """Compare each result against the one before it; results that no seed repeats are not paired."""
+    return [compare(first, second) for first, second in pairwise(results) if first.repeatable and second.repeatable]

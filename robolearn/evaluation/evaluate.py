@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from robolearn.envs.interface import Observation, VectorEnv
-from robolearn.episodes.actor import ActorDriver, as_actor
+from robolearn.episodes.actor import ActorDriver, as_actor, env_for
 from robolearn.episodes.run import EpisodeLoop, Slot, Tick
+from robolearn.episodes.watch import Watch
 from robolearn.errors import TaskError
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult, Trajectory
 from robolearn.policies.policy import Policy
@@ -46,13 +47,18 @@ def evaluate(
             interrupted evaluation can keep what it has.
         record: keep "trajectory" (low-dimensional observations, actions, rewards) or "full" (images and physics states
             too) of the first `record_limit` seeds.
+
+    A policy acts in the units of its own limits; raises PolicyError where it is not for this environment.
     """
+    if isinstance(policy, Policy):
+        env = env_for(policy, env)
     began = time.perf_counter()
     finished: dict[int, EpisodeRecord] = {}
     start_thread_pool()
     actor = as_actor(policy, env, deterministic=deterministic)
     with fitting_threads(*([policy] if isinstance(policy, Policy) else []), rows=env.num_envs):
-        for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit):
+        watch = Watch()
+        for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit, watch=watch):
             finished[order] = episode
             on_episode(episode)
     return EvaluationResult(
@@ -62,16 +68,24 @@ def evaluate(
         deterministic=deterministic,
         episodes=tuple(finished[order] for order in range(len(seeds))),
         seconds=time.perf_counter() - began,
+        notes=watch.notes,
     )
 
 
 def rollouts(
-    actor: Actor, env: VectorEnv, seeds: Sequence[int], *, record: Record = "none", record_limit: int = 8
+    actor: Actor,
+    env: VectorEnv,
+    seeds: Sequence[int],
+    *,
+    record: Record = "none",
+    record_limit: int = 8,
+    watch: Watch | None = None,
 ) -> Iterator[tuple[int, EpisodeRecord]]:
     """Yield (index into `seeds`, record) as episodes end."""
     if not seeds:
         raise TaskError("an evaluation needs at least one seed, received none")
     loop = EpisodeLoop(env, ActorDriver(actor, env.num_envs), seeds, states=record == "full")
+    loop.watch = watch or loop.watch
     running: dict[int, _Running] = {}
     for tick in loop:
         for slot in tick.slots:

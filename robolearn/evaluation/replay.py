@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from robolearn.contract import Interface
+from robolearn.datasets.dataset import Dataset
+from robolearn.envs.adapted import fitted
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.episodes.actor import ActorDriver
 from robolearn.episodes.run import EpisodeLoop
@@ -88,6 +91,12 @@ def replay(env: VectorEnv, episode: Episode, *, render: bool = False) -> Replay:
         recorded_success=episode.info.success,
         frames=frames,
     )
+
+
+def in_units_of(dataset: Dataset, env: VectorEnv) -> VectorEnv:
+    """Return `env` in the units of a file's actions. Raises PolicyError where the file's are not for it."""
+    name, seen = str(dataset.paths[0]), env.observation_spec  # a replay acts and reads no observations
+    return fitted(env, Interface(name=name, observation_spec=seen, action_spec=dataset.action_spec))
 
 
 def _difference(env: VectorEnv, obs: dict[str, torch.Tensor], episode: Episode, t: int) -> float:

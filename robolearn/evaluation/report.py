@@ -130,6 +130,7 @@ def _run_facts(result: EvaluationResult) -> dict[str, Any]:
         "control rate": f"{result.control_hz:g} Hz",
         "evaluation seeds": f"{span} ({count(len(seeds), 'episode')})",
         "actions": "the policy's mode" if result.deterministic else "sampled",
+        **{f"note {number}": note for number, note in enumerate(result.notes, start=1)},
     }
 
 

@@ -69,6 +69,10 @@ class EvaluationResult:
     """In the order of the seeds."""
     seconds: float = field(default=0.0, compare=False)
     """Wall time of the evaluation."""
+    repeatable: bool = True
+    """Whether a seed fixes an episode there; results of other environments are not paired by seed."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was noticed about the environment, a sentence each."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -138,6 +142,8 @@ class EvaluationResult:
             "control_hz": self.control_hz,
             "deterministic": self.deterministic,
             "seconds": self.seconds,
+            "repeatable": self.repeatable,
+            "notes": list(self.notes),
             "summary": self.summary(),
             "episodes": [
                 {f.name: getattr(e, f.name) for f in fields(e) if f.name != "trajectory"} for e in self.episodes
@@ -148,9 +154,9 @@ class EvaluationResult:
     def from_dict(cls, data: Mapping[str, Any]) -> EvaluationResult:
         """Inverse of `to_dict`. Raises RobolearnError where the data is not an evaluation."""
         try:
-            names = ("name", "env_args", "control_hz", "deterministic", "seconds")
+            names = ("name", "env_args", "control_hz", "deterministic", "seconds", "repeatable")
             episodes = tuple(EpisodeRecord(**e) for e in data["episodes"])
-            return cls(episodes=episodes, **{name: data[name] for name in names})
+            return cls(episodes=episodes, notes=tuple(data["notes"]), **{name: data[name] for name in names})
         except (KeyError, TypeError, AttributeError) as error:
             raise RobolearnError(f"this is not an evaluation result of robolearn: {error!r}") from None
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from robolearn.configuration.evaluation import EvalConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import write_yaml
 from robolearn.deploy.runner import PolicyRunner
+from robolearn.envs.checks import ignores_seeds
 from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
+from robolearn.episodes.actor import env_for
 from robolearn.errors import PolicyError, printable
 from robolearn.evaluation.compare import compare_in_turn
 from robolearn.evaluation.evaluate import evaluate
@@ -39,26 +42,30 @@ def run_evaluation(config: EvalConfig) -> list[str]:
             raise PolicyError(
                 f"exec_steps {config.exec_steps} is more than {path} predicts ({policy.config.pred_steps}); take fewer"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_yaml(config, folder / "config.yaml")
     task = task_of(folders[0], config.task) if folders else config.task
     assert task is not None
     names = _names(folders)
     results: list[EvaluationResult] = []
     reference: EvaluationResult | None = None
     with make(task, min(config.num_envs, config.episodes)) as env:
-        for name, policy in zip(names, policies):
+        envs = [env_for(policy, env, path) for path, policy in zip(folders, policies)]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(config, folder / "config.yaml")
+        if unseeded := ignores_seeds(env, config.seed):
+            print(f"note: {unseeded}", file=sys.stderr)
+        for name, policy, own in zip(names, policies, envs):
             with fitting_threads(policy, rows=env.num_envs):
-                results.append(_evaluate(_runner(policy, env, config), env, config, name))
+                results.append(_evaluate(_runner(policy, env, config), own, config, name, unseeded))
         if config.expert:
-            reference = _evaluate(make_expert(config.expert, env), env, config, "demonstrator")
+            reference = _evaluate(make_expert(config.expert, env), env, config, "demonstrator", unseeded)
+    notes = [f"note: {r.name}: {note}" for r in (*results, reference) if r for note in r.notes if note != unseeded]
     if not results:
-        return [str(reference)]
+        return [str(reference), *notes]
     films = [_film(config, task, policy, folder / f"{name}.mp4") for name, policy in zip(names, policies)]
     stages = [Stage(name=name, result=r, film=f) for name, r, f in zip(names, results, films)]
     report = write_report(folder, stages, title=task.id.removeprefix("gym:"), reference=reference)
     shown = [*results, *([reference] if reference else []), *compare_in_turn(results)]
-    return [*map(str, shown), f"report: {report}"]
+    return [*map(str, shown), *notes, f"report: {report}"]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -78,8 +85,12 @@ def _runner(policy: Policy, env: VectorEnv, config: EvalConfig) -> PolicyRunner:
     )
 
 
-def _evaluate(actor: Actor, env: VectorEnv, config: EvalConfig, name: str) -> EvaluationResult:
-    """Evaluate and save; interrupted, what is finished is saved."""
+def _evaluate(actor: Actor, env: VectorEnv, config: EvalConfig, name: str, unseeded: str) -> EvaluationResult:
+    """Evaluate and save; interrupted, what is finished is saved.
+
+    Args:
+        unseeded: how the environment ignores seeds, where it does.
+    """
     path, finished = Path(config.output) / f"{name}.json", []
     with Progress(f"evaluate {name}", config.episodes, unit="episode") as progress:
 
@@ -107,6 +118,8 @@ def _evaluate(actor: Actor, env: VectorEnv, config: EvalConfig, name: str) -> Ev
             )
             print(f"\n{part} so far, in {part.save(path)}; to go on, run the same again", file=sys.stderr)
             raise
+    if unseeded:
+        result = replace(result, repeatable=False, notes=(unseeded, *result.notes))
     result.save(path)
     return result
 
@@ -115,4 +128,4 @@ def _film(config: EvalConfig, task: TaskConfig, policy: Policy, path: Path) -> F
     if not config.videos:
         return None
     with make(film_task(task), 1) as env:
-        return film(_runner(policy, env, config), env, config.seeds[: config.videos], path)
+        return film(_runner(policy, env, config), env_for(policy, env), config.seeds[: config.videos], path)

@@ -14,7 +14,7 @@ import numpy as np
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.providers.lookup import provider_of
-from robolearn.episodes.actor import ActorDriver, as_actor
+from robolearn.episodes.actor import ActorDriver, as_actor, env_for
 from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import RobolearnError
 from robolearn.policies.policy import Policy
@@ -47,6 +47,8 @@ def film(policy: Policy | Actor, env: VectorEnv, seeds: Sequence[int], path: str
     path = Path(path)
     try:
         _av()
+        if isinstance(policy, Policy):
+            env = env_for(policy, env)
         frames, outcomes = [], []
         stride = max(1, round(env.control_hz / MAX_FPS))
         for seed, (pictures, success) in zip(seeds, _pictures(as_actor(policy, env), env, seeds, stride)):

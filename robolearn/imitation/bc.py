@@ -19,7 +19,8 @@ from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.normalisation import normalisation_statistics
 from robolearn.datasets.windows import StepWeights, WindowSampler, split
-from robolearn.errors import ConfigError, DatasetError, PolicyError
+from robolearn.errors import ConfigError, DatasetError
+from robolearn.imitation.agreement import check_init_policy
 from robolearn.imitation.weights import step_weights
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy
@@ -187,11 +188,12 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
     """Return a new policy normalised by the data, or the one at `init_policy`, checked against the data."""
+    _check_units(dataset, config.target)
     if config.init_policy:
         policy = load_policy(config.init_policy)
         if config.policy not in (PolicyConfig(), policy.config):
             raise ConfigError(f"init_policy {config.init_policy} decides what the policy is; leave `policy` out")
-        _check_specs(policy, dataset, config.init_policy)
+        check_init_policy(policy, dataset, config.init_policy)
     else:
         keys = config.policy.obs_keys or tuple(dataset.observation_spec)
         numeric = [key for key in keys if key in dataset.low_dim_keys()]
@@ -271,16 +273,20 @@ def make_sampler(
     )
 
 
-def _check_specs(policy: Policy, dataset: Dataset, place: str) -> None:
-    for key, spec in policy.observation_spec.items():
-        if key not in dataset.observation_spec:
-            raise PolicyError(f"{place} sees {key!r}; the data has {list(dataset.observation_spec)}")
-        if dataset.observation_spec[key].shape != spec.shape:
-            raise PolicyError(
-                f"{place} sees {key!r} as {spec.shape}; the data has {dataset.observation_spec[key].shape}"
-            )
-    if dataset.action_spec.size != policy.action_spec.size:
-        raise PolicyError(f"{place} has {policy.action_spec.size} actions; the data has {dataset.action_spec.size}")
+def _check_units(dataset: Dataset, target: str) -> None:
+    """Raise DatasetError where actions lie outside [-1, 1] of the file's limits: these are not the limits then."""
+    for index, episode in enumerate(dataset.episodes):
+        names = {"actions", "expert_actions"} if target == "labels" else {"actions"}
+        names = sorted(names & set(dataset.array_names(index)))
+        for name, actions in dataset.arrays(index, names).items():
+            outside = np.abs(np.nan_to_num(actions, posinf=0.0, neginf=0.0)).max(1) > 1.0 + 1e-5
+            if outside.any():
+                step = int(outside.argmax())
+                raise DatasetError(
+                    f"{name} at step {step} of {episode} reach {np.abs(actions[step]).max():g}; actions to learn from "
+                    "lie in [-1, 1] of the limits that the file states, and these are in other units (radians, "
+                    "degrees, metres). State the limits, which scales them: robolearn dataset convert FILE OUT --limits"
+                )
 
 
 def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset) -> None:

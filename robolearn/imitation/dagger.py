@@ -33,8 +33,9 @@ from robolearn.envs.make import make
 from robolearn.episodes.record import model_name, open_writer, recorded
 from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
 from robolearn.episodes.run import EpisodeLoop
-from robolearn.errors import ConfigError, PolicyError, TrainingError, hint
+from robolearn.errors import ConfigError, TrainingError, hint
 from robolearn.evaluation.evaluate import evaluate
+from robolearn.imitation.agreement import env_for_rounds
 from robolearn.imitation.bc import train_bc
 from robolearn.imitation.drift import write_drift
 from robolearn.imitation.gates.build import make_gate
@@ -85,7 +86,8 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
     task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
     _check_same_run(config, run_dir)
     with make(task, 1) as env:  # refused before there is a run folder
-        _check_fit(load_policy(config.policy), env, config.policy)
+        with Dataset(config.dataset) as demonstrations:
+            env_for_rounds(load_policy(config.policy), env, demonstrations, config.policy)
         make_expert(config.expert, env)
         make_gate(config.gate, control_hz=env.control_hz, num_envs=1, seed=config.seed, round=1, rounds=config.rounds)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -141,7 +143,8 @@ def _collect(
     if not seeds:
         return
     policy = load_policy(policy_folder)
-    with make(task, config.num_envs) as env:
+    with make(task, config.num_envs) as made, Dataset(config.dataset) as demonstrations:
+        env, name = env_for_rounds(policy, made, demonstrations, policy_folder), demonstrations.task
         gate = make_gate(
             config.gate,
             control_hz=env.control_hz,
@@ -156,7 +159,7 @@ def _collect(
         driver = InterventionDriver(runner, make_expert(config.expert, env), gate, env.num_envs)
         describe = {"source": "dagger", "round": number, "operator": f"expert:{config.expert}", "device": "script"}
         describe["policy"] = fingerprint(policy_folder)
-        _record(env, driver, seeds, describe, path, have, number)
+        _record(env, driver, seeds, describe, path, have, number, name)
 
 
 def _recall(gate: Gate, path: Path) -> None:
@@ -179,10 +182,16 @@ def _record(
     path: Path,
     have: int,
     number: int,
+    task: str,
 ) -> None:
+    """Record a round's episodes.
+
+    Args:
+        task: what the demonstrations call the task, so that the files read as one.
+    """
     loop = EpisodeLoop(env, driver, seeds, states=True)
     with (
-        open_writer(path, env, append=have > 0) as writer,
+        open_writer(path, env, append=have > 0, task=task) as writer,
         Progress(f"dagger round {number}", have + len(seeds), unit="episode", start=have) as progress,
     ):
         recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
@@ -234,16 +243,6 @@ def _check_same_run(config: DaggerConfig, run_dir: Path) -> None:
         raise ConfigError(
             f"{run_dir} holds a run with other {', '.join(changed)}; choose another --output, or go on with "
             f"{hint('dagger', '--config', path)}"
-        )
-
-
-def _check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
-    """Raise PolicyError where the environment does not offer what the policy sees or takes what it does."""
-    PolicyRunner(policy, env.num_envs).act(env.reset([0] * env.num_envs))
-    if policy.action_spec.size != env.action_spec.size:
-        raise PolicyError(
-            f"{place} has {policy.action_spec.size} actions, the task {env.action_spec.size}; correct it in the task "
-            "that it was trained for"
         )
 
 

@@ -45,7 +45,8 @@ class InterventionDriver:
             self.policy.replan(torch.from_numpy(self._correcting))
         proposals, labels = self.policy.act(obs), self.corrector.act(obs)
         before = self._correcting
-        view = View(obs=obs, proposals=proposals, labels=labels, correcting=before.copy(), window=self.policy.window)
+        allowed = labels.clamp(-1.0, 1.0)  # what would be executed; what was asked for beyond is counted in the file
+        view = View(obs=obs, proposals=proposals, labels=allowed, correcting=before.copy(), window=self.policy.window)
         verdict = self.gate.judge(view)
         self._correcting = correct = np.asarray(verdict.correct, bool)
         self._account(correct, verdict.score)

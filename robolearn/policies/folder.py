@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ FORMAT = "robolearn-policy"
 VERSION = 1
 RUN_PARTS = ("checkpoints", "metrics.jsonl", "rounds")
 """What tells the folder of a run."""
-KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args")
+KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights")
 """Of `config.yaml`."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "policy.safetensors", "card.md"
 
@@ -83,9 +84,11 @@ def save_policy(
         "action_spec": policy.action_spec.to_dict(),
         "env_args": dict(env_args or {}),
     }
+    weights = save({name: value.clone() for name, value in state.items()})
+    description["weights"] = checksum(weights)
     with atomic_folder(folder) as fresh:
         (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        (fresh / WEIGHTS_FILE).write_bytes(save({name: value.clone() for name, value in state.items()}))
+        (fresh / WEIGHTS_FILE).write_bytes(weights)
         text = card.markdown(policy) if isinstance(card, PolicyCard) else card
         (fresh / CARD_FILE).write_text(printable(text or PolicyCard().markdown(policy)), encoding="utf-8")
 
@@ -110,11 +113,22 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     except (RuntimeError, MemoryError) as error:
         raise PolicyError(f"{folder / CONFIG_FILE} describes a policy that cannot be built: {error}") from None
     try:
-        state = load(_inside(folder, WEIGHTS_FILE).read_bytes())
+        content = _inside(folder, WEIGHTS_FILE).read_bytes()
+        if (found := checksum(content)) != description["weights"]:
+            raise PolicyError(
+                f"{folder / WEIGHTS_FILE} is not what was saved (its checksum is {found}, {CONFIG_FILE} says "
+                f"{description['weights']}): bytes have changed, or it belongs to another policy. Copy the folder again"
+            )
+        state = load(content)
     except (SafetensorError, OSError, ValueError) as error:
         raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
     _load_weights(policy, state, folder / WEIGHTS_FILE)
     return policy.to(device).eval()
+
+
+def checksum(content: bytes) -> str:
+    """Return what tells weights apart: BLAKE2b of the file, 128 bits in hexadecimal."""
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def policy_env_args(folder: str | Path) -> dict[str, Any]:
@@ -164,7 +178,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     unknown = [str(key) for key in description if key not in KEYS]
     if unknown:
         raise PolicyError(f"{path}: {unknown_key(unknown[0], KEYS, '')}; what it would mean is not known, so remove it")
-    missing = {"policy", "observation_spec", "action_spec"} - set(description)
+    missing = {"policy", "observation_spec", "action_spec", "weights"} - set(description)
     if missing:
         raise PolicyError(f"{path} lacks {sorted(missing)}; save the policy again")
     return description

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.contract import Interface
 from robolearn.errors import PolicyError
 from robolearn.policies.distributions import ActionDistribution, AffineDistribution
 from robolearn.policies.heads.head import Head
@@ -48,6 +49,10 @@ class Policy(nn.Module):
         self.backbone = backbone
         self.head = head
         self.action_normaliser = action_normaliser
+
+    def interface(self, name: str = "the policy") -> Interface:
+        """Return what the policy sees and does, to be reconciled with a file or an environment."""
+        return Interface(name=name, observation_spec=self.observation_spec, action_spec=self.action_spec)
 
     @property
     def exact_likelihood(self) -> bool:

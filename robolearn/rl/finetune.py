@@ -19,7 +19,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import FinetuneConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
-from robolearn.errors import PolicyError
+from robolearn.episodes.actor import env_for
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.policy_task import task_of
 from robolearn.policies.build import build_policy
@@ -27,6 +27,7 @@ from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
+from robolearn.rl.collecting.sanity import no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
@@ -53,6 +54,8 @@ class FinetuneResult:
     """Evaluation of the policy that training started from; empty without evaluation."""
     best: dict[str, float]
     """Evaluation of the exported policy, where it is the best one."""
+    note: str = ""
+    """Why the exported policy is the one that training started from, where no reward was ever seen."""
 
 
 def finetune(
@@ -74,8 +77,8 @@ def finetune(
         policy = with_min_std(load_policy(config.policy, run.device), config.min_std)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        env = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
-        check_fit(policy, env, config.policy)
+        made = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
+        env = env_for(policy, made, config.policy)
         judge = _Judge(config, task, run.device, on_evaluation)
         run.resources.callback(judge.close)
         run.begin()
@@ -87,13 +90,16 @@ def finetune(
         source = make_collector(env, policy, config)
         evaluate = (lambda step: judge(policy, step)) if config.eval_episodes else None
         state = run.train(algorithm, source, evaluate=evaluate)
-        best = distributed.from_main(lambda: _export(run, config, task, policy, start, state))
+        seen = bool(distributed.sum_(torch.tensor(float(source.driver.saw_reward), device=run.device)))
+        note = "" if seen else no_reward(source.env_steps, config.reward)
+        best = distributed.from_main(lambda: _export(run, config, task, policy, start, state, note))
     return FinetuneResult(
         policy=run.policy,
         updates=state.step,
         env_steps=source.env_steps,
         start=start,
         best=best,
+        note=note,
     )
 
 
@@ -122,20 +128,6 @@ def with_min_std(policy: Policy, min_std: float | None) -> Policy:
     result = build_policy(floored, policy.observation_spec, policy.action_spec)
     result.load_state_dict(policy.state_dict())
     return result.to(next(policy.parameters()).device).eval()
-
-
-def check_fit(policy: Policy, env: VectorEnv, place: str) -> None:
-    """Raise PolicyError where the environment does not offer what the policy sees or takes what it does."""
-    for key, spec in policy.observation_spec.items():
-        if key not in env.observation_spec:
-            raise PolicyError(f"{place} sees {key!r}; the task offers {list(env.observation_spec)}")
-        if env.observation_spec[key].shape != spec.shape:
-            raise PolicyError(f"{place} sees {key!r} as {spec.shape}; the task has {env.observation_spec[key].shape}")
-    if policy.action_spec.size != env.action_spec.size:
-        raise PolicyError(
-            f"{place} has {policy.action_spec.size} actions, the task {env.action_spec.size}; "
-            "fine-tune in the task that the policy was trained for"
-        )
 
 
 class _Judge:
@@ -187,11 +179,19 @@ def _export(
     policy: Policy,
     start: Mapping[str, float],
     state: RunState,
+    note: str,
 ) -> dict[str, float]:
-    """Export the policy that `config.export` asks for; returns its evaluation, empty where there was none."""
+    """Export the policy that `config.export` asks for; returns its evaluation, empty where there was none.
+
+    Args:
+        note: why nothing was learned, where no reward was seen: then the policy is exported that training started from.
+    """
     figures: dict[str, float] = dict(state.evaluation)
     update, origin = state.step, "the last update"
-    if config.export == "best" and state.best_score is not None:
+    if note:
+        policy, figures, update = load_policy(config.policy), dict(start), 0
+        origin = "not fine-tuned: the weights that training started from"
+    elif config.export == "best" and state.best_score is not None:
         if state.best_score < start["score"]:
             original = load_policy(config.policy)
             policy, figures, update, origin = original, dict(start), 0, "no update was better"
@@ -209,6 +209,7 @@ def _export(
             "update": f"{update} of {config.loop.total_steps} ({origin})",
             "learning rate": f"{config.ppo.learning_rate:g}",
             "seed": config.seed,
+            **({"note": note} if note else {}),
         },
         evaluation=card_figures(figures),
     )

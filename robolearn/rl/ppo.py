@@ -265,13 +265,20 @@ class PPO:
             rewards: (L, N), scaled where that is asked for.
         """
         config = self.config
+        if config.baseline != "critic":
+            self._check_ended(rollout)
         values, next_values = self._values(rollout)  # (L, N) each
         ends = (rollout.terminated, rollout.truncated)
         advantages = gae(rewards, values, next_values, rollout.discounts, *ends, config.gae_lambda)
         returns = advantages + values  # R = A + V
         if config.baseline == "mean" or config.normalise_advantages:
-            mean, std = distributed.mean_and_std(advantages)
+            # Without a critic the returns of episodes that the rollout cuts off are not known: they have no say.
+            known = advantages if config.baseline == "critic" else advantages[rollout.ended]
+            mean, std = distributed.mean_and_std(known)
+            mean = torch.zeros_like(mean) if config.baseline == "none" else mean
             advantages = (advantages - mean) / (std + 1e-8 if config.normalise_advantages else 1.0)
+        if config.baseline != "critic":
+            advantages = torch.where(rollout.ended, advantages, 0.0)
         return rows._replace(
             advantages=advantages.flatten(),
             returns=returns.flatten(),
@@ -326,6 +333,15 @@ class PPO:
         self.updates += 1
         self.env_steps += int(distributed.sum_(rollout.executed.sum()))
         return metrics | {"env_steps": self.env_steps} | episode_metrics(rollout.episodes)
+
+    def _check_ended(self, rollout: Rollout) -> None:
+        """Raise TrainingError where no episode ended: without a critic only whole returns say anything."""
+        if int(distributed.sum_(rollout.ended.sum())) < 2:
+            raise TrainingError(
+                f"no episode ended within a rollout of {rollout.num_steps} steps, and with baseline "
+                f"{self.config.baseline} only the returns of episodes that end there are known; raise num_steps, "
+                "shorten the episodes (task.max_steps), or use baseline critic"
+            )
 
     def _check_finite(self, metrics: dict[str, Tensor]) -> None:
         """Raise TrainingError where a loss is not finite."""

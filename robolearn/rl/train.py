@@ -29,7 +29,7 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
-from robolearn.rl.collecting.sanity import LARGEST
+from robolearn.rl.collecting.sanity import LARGEST, no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
@@ -55,6 +55,8 @@ class RLResult:
     env_steps: int
     metrics: dict[str, float]
     """Of the last evaluation."""
+    note: str = ""
+    """Why nothing was learned, where no reward was ever seen."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,14 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         evaluate = (lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None
         run.begin()
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
+        seen = bool(distributed.sum_(torch.tensor(float(learner.source.driver.saw_reward), device=run.device)))
+        note = "" if seen else no_reward(learner.source.env_steps, "env")
         if isinstance(learner.actor, Policy):
-            run.export(learner.actor, _card(config, learner, state), env_args=config.task.env_args())
+            run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
     return RLResult(
         run_dir=run.folder,
         policy=run.policy if isinstance(learner.actor, Policy) else None,
+        note=note,
         updates=state.step,
         env_steps=learner.source.env_steps,
         metrics=dict(state.evaluation),
@@ -228,10 +233,15 @@ def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatis
     return ObservationStatistics(*(getattr(learner, name) for name in names if hasattr(learner, name)))
 
 
-def _card(config: RLConfig, learner: Learner, state: RunState) -> PolicyCard:
+def _card(config: RLConfig, learner: Learner, state: RunState, note: str) -> PolicyCard:
     return PolicyCard(
         task={"task": config.task.id, **config.task.kwargs},
         data={"episodes": "its own", "steps": learner.source.env_steps},
-        training={"algorithm": config.algorithm.name.upper(), "updates": state.step, "seed": config.seed},
+        training={
+            "algorithm": config.algorithm.name.upper(),
+            "updates": state.step,
+            "seed": config.seed,
+            **({"note": note} if note else {}),
+        },
         evaluation=card_figures(state.evaluation),
     )

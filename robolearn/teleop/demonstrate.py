@@ -14,7 +14,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.datasets.recording.repair import repair
 from robolearn.envs.make import make
-from robolearn.episodes.record import config_beside, default_name, open_writer
+from robolearn.episodes.record import check_same_recording, config_beside, default_name, open_writer
 from robolearn.teleop.devices.device import Device
 from robolearn.teleop.devices.registry import make_device
 from robolearn.teleop.page import SessionPage
@@ -46,6 +46,8 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
     Raises DeviceError where the device or a map of its commands is missing, DatasetError where the disk fails.
     """
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
+    if config.resume:
+        check_same_recording(config, path)
     total, first = _recorded(path) if config.resume else (0, None)
     with ExitStack() as stack:
         env = stack.enter_context(make(in_this_process(config.task), 1))

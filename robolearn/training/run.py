@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from robolearn.configuration.parts.loop import LoopConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import write_yaml
 from robolearn.policies.folder import PolicyCard, save_policy
 from robolearn.policies.policy import Policy
@@ -121,9 +122,12 @@ def open_run(
         label: names the run in its progress.
         resume_hint: what to tell someone who interrupts the run.
 
-    Raises TrainingError where the run would write over another, and ConfigError where the device cannot be used.
+    Raises TrainingError where the run would write over another, and ConfigError where it would go on with a run of
+    other inputs or the device cannot be used.
     """
     check_run_dir(folder, resume)
+    if resume:
+        check_same_inputs(config, Path(folder) / "config.yaml", output=folder)
     start_thread_pool()
     with ExitStack() as resources:
         resources.enter_context(distributed.process_group())

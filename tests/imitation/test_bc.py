@@ -206,7 +206,11 @@ def test_misfits_are_refused_before_training(data: Path, tmp_path: Path) -> None
     ]
     narrow = write_dataset(tmp_path / "narrow.hdf5", only, observation_spec=spec)
     attempt(
-        PolicyError, r"sees 'goal'; the data has \['state'\]", dataset=[str(narrow)], policy={}, init_policy=str(policy)
+        PolicyError,
+        r"sees 'goal'; the data in narrow.hdf5 offers 'state'",
+        dataset=[str(narrow)],
+        policy={},
+        init_policy=str(policy),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import signal
@@ -62,6 +63,14 @@ def edit_weights(folder: Path, edit: object) -> None:
     state = load_file(folder / WEIGHTS_FILE)
     edit(state)  # type: ignore[operator]
     save_file(state, folder / WEIGHTS_FILE)
+    sign(folder)
+
+
+def sign(folder: Path) -> None:
+    """State the checksum of the weights as they are now: what is refused then is not refused for that."""
+    description = yaml.safe_load((folder / CONFIG_FILE).read_text())
+    description["weights"] = hashlib.blake2b((folder / WEIGHTS_FILE).read_bytes(), digest_size=16).hexdigest()
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(description))
 
 
 def test_wrong_weights_are_refused_by_name(folder: Path) -> None:
@@ -71,6 +80,7 @@ def test_wrong_weights_are_refused_by_name(folder: Path) -> None:
     def attempt(match: str, **changes: torch.Tensor | None) -> None:
         state = {k: v for k, v in (original | changes).items() if v is not None}
         save_file(state, folder / WEIGHTS_FILE)
+        sign(folder)
         with pytest.raises(PolicyError, match=match):
             load_policy(folder)
 
@@ -80,6 +90,7 @@ def test_wrong_weights_are_refused_by_name(folder: Path) -> None:
     attempt("head.linear.bias is torch.float64", **{name: original[name].double()})
     attempt("not finite: head.linear.bias", **{name: torch.full_like(original[name], float("nan"))})
     save_file(original, folder / WEIGHTS_FILE)
+    sign(folder)
     load_policy(folder)
 
 
@@ -105,9 +116,11 @@ def test_pickles_are_never_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PolicyError, match=r"is a file; a saved policy is a folder.*never loaded"):
         load_policy(folder.parent / "policy.pt")
     (folder / WEIGHTS_FILE).write_bytes(blob)
+    sign(folder)
     with pytest.raises(PolicyError, match="damaged or not safetensors"):
         load_policy(folder)
     torch.save({"weights": torch.zeros(3), "bomb": Bomb()}, folder / WEIGHTS_FILE)
+    sign(folder)
     with pytest.raises(PolicyError, match="damaged or not safetensors"):
         load_policy(folder)
     (folder / CONFIG_FILE).write_text("!!python/object/apply:os.system ['touch " + str(mark) + "']")
@@ -150,6 +163,36 @@ def test_a_key_that_nobody_knows_is_refused(folder: Path) -> None:
         load_policy(folder)
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_of_the_weights_is_refused(folder: Path, data: st.DataObject) -> None:
+    """Anywhere in the file, also where the number stays finite and the policy would only be another one."""
+    original = (folder / WEIGHTS_FILE).read_bytes()
+    damaged = bytearray(original)
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        (folder / WEIGHTS_FILE).write_bytes(bytes(damaged))
+        with pytest.raises(PolicyError, match=r"policy.safetensors is not what was saved .* Copy the folder again"):
+            load_policy(folder)
+    finally:
+        (folder / WEIGHTS_FILE).write_bytes(original)
+
+
+def test_weights_of_another_policy_are_refused_and_so_are_unsigned_ones(folder: Path, tmp_path: Path) -> None:
+    other = make_policy(MixtureHeadConfig(), action_normalisation="min_max")
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    save_policy(other, tmp_path / "other")
+    (folder / WEIGHTS_FILE).write_bytes((tmp_path / "other" / WEIGHTS_FILE).read_bytes())
+    with pytest.raises(PolicyError, match="belongs to another policy"):
+        load_policy(folder)
+    description = yaml.safe_load((folder / CONFIG_FILE).read_text())
+    del description["weights"]
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(description))
+    with pytest.raises(PolicyError, match=r"lacks \['weights'\]"):
+        load_policy(folder)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_folders_give_one_clear_error(folder: Path, data: st.DataObject) -> None:
@@ -158,7 +201,6 @@ def test_damaged_folders_give_one_clear_error(folder: Path, data: st.DataObject)
     original = (folder / name).read_bytes()
     damaged = bytearray(original)
     if data.draw(st.booleans()):
-        # The header is where structure lives; flips among the weights are caught only if not finite.
         position = data.draw(st.integers(0, min(len(damaged), 1500) - 1))
         damaged[position] ^= 1 << data.draw(st.integers(0, 7))
     else:

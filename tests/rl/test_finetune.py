@@ -112,7 +112,8 @@ def test_training_seeds_keep_out_of_the_evaluations_way(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy, run = half_taught_policy(tmp_path / "start"), tmp_path / "run"
     arguments = ["--policy", policy, "--task", POINT_REACH, "--task.worker_kind", "sync", "--output", run]
-    small = ["--num_envs", 2, "--ppo.num_steps", 8, "--loop.total_steps", 1, "--eval_episodes", 2]
+    small = ["--num_envs", 2, "--ppo.num_steps", 40, "--loop.total_steps", 1, "--eval_episodes", 2]
+    small += ["--task.kwargs.tolerance", 0.3]
     assert main(["finetune", *map(str, arguments + small)]) == 0
     out = capsys.readouterr().out
     assert "success on training seeds" in out
@@ -125,7 +126,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_refusals(tmp_path: Path) -> None:
     policy = half_taught_policy(tmp_path / "start")
-    with pytest.raises(PolicyError, match=r"sees 'state' as \(4,\); the task has \(3,\)"):
+    with pytest.raises(
+        PolicyError, match=r"sees 'state' as float32 \(4,\); the task .*Counter-v0 offers float32 \(3,\)"
+    ):
         finetune(replace(config(policy, tmp_path / "a"), task=TaskConfig(id=COUNTER)), tmp_path / "a")
     with pytest.raises(ConfigError, match="export last"):
         FinetuneConfig(policy="p", task=TASK, eval_episodes=0)
@@ -133,7 +136,7 @@ def test_refusals(tmp_path: Path) -> None:
         plain = PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)))
         other = build_policy(plain, env.observation_spec, replace(env.action_spec, low=(0,), high=(1,), names=("x",)))
     save_policy(other, tmp_path / "other")
-    with pytest.raises(PolicyError, match="has 1 actions, the task 2"):
+    with pytest.raises(PolicyError, match=r"has 1 actions \(x\), the task .*PointReach-v0 takes 2"):
         finetune(config(tmp_path / "other", tmp_path / "b"), tmp_path / "b")
 
 

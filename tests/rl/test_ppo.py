@@ -123,6 +123,32 @@ def test_truncation_bootstraps_and_termination_does_not(env: type[BatchedToy], v
     assert values.item() == pytest.approx(value, rel=0.02)
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("baseline", ["none", "mean"])
+def test_without_a_critic_whole_returns_count_and_cut_off_ones_have_no_say(baseline: str, normalise: bool) -> None:
+    """Rewards of one, episodes of 5 steps, rollouts of 8: the returns of the last three steps are not known."""
+    options: dict[str, Any] = {"baseline": baseline, "normalise_advantages": normalise}
+    config = PPOConfig(gamma=0.5, num_steps=8, gae_lambda=1.0, **options)
+    collector, ppo = make(Constant(2, max_steps=5), config)
+    rollout = collector.next()
+    found = ppo._with_targets(ppo._rows(rollout), rollout, rollout.rewards).advantages.view(8, 2)
+    returns = torch.tensor([2.0 * (1.0 - 0.5**left) for left in (5, 4, 3, 2, 1)])
+    every = returns.repeat_interleave(2)
+    expected = returns - (every.mean() if baseline == "mean" else 0.0)
+    expected = expected / (every.std() + 1e-8) if normalise else expected
+    torch.testing.assert_close(found[:5], expected[:, None].expand(5, 2))
+    assert (found[5:] == 0.0).all()
+    if baseline == "none":
+        assert (found[:5] > 0.0).all(), "nothing is subtracted"
+
+
+def test_rollouts_without_an_end_are_refused_where_there_is_no_critic() -> None:
+    config = PPOConfig(num_steps=4, baseline="mean")
+    collector, ppo = make(Constant(2, max_steps=50), config)
+    with pytest.raises(TrainingError, match=r"no episode ended within a rollout of 4 steps.*raise num_steps"):
+        ppo.update(collector.next())
+
+
 def test_macro_step_values_discount_by_control_steps() -> None:
     """Chunks of two: the value of an everlasting reward of one is still 1 / (1 - gamma)."""
     config = PPOConfig(gamma=0.9, num_steps=16, epochs=10, batch_size=64, critic_warmup=1000, learning_rate=2e-2)

@@ -48,7 +48,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_resume_equals_no_interruption(algorithm: str, tmp_path: Path) -> None:
     """Replay buffers, running episodes, statistics and generators included; annealing knows the whole length."""
     whole = train_rl(config(algorithm, tmp_path / "whole"))
-    half = config(algorithm, tmp_path / "parts", 96)
+    half = config(algorithm, tmp_path / "parts", 128)
     if algorithm == "ppo":
         half = replace(half, algorithm=replace(ALGORITHMS["ppo"], anneal=False))
         whole = train_rl(replace(half, env_steps=160, output=str(tmp_path / "unannealed")))

@@ -14,6 +14,10 @@ def run(config: FinetuneCommand) -> int:
 
     hint = f"robolearn finetune --config {config.output}/config.yaml --resume"
     result = finetune(replace(config, resume=False), config.output, resume=config.resume, resume_hint=hint)
+    if result.note:
+        print(result.note)
+        print(f"not fine-tuned: {result.policy} is the policy that it started from, {config.policy}")
+        return 0
     if result.start:
         before, after = result.start["eval_success"], result.best["eval_success"]
         print(f"success on training seeds {before:.0%} -> {after:.0%} after {result.env_steps} steps of practice")

@@ -14,6 +14,8 @@ def run(config: RecordConfig) -> int:
     from robolearn.episodes.record import record
 
     done = record(config)
+    for note in done.notes:
+        print(f"note: {note}")
     print(f"recorded {count(done.added, 'episode')} of {config.task.id} into {done.path}, which holds {done.total}")
     print(f"next: {hint('dataset', 'info', done.path)}    {hint('train', '--dataset', done.path)}")
     return 0

@@ -12,12 +12,12 @@ def run(config: ReplayConfig) -> int:
     from robolearn.configuration.parts.task import TaskConfig
     from robolearn.datasets.dataset import Dataset
     from robolearn.envs.make import make
-    from robolearn.evaluation.replay import replay
+    from robolearn.evaluation.replay import in_units_of, replay
 
     with Dataset(config.dataset) as dataset:
         task = TaskConfig.from_env_args(dataset.env_args)
-        with make(task, 1) as env:
-            frames = []
+        with make(task, 1) as made:
+            env, frames = in_units_of(dataset, made), []
             for index in config.episodes:
                 if not 0 <= index < len(dataset):
                     raise ConfigError(

@@ -40,13 +40,19 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
         return
     from robolearn.configuration.parts.task import TaskConfig
     from robolearn.datasets.dataset import Dataset
+    from robolearn.envs.adapted import fitted
     from robolearn.envs.make import make
     from robolearn.evaluation.evaluate import evaluate
+    from robolearn.imitation.agreement import interface_of
 
     with Dataset(config.dataset) as dataset:
         task = TaskConfig.from_env_args(dict(dataset.env_args))
+        data = interface_of(dataset)
+    if keys := config.policy.obs_keys:
+        data = replace(data, observation_spec=data.observation_spec.select(keys))
     seeds = list(range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollouts))
     with make(task, min(config.num_envs, config.rollouts)) as env:
+        fitted(env, data)  # refused now, not at the first evaluation
 
         def roll_out(policy: Policy, step: int) -> dict[str, float]:
             result = evaluate(policy, env, seeds)

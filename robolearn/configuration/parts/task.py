@@ -36,6 +36,9 @@ class TaskConfig:
     """Limit of the action dimensions that the environment leaves unbounded."""
     obs_keys: tuple[str, ...] = ()
     """Observation keys to keep, in this order; none keeps all."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """Other names for observation keys, own: other, so that a policy or a file that calls them otherwise fits:
+    `--task.rename '{state: observation}'`."""
     backend: Literal["cpu", "warp"] = "cpu"
     """Physics of robolearn's own tasks: MuJoCo on processor cores, or MuJoCo Warp on the GPU for thousands of
     environments (without a GPU, slowly, on the processor)."""
@@ -74,7 +77,8 @@ class TaskConfig:
         which an environment's own vector form belongs."""
         plain = {"id", "kwargs", "backend", "workers"} | ({"worker_kind"} if self.worker_kind != "vector" else set())
         changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
-        return {name: value for name, value in changed.items() if value != getattr(TaskConfig, name, ())}
+        # Fields whose default is made anew each time (a tuple, a dict) are empty by default.
+        return {name: value for name, value in changed.items() if value != getattr(TaskConfig, name, type(value)())}
 
     def env_args(self) -> dict[str, Any]:
         """The task as robomimic's `env_args` (JSON-serialisable); inverse of `from_env_args`.

@@ -81,6 +81,8 @@ EPISODE_ATTRS: dict[str, tuple[str, str]] = {
     "policy": ("str", "fingerprint of the weights of the policy that acted, or empty"),
     "notes": ("str", "free text of the operator"),
     "late_steps": ("int64", "control steps that began more than half a period late, where a clock paced them"),
+    "clipped_steps": ("int64", "steps at which more was asked for than the action limits allow"),
+    "clipped_share": ("float64", "part of the size of what was asked for at these steps that was cut off"),
     "interrupted": ("bool", "recovered from a recording that was cut off: its last step is the last complete one"),
 }
 
@@ -224,6 +226,8 @@ def info_to_attrs(info: EpisodeInfo, steps: int, interrupted: bool = False) -> d
         "policy": text(info.policy),
         "notes": text(info.notes),
         "late_steps": np.int64(info.late_steps),
+        "clipped_steps": np.int64(info.clipped_steps),
+        "clipped_share": np.float64(info.clipped_share),
         "interrupted": np.bool_(interrupted),
     }
 

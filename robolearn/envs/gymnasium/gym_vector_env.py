@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class GymVectorEnv:
 
     @property
     def env_args(self) -> dict[str, Any]:
-        return self.task.env_args()
+        return replace(self.task, rename={}).env_args()
 
     @property
     def seeds(self) -> np.ndarray:

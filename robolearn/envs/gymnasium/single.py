@@ -8,7 +8,7 @@ import importlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.envs.gymnasium.calls import plain_environment, reset_environment, step_environment, truth
 from robolearn.envs.gymnasium.physics import Physics
 from robolearn.envs.providers.lookup import provider_of, quirks_of
 from robolearn.envs.rules import EpisodeRules
@@ -29,7 +30,8 @@ class SingleEnv:
 
     def __init__(self, task: TaskConfig) -> None:
         self._task = task
-        self._env, spec = open_environment(task)
+        made, spec = open_environment(task)
+        self._env = plain_environment(made)
         self._quirks = quirks_of(self._env, spec.id)
         self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
         self._action = action_layout(self._env.action_space, task.action_limit)
@@ -56,22 +58,24 @@ class SingleEnv:
         """Begin the episode of `seed`, writing the first observation into the rows."""
         self.done = True
         self._quirks.before_reset(seed)
-        obs, _ = self._env.reset(seed=seed)
+        obs = reset_environment(self._env, seed, self._task.id)
         self._elapsed, self._return, self.done, self._started = 0, 0.0, False, True
         self._write(obs, obs_row)
 
     def step(self, action: np.ndarray, obs_row: dict[str, np.ndarray]) -> tuple[float, bool, bool, bool]:
         """Take an (A,) physical action; returns reward, terminated, truncated and success (at most one end is True)."""
-        obs, reward, terminated, truncated, info = self._env.step(self._action.to_env(action))
+        obs, reward, terminated, truncated, info = step_environment(
+            self._env, self._action.to_env(action), self._task.id
+        )
         self._elapsed += 1
-        self._return += float(reward)
+        self._return += reward
         self._write(obs, obs_row)
-        success = self._success(info, float(reward))
-        terminated, truncated = self._rules.ends(bool(terminated), bool(truncated), bool(success), self._elapsed)
+        success = self._success(info, reward)
+        terminated, truncated = self._rules.ends(terminated, truncated, bool(success), self._elapsed)
         self.done = terminated or truncated
         if self.done:
             self._rules.check_told(success is not None, info)
-        return float(reward), terminated, truncated, bool(success)
+        return reward, terminated, truncated, bool(success)
 
     def get_state(self) -> np.ndarray:
         """Return (S,) float64: MuJoCo's integration state, steps and return so far, what the package itself keeps."""
@@ -109,13 +113,21 @@ class SingleEnv:
     def _write(self, obs: Any, row: dict[str, np.ndarray]) -> None:
         self._quirks.observed(obs)
         for leaf in self._leaves:
-            leaf.write(obs, row[leaf.key])
+            try:
+                leaf.write(obs, row[leaf.key])
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                raise TaskError(
+                    f"{self._task.id}: the observation {leaf.key!r} is not what observation_space says, "
+                    f"{leaf.spec.dtype} {leaf.spec.shape} ({type(error).__name__}: {error}); mend the environment's "
+                    "observation_space or what it returns"
+                ) from None
 
-    def _success(self, info: dict[str, Any], reward: float) -> bool | None:
+    def _success(self, info: Mapping[str, Any], reward: float) -> bool | None:
         """Return whether the task is solved; None where neither `info` nor a threshold says so."""
         if self._rules.measured:
             return self._rules.reached(self._return, reward)
-        return next((bool(info[key]) for key in self._rules.success_keys if key in info), None)
+        key = next((key for key in self._rules.success_keys if key in info), None)
+        return None if key is None else truth(info[key], f"{self._task.id}: info says {key!r} is")
 
 
 def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:

@@ -29,6 +29,9 @@ from robolearn.envs.rules import EpisodeRules
 from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
 from robolearn.errors import TaskError
 
+SAME_ENDS = 3
+"""Ends in a row that look like begins, from which on it is no coincidence."""
+
 
 class VectorWorkers:
     """N environments that are one object already; takes the place of `robolearn.envs.gymnasium.workers.Workers`.
@@ -60,6 +63,8 @@ class VectorWorkers:
         self._over = np.zeros(num_envs, bool)
         """By that of the environment, in its last step; in SAME_STEP these rows are at the next episode's begin."""
         self._started = False
+        self._ends, self._same = 0, 0
+        """Ends of episodes in SAME_STEP so far, and those that looked exactly like the next episode's begin."""
 
     def settle(self) -> None:
         """Do nothing: nobody works on the rows beyond a call."""
@@ -162,6 +167,18 @@ class VectorWorkers:
             row = {key: value[i] for key, value in self.rows.obs.items()}
             for leaf in self._leaves:
                 leaf.write(_row(finals, int(i)), row[leaf.key])
+            self._check_final(int(i), row)
+
+    def _check_final(self, i: int, row: Mapping[str, np.ndarray]) -> None:
+        """Raise TaskError where the first ends all look like the next episodes' begins: one buffer for both."""
+        self._ends += 1
+        self._same += all(np.array_equal(value, self._upcoming[key][i]) for key, value in row.items())
+        if self._same == self._ends == SAME_ENDS:
+            raise TaskError(
+                f"{self._task.id}: the last observations of the first {SAME_ENDS} episodes are, number for number, the "
+                "first ones of the next: the environment hands out one array again and again, and the next reset "
+                "writes over it. Return copies (obs.copy()), or run its single environments (worker_kind process)"
+            )
 
     def _success(self, info: Mapping[str, Any], reward: np.ndarray, over: np.ndarray) -> np.ndarray:
         """Return (N,) bool; where an episode ended in SAME_STEP, from its own last info."""
@@ -173,11 +190,21 @@ class VectorWorkers:
         for source, where in sources:
             for key in self._rules.success_keys:
                 if key in source:
+                    self._check_truths(source[key], key)
                     present = np.asarray(source.get(f"_{key}", True), bool) & where & ~told
                     success |= np.asarray(source[key], bool) & present
                     told |= present
         self._rules.check_told(bool(told[over].all()), info)
         return success
+
+    def _check_truths(self, values: Any, key: str) -> None:
+        """Raise TaskError where `info` says success in text or the like, which would all count as true."""
+        array = np.asarray(values)
+        plain = array.dtype.kind in "biuf" or all(isinstance(v, (bool, int, float, np.bool_)) for v in array.flat)
+        if not plain:
+            raise TaskError(
+                f"{self._task.id}: info says {key!r} is {array.flat[0]!r}; it must be True or False, or a number"
+            )
 
     def _check_others(self, obs: Any, mask: np.ndarray) -> None:
         """Raise TaskError where others moved: who does not know `reset_mask` resets all rows, without a word."""

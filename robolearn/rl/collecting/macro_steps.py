@@ -118,6 +118,8 @@ class EpisodeDriver:
         self.obs_steps, self.largest_obs, self.device = obs_steps, largest_obs, torch.device(device)
         self.finished: list[FinishedEpisode] = []
         self.control_steps = 0
+        self.rewarded = 0
+        """Finished episodes whose return was not zero."""
         self.trace: deque[Tensor] = deque(maxlen=env.max_steps)
         n = env.num_envs
         self.episode_seeds = seeds.take(n)
@@ -163,6 +165,7 @@ class EpisodeDriver:
         indices = done.nonzero()[:, 0].tolist()
         fresh = self.seeds.take(len(indices))
         for i, seed in zip(indices, fresh):
+            self.rewarded += self.returns[i].item() != 0.0
             self.finished.append(
                 FinishedEpisode(
                     self.episode_seeds[i], self.returns[i].item(), int(self.lengths[i]), bool(self.solved[i])
@@ -172,6 +175,11 @@ class EpisodeDriver:
         self.returns[done], self.lengths[done], self.solved[done] = 0.0, 0, False
         first = self._begin(self.env.reset(seeds=fresh, mask=done.to(self.env.device)), done)
         self.window = self._where(done, first, self.window)
+
+    @property
+    def saw_reward(self) -> bool:
+        """Whether any episode, finished or running, has had a reward: without one there is nothing to learn from."""
+        return self.rewarded > 0 or bool((self.returns != 0.0).any())
 
     def take_finished(self) -> list[FinishedEpisode]:
         """Return the episodes that ended since the last call."""
@@ -187,6 +195,7 @@ class EpisodeDriver:
             "lengths": self.lengths.clone(),
             "actions": trace[len(trace) - longest :].clone(),
             "control_steps": self.control_steps,
+            "rewarded": self.rewarded,
             "finished": [astuple(episode) for episode in self.finished],
         }
 
@@ -201,7 +210,7 @@ class EpisodeDriver:
         self.solved.zero_()
         self.lengths.zero_()
         self.window = self._begin(self.env.reset(seeds=self.episode_seeds), None)
-        control_steps = self.control_steps
+        control_steps, self.rewarded = self.control_steps, int(state["rewarded"])
         # Episodes are aligned at their present: the youngest joins the replay last, begun anew since not every
         # environment can hold still until then.
         for i, row in enumerate(actions):

@@ -63,6 +63,12 @@ class Rollout:
         """N."""
         return self.rewards.shape[1]
 
+    @property
+    def ended(self) -> Tensor:
+        """(L, N) bool: steps of episodes that end within the rollout; those of its tails go on beyond."""
+        done = (self.terminated | self.truncated).flip(0).cumsum(0).flip(0)
+        return done > 0
+
     def flat_obs(self) -> Observation:
         """Return the observations as rows, (L*N, To, ...)."""
         return {k: v.flatten(0, 1) for k, v in self.obs.items()}

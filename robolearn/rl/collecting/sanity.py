@@ -53,6 +53,21 @@ def check_observation(
             raise TrainingError(_message(key, i, value[i], seeds[i], int(steps[i]), largest))
 
 
+def no_reward(env_steps: int, reward: str) -> str:
+    """Return what a run says that never saw a reward, and what helps.
+
+    Args:
+        reward: whose rewards they are: "success" or "env", as for fine-tuning.
+    """
+    wanted = "no episode was solved" if reward == "success" else "every reward was zero"
+    return (
+        f"no reward was seen in {env_steps} steps of practice ({wanted}), so nothing was learned. What helps: a policy "
+        "that solves the task now and then (more demonstrations, DAgger), longer episodes (max_steps), more of them, "
+        "or a reward that tells better from worse (finetune: --reward env); check that success is read from where the "
+        "task says it (--task.success_key)"
+    )
+
+
 def _message(key: str, env: int, value: Tensor, seed: int, step: int, largest: float) -> str:
     flat = value.flatten()
     place = f"observation {key!r} of environment {env} at step {step} of the episode with seed {seed}"
