@@ -43,7 +43,7 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
     from robolearn.envs.make import make
     from robolearn.evaluation.evaluate import evaluate
 
-    with Dataset(config.dataset) as dataset:
+    with Dataset(config.dataset, reading=config.reading) as dataset:
         task = TaskConfig.from_env_args(dict(dataset.env_args))
     seeds = list(range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollouts))
     with make(task, min(config.num_envs, config.rollouts)) as env:
