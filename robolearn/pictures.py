@@ -95,7 +95,7 @@ def picture_of(
 
 
 def _axes(shape: tuple[int, ...], layout: Layout) -> tuple[str, int, int, int] | None:
-    """Return the order of a frame's axes (k stack, h, w, c) and height, width, channels; None where it is no picture."""
+    """Return the order of a frame's axes (k stack, h, w, c), height, width, channels; None where it is no picture."""
     if len(shape) == 2:
         return None if min(shape) < SMALLEST else ("hw", *shape, 1)
     if len(shape) == 3:

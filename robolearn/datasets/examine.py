@@ -80,7 +80,7 @@ def outside(dataset: Dataset) -> Outside | None:
     steps, bad, worst = 0, 0, None
     for index in range(len(dataset)):
         actions = dataset.arrays(index, ["actions"])["actions"].astype(np.float64)
-        over = np.abs(actions) - 1.0
+        over = np.where(np.isfinite(actions), np.abs(actions) - 1.0, -1.0)
         steps, bad = steps + len(actions), bad + int((over.max(axis=1) > ROUNDING).sum())
         at = np.unravel_index(int(over.argmax()), over.shape)
         if over[at] > ROUNDING and (worst is None or over[at] > worst[0]):

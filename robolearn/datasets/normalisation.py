@@ -39,9 +39,9 @@ class Glitch:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} is {self.value:g} at step {self.step} of {self.episode}, the others lie within {self.low:g} and "
-            f"{self.high:g}: a glitch, left out of the statistics and of training (leave the episode out: --exclude "
-            f"{self.episode.rpartition(':')[2]})"
+            f"{self.name} is {self.value:g} at step {self.step} of {self.episode}, the others lie within {self.low:g} "
+            f"and {self.high:g}: a glitch, left out of the statistics and of training (leave the episode out: "
+            f"--exclude {self.episode.rpartition(':')[2]})"
         )
 
 

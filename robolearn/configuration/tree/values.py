@@ -87,11 +87,20 @@ def _coerce(kind: Any, value: Any, where: str, default: Any = None) -> Any:
     if origin in (tuple, list):
         return _coerce_sequence(args, value, where)
     if origin in (dict, Mapping) or kind is dict:
+        if isinstance(value, str) and value.startswith("{"):
+            value = _mapping_in_one_word(value, where)
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a mapping, received {value!r}")
         item = args[1] if args else Any
         return {str(k): _coerce(item, v, f"{where}.{k}") for k, v in value.items()}
     return _coerce_scalar(kind, value, where)
+
+
+def _mapping_in_one_word(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{where} must be a mapping such as '{{a: b}}', received {text!r}") from None
 
 
 def _coerce_sequence(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from robolearn.datasets.format.schema import (
 from robolearn.datasets.format.units import ROUNDING, Rescaling, action_limits, to_physical
 from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.errors import DatasetError, RobolearnError
+from robolearn.pictures import Picture, picture_of
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
 
 OPEN_SHARDS = 32
@@ -152,13 +153,13 @@ class EpisodeFile:
         with self.group(demo) as group:
             steps = self._steps(group)
             folder, _, key = name.partition("/")
-            if self._foreign is not None or not key or not stored_as_frames(self._spec(key)):
+            if self._foreign is not None or not key or not stored_as_frames(self._lies[key]):
                 if key and folder != "obs":
                     self._final(group, key, steps)
                 else:
                     self._array(group, name, steps)
                 return
-            leaf, data = self._spec(key), descend(group, f"{folder}/{self._stored[key]}")
+            leaf, data = self._lies[key], descend(group, f"{folder}/{self._stored[key]}")
             rows = 1 if folder == "final_obs" else steps
             safe.check(data, (rows, *leaf.shape), np.dtype(leaf.dtype).kind, np.iinfo(np.int64).max)
             table = FrameTable.of(data, leaf)
@@ -215,6 +216,8 @@ class EpisodeFile:
                 raise DatasetError(f"{safe.place(group)}/obs/{key} has steps 0 to {steps - 1}, asked for {step}")
             if self._foreign is not None and not self._leaf(key).plain:
                 return self._leaf(key).row(group, steps, step)
+            if self._stored[key] in self._depth:
+                return self._array(group, f"obs/{key}", steps)[step]
             data = descend(group, f"obs/{self._stored[key]}" if self._foreign is None else self._leaf(key).path)
             safe.check(data, (steps, *spec.shape), np.dtype(spec.dtype).kind, np.iinfo(np.int64).max)
             # A shard may be closed to make room for another one; only the file itself stays open with its table.
@@ -229,8 +232,8 @@ class EpisodeFile:
         """Read a whole, checked episode."""
         with self.group(demo) as group:
             steps = self._steps(group)
-            info, events = self._info(group), self._events(group)
-            arrays: dict[str, Any] = {}
+            info = self._info(group)
+            arrays: dict[str, Any] = {"events": self._events(group)}
             if self._foreign is not None:
                 final = {key: self._final(group, key, steps) for key in keys}
                 arrays |= self._foreign.flags(group, steps, info.success, self.header.control_hz)
@@ -242,7 +245,7 @@ class EpisodeFile:
             if self._foreign is None:
                 final = {key: self._final(group, key, steps) for key in keys}
             try:
-                return Episode(info=info, obs=obs, final_obs=final, **arrays, events=events)
+                return Episode(info=info, obs=obs, final_obs=final, **arrays)
             except RobolearnError as error:
                 raise DatasetError(f"{safe.place(group)}: {error}") from None
 
@@ -253,7 +256,8 @@ class EpisodeFile:
 
     def scales_badly(self, demo: str) -> bool:
         """Whether actions of an episode lie outside of their limits, which is a fault of the file and not of it."""
-        return bool((np.abs(self.arrays(demo, ["actions"])["actions"]) > 1.0 + ROUNDING).any())
+        actions = self.arrays(demo, ["actions"])["actions"]
+        return bool(np.isfinite(actions).all() and (np.abs(actions) > 1.0 + ROUNDING).any())
 
     def read_without_last(self, demo: str, keys: Sequence[str]) -> Episode:
         """Read a whole episode of a file without next_obs, its last observation in the place of the final one."""
@@ -362,8 +366,11 @@ class EpisodeFile:
         header = safe.read_header(self._file) if self._foreign is None else self._foreign.header
         self.header = header
         keys = self._named_keys(tuple(header.observation_spec))
+        self._depth = self._scaled_depth(header.observation_spec) if self.ours else {}
         self._stored, self._all_keys = keys, set(header.observation_spec)
-        spec = ObservationSpec({key: header.observation_spec[stored] for key, stored in keys.items()})
+        seen = dict(header.observation_spec) | {key: picture.spec for key, picture in self._depth.items()}
+        spec = ObservationSpec({key: seen[stored] for key, stored in keys.items()})
+        self._lies = {key: header.observation_spec[stored] for key, stored in keys.items()}
         limits = self._limits(header)
         self._rescaling = Rescaling(header.action_spec, limits)
         if self.reading.control_hz is not None and not np.isclose(header.control_hz, self.reading.control_hz):
@@ -372,6 +379,19 @@ class EpisodeFile:
                 f"{self.reading.control_hz:g}"
             )
         return replace(header, observation_spec=spec, action_spec=limits)
+
+    def _scaled_depth(self, spec: ObservationSpec) -> dict[str, Picture]:
+        """Return how depth pictures in a file of ours become pictures of 8 bits, by their names in the file."""
+        if not self.reading.depth_range:
+            return {}
+        low, high = self.reading.depth_range
+        found: dict[str, Picture] = {}
+        for key, array in spec.items():
+            picture = picture_of(array.shape, np.dtype(array.dtype), None, layout="hwc", depth_range=(low, high))
+            if picture is not None and array.dtype != "uint8":
+                found[key] = picture
+                self.assumptions.note("pictures", f"obs/{key}: {picture.note}")
+        return found
 
     def _named_keys(self, keys: tuple[str, ...]) -> dict[str, str]:
         """Return the stored name of each key that is seen. Raises DatasetError where names fall together."""
@@ -443,11 +463,11 @@ class EpisodeFile:
         if key:
             if folder != "obs":
                 raise safe.AskedInVain(f"unknown array {name!r}; expected obs/<key> or one of {', '.join(STEP_ARRAYS)}")
-            spec = self._spec(key)
+            self._spec(key)
             if self._foreign is not None and not self._leaf(key).plain:
                 return self._leaf(key).load(group, steps)
             path = f"obs/{self._stored[key]}" if self._foreign is None else self._leaf(key).path
-            return self._observation(descend(group, path), spec, steps)
+            return self._of_ours(key, descend(group, path), steps)
         layout = STEP_ARRAYS.get(name)
         if layout is None:
             raise safe.AskedInVain(f"unknown array {name!r}; expected obs/<key> or one of {', '.join(STEP_ARRAYS)}")
@@ -471,6 +491,12 @@ class EpisodeFile:
         kinds = np.dtype(layout.dtype).kind
         return safe.load(safe.dataset(group, name), (steps, *size), kinds=kinds).astype(layout.dtype, copy=False)
 
+    def _of_ours(self, key: str, data: h5py.Dataset, rows: int) -> np.ndarray:
+        """Return (rows, ...) an observation that lies in the file as it is seen, but for the scale of depth."""
+        values = self._observation(data, self._lies[key], rows)
+        depth = self._depth.get(self._stored[key])
+        return values if depth is None else depth.convert(values)
+
     def _observation(self, data: h5py.Dataset, spec: ArraySpec, steps: int) -> np.ndarray:
         kind = np.dtype(spec.dtype).kind
         if not stored_as_frames(spec):
@@ -489,7 +515,7 @@ class EpisodeFile:
         """Return (...) the observation after the last action."""
         if self._foreign is not None:
             return final_row(group, self._leaf(key), steps)
-        return self._observation(descend(group, f"final_obs/{self._stored[key]}"), self._spec(key), 1)[0]
+        return self._of_ours(key, descend(group, f"final_obs/{self._stored[key]}"), 1)[0]
 
     def _leaf(self, key: str) -> Leaf:
         assert self._foreign is not None

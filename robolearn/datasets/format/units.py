@@ -1,4 +1,4 @@
-"""Actions from one set of physical limits to another, without clipping: what lies outside stays outside, to be named."""
+"""Actions from one set of physical limits to another, without clipping: what lies outside stays so, to be named."""
 
 from __future__ import annotations
 

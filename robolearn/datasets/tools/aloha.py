@@ -181,7 +181,7 @@ def _observations(file: h5py.File, reading: Reading, notes: Assumptions, steps: 
         key = reading.rename.get(key, key)
         if key in leaves:
             raise DatasetError(
-                f"{file.filename}: two observations would be called {key!r} (the camera {stored} and another); rename one"
+                f"{file.filename}: two observations would be called {key!r} ({stored} and another); rename one"
             )
         leaves[key] = found
         if found.note:

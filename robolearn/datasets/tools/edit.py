@@ -57,16 +57,17 @@ def merge(paths: Sequence[str | Path], output: str | Path, reading: Reading = NO
 
 def duplicates(dataset: Dataset) -> list[tuple[str, str]]:
     """Return pairs of episodes with the same actions and the same low-dimensional observations, to the last bit."""
-    seen: dict[bytes, str] = {}
+    first: dict[bytes, str] = {}
     pairs: list[tuple[str, str]] = []
     names = ["actions", *(f"obs/{key}" for key in dataset.low_dim_keys())]
     for index, name in enumerate(dataset.episodes):
         content = hashlib.sha256()
         for array in dataset.arrays(index, names).values():
             content.update(np.ascontiguousarray(array).tobytes())
-        first = seen.setdefault(content.digest(), name)
-        if first != name:
-            pairs.append((first, name))
+        digest = content.digest()
+        if digest in first:
+            pairs.append((first[digest], name))
+        first.setdefault(digest, name)
     return pairs
 
 

@@ -16,11 +16,12 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_trainable, outside
 from robolearn.datasets.format import checked as safe, probe
 from robolearn.datasets.format.episode_file import EpisodeFile, check_choice
+from robolearn.datasets.format.leaves import descend, walk
 from robolearn.datasets.format.schema import SCHEMA
 from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.datasets.tools.edit import duplicates
 from robolearn.errors import DatasetError, hint
-from robolearn.specs import ActionMode
+from robolearn.specs import ActionMode, join_key
 
 RESTORE = "restore the file from a copy"
 LEAVE_OUT = "leave out"
@@ -207,22 +208,27 @@ def _consistency_problems(file: EpisodeFile, demo: str) -> Iterator[Problem]:
         if not np.array_equal(dones, either["terminated"] | either["truncated"]):
             yield Problem(f"{place}/dones", "differs from terminated or truncated", LEAVE_OUT)
         for folder in ("obs", "final_obs"):
-            extra = set(safe.names(safe.group(group, folder))) - set(file.header.observation_spec)
+            extra = _keys(safe.group(group, folder)) - file.all_keys
             if extra:
                 yield Problem(
                     f"{place}/{folder}", f"holds keys that observation_spec lacks: {sorted(extra)}", LEAVE_OUT
                 )
         views = safe.group(group, "next_obs")
-        if set(safe.names(views)) != set(file.header.observation_spec):
+        if _keys(views) != file.all_keys:
             yield Problem(f"{place}/next_obs", "has other keys than obs", LEAVE_OUT)
             return
-        for key in file.header.observation_spec:
-            if not _is_shifted_view(safe.dataset(views, key), f"{group.name}", key, steps):
+        for key in sorted(file.all_keys):
+            if not _is_shifted_view(descend(views, key), f"{group.name}", key, steps):
                 yield Problem(
                     f"{place}/next_obs/{key}",
                     "is not the view of obs and final_obs that it should be",
                     _command("convert", file.path, reading=file.reading),
                 )
+
+
+def _keys(group: h5py.Group) -> set[str]:
+    """Return the joined names of all arrays below a group."""
+    return {join_key(path) for path, _ in walk(group)}
 
 
 def _is_shifted_view(view: h5py.Dataset, group: str, key: str, steps: int) -> bool:
