@@ -44,8 +44,8 @@ class Normaliser(nn.Module):
 
     @property
     def constant(self) -> Tensor:
-        """(size,) bool, the dimensions that never moved in the data: nothing was learned of them, and where they move at
-        run time the policy meets what it has never seen. All False where nothing was fitted."""
+        """(size,) bool, the dimensions that never moved in the data: where they move at run time, the policy meets what
+        it has never seen. All False where nothing was fitted."""
         return (self.scale == 1.0) & (not self.is_identity)
 
     @classmethod
