@@ -25,12 +25,8 @@ Observation: TypeAlias = "dict[str, torch.Tensor]"
 """(N, ...) per key, on the environment's device."""
 
 
-def nested_key(path: Sequence[object]) -> str:
-    """Return the one name of an observation in groups or dictionaries in each other: ("robot", "eef") is "robot.eef".
-
-    Slashes within names are joints, too: HDF5 takes them for groups.
-    """
-    return ".".join(str(part) for part in path).replace("/", ".")
+KEY_SEPARATOR = "/"
+"""Between the parts of a nested observation's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,35 @@ class ArraySpec:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
+
+
+def join_key(path: Sequence[object]) -> str:
+    """Return the one name of a nested observation: `policy/eef_pos` for ("policy", "eef_pos"), in files (groups), in
+    environments (Dict and Tuple spaces) and in policies."""
+    return KEY_SEPARATOR.join(map(str, path))
+
+
+def flat_keys(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the leaves of nested mappings by their joined names. Raises DatasetError where two fall together."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        found = flat_keys(value, (*path, name)) if isinstance(value, Mapping) else {join_key((*path, name)): value}
+        both = sorted(set(flat) & set(found))
+        if both:
+            raise DatasetError(f"two observations are called {both[0]!r}, one of them nested; rename one")
+        flat |= found
+    return flat
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Raise DatasetError unless these names can lie in one file: plain parts joined by "/", none a group of others."""
+    for key in keys:
+        parts = key.split(KEY_SEPARATOR)
+        if "\0" in key or any(part in ("", ".", "..") for part in parts):
+            raise DatasetError(f"observation keys must be plain names, joined by '/' where nested; received {key!r}")
+        above = [join_key(parts[:n]) for n in range(1, len(parts))]
+        if clash := [name for name in above if name in keys]:
+            raise DatasetError(f"{clash[0]!r} is an observation, and {key!r} lies below it; rename one")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig:
+class BCConfig(Reading):
     """Clone the behaviour in dataset files."""
 
     BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "device", "output", "resume", "rollouts", "num_envs")
@@ -49,6 +50,7 @@ class BCConfig:
     """Seed of weights, batches and noise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dataset:
             raise ConfigError("dataset needs at least one file, received none")
         check_range(self, "batch_size", low=1, high=MAX_BATCH)

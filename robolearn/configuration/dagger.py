@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.parts.gates import BetaGateConfig, GateConfig
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.session import CorrectionConfig, SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
@@ -17,7 +18,7 @@ from robolearn.seeds import DAGGER_SEED, ROLLOUT_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
-class DaggerConfig:
+class DaggerConfig(Reading):
     """Correct a policy where it goes: roll it out, correct it where the gate says so, aggregate, train, measure."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -84,6 +85,7 @@ class DaggerConfig:
     """Environments that run side by side."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, "rounds", "episodes_per_round", low=1, high=MAX_EPISODES)
         check_range(self, "eval_episodes", low=0, high=MAX_EPISODES)
         check_range(self, "num_envs", low=1, high=MAX_ENVS)
@@ -122,6 +124,7 @@ class DaggerConfig:
             seed=self.seed,
             policy=kind if self.from_scratch else PolicyConfig(),
             init_policy="" if self.from_scratch else policy,
+            **{f.name: getattr(self, f.name) for f in fields(Reading)},
         )
 
     def same_run(self, other: DaggerConfig) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
@@ -67,7 +68,7 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
+class ReplayConfig(Reading):
     """Replay recorded episodes in the simulator."""
 
     dataset: str = field(default="", metadata={"positional": True})
@@ -78,12 +79,13 @@ class ReplayConfig:
     """MP4 file to render the replay into; needs OpenGL and the extra `video`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dataset:
             raise ConfigError("name the data set to replay: robolearn replay FILE")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DensityConfig:
+class DensityConfig(Reading):
     """Plot a policy's action density at recorded states, so that its modes can be seen."""
 
     policy: str = field(metadata={"positional": True})
@@ -102,6 +104,7 @@ class DensityConfig:
     """Picture to write: .png, .svg or .pdf."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, "samples", low=1, high=MAX_EPISODES)
         if self.dims[0] == self.dims[1] or min(self.dims) < 0:
             raise ConfigError(f"dims must be two different action dimensions, received {list(self.dims)}")

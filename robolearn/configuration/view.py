@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from robolearn.configuration.parts.reading import Reading
 from robolearn.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewConfig:
+class ViewConfig(Reading):
     """Look at recorded episodes in the browser, mark them, trim them, and save a new file."""
 
     dataset: str = field(default="", metadata={"positional": True})
@@ -17,13 +18,10 @@ class ViewConfig:
     """Address to serve on; anything but this machine's own loopback asks for the token in the printed link."""
     port: int = 8080
     """Port of the page; the next free one where it is taken."""
-    control_hz: float | None = None
-    """The control rate, for files that do not say it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.dataset:
             raise ConfigError("name the dataset to look at: robolearn view FILE")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port must lie in [0, 65536), received {self.port}")
-        if self.control_hz is not None and not 0.0 < self.control_hz < float("inf"):
-            raise ConfigError(f"control_hz must be positive and finite, received {self.control_hz}")

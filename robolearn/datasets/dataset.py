@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from robolearn.datasets.format.episode_file import EpisodeFile
+from robolearn.configuration.parts.reading import NOTHING, Reading
+from robolearn.datasets.format.assumptions import Assumptions
+from robolearn.datasets.format.episode_file import EpisodeFile, check_choice
 from robolearn.datasets.format.schema import Header, stored_as_frames
 from robolearn.errors import DatasetError
 from robolearn.specs import ActionSpec, Episode, EpisodeInfo, Event, ObservationSpec
@@ -33,7 +35,7 @@ class Dataset:
     Args:
         paths: one file, or several (demonstrations and DAgger rounds, say) that read as one; their specs must agree.
         filter_key: read only the episodes that the file's mask of this name lists.
-        control_hz: for foreign files that do not say their control rate.
+        reading: what files do not say (control rate, action limits, success), and what of them is wanted.
 
     Raises DatasetError where a file is missing, damaged, or does not fit the first one.
     """
@@ -43,7 +45,7 @@ class Dataset:
         paths: str | Path | Sequence[str | Path],
         *,
         filter_key: str | None = None,
-        control_hz: float | None = None,
+        reading: Reading = NOTHING,
     ) -> None:
         listed = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not listed:
@@ -51,8 +53,10 @@ class Dataset:
         self._files: list[EpisodeFile] = []
         try:
             for path in listed:
-                self._files.append(EpisodeFile(Path(path), control_hz))
+                self._files.append(EpisodeFile(Path(path), reading))
             self.header: Header = self._files[0].header
+            self.reading = reading
+            check_choice(self._files, reading)
             self._check_agreement()
             self._places = [_Place(file, demo) for file in self._files for demo in file.demos(filter_key)]
         except BaseException:
@@ -64,6 +68,19 @@ class Dataset:
     def ours(self) -> bool:
         """Whether all files are of our own schema, and not only of robomimic's layout."""
         return all(file.ours for file in self._files)
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """What the files do not say and was assumed of them; of files of ours, what was asked to be read otherwise."""
+        return Assumptions.joined(file.assumptions for file in self._files)
+
+    def assumptions_of(self, file: int) -> Assumptions:
+        """Return the assumptions of one file, to which a reader may add its own."""
+        return self._files[file].assumptions
+
+    @property
+    def files(self) -> tuple[EpisodeFile, ...]:
+        return tuple(self._files)
 
     @property
     def recording(self) -> bool:
@@ -176,7 +193,7 @@ class Dataset:
     def select(self, indices: Sequence[int]) -> Dataset:
         """Return these episodes as a dataset of their own, on the same open files."""
         subset = object.__new__(Dataset)
-        subset._files, subset.header = self._files, self.header
+        subset._files, subset.header, subset.reading = self._files, self.header, self.reading
         subset._places = [self._place(i) for i in indices]
         subset._infos = {}
         return subset
@@ -219,4 +236,19 @@ class Dataset:
         for file in self._files[1:]:
             difference = first.header.difference(file.header)
             if difference:
-                raise DatasetError(f"{file.path} does not fit {first.path}: {difference}")
+                raise DatasetError(f"{file.path} does not fit {first.path}: {difference}{remedy(difference)}")
+
+
+def remedy(difference: str) -> str:
+    """Return what to do about files that differ so; the reading's options bring them together."""
+    for name, words in REMEDIES.items():
+        if difference.startswith(name):
+            return f"; {words}"
+    return ""
+
+
+REMEDIES = {
+    "action_spec": "give the limits that both are to have, --limits LOW HIGH, where their actions have the same units",
+    "observation_spec": "rename or leave out what differs: --rename '{old: new}', --drop KEY",
+    "control_hz": "files of different control rates cannot lie in one data set",
+}

@@ -1,8 +1,9 @@
-"""Statistics for normalising observations and actions."""
+"""Statistics for normalising observations and actions, which a few absurd values do not rule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,37 @@ from robolearn.datasets.format.schema import stored_as_frames
 from robolearn.errors import DatasetError
 
 QUANTILES = {"q01": 0.01, "q99": 0.99}
+GLITCH_SPANS = 20.0
+"""A value is a glitch where it lies so many spans from the others, the span being the range of nearly all of them."""
+SUSPICIOUS_DEVIATIONS = 8.0
+"""Only dimensions with a value so far from the mean are looked at closely: among a normal million there is none."""
+FEWEST_ROWS = 20
+"""With fewer there is no telling what is usual."""
+HEAVY_TAILS = 50.0
+"""Where the range of nearly all rows is so much larger than that of the middle half, far values are usual."""
+RARE = 0.005
+"""Glitches are at most this share of the rows; what is more often so is how the robot is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glitch:
+    """One value that lies absurdly far from all others of its dimension."""
+
+    name: str
+    episode: str
+    step: int
+    value: float
+    low: float
+    """The others lie between this..."""
+    high: float
+    """...and this."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} is {self.value:g} at step {self.step} of {self.episode}, the others lie within {self.low:g} "
+            f"and {self.high:g}: a glitch, left out of the statistics and of training (leave the episode out: "
+            f"--exclude {self.episode.rpartition(':')[2]})"
+        )
 
 
 def normalisation_statistics(dataset: Dataset, keys: Sequence[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
@@ -32,8 +64,11 @@ def normalisation_statistics(dataset: Dataset, keys: Sequence[str] | None = None
 
 
 def describe(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return statistics of (rows, ...) values over the rows, in float64 and returned as float32."""
+    """Return statistics of (rows, ...) values over the rows without glitches, in float64 and returned as float32."""
     values = values.astype(np.float64)
+    bad = glitch_mask(values)
+    if bad is not None:
+        values = values[~bad.reshape(len(values), -1).any(axis=1)]
     found = {
         "min": values.min(axis=0),
         "max": values.max(axis=0),
@@ -42,3 +77,68 @@ def describe(values: np.ndarray) -> dict[str, np.ndarray]:
     }
     found |= {name: np.quantile(values, q, axis=0) for name, q in QUANTILES.items()}
     return {name: np.asarray(value, np.float32) for name, value in found.items()}
+
+
+def glitch_mask(values: np.ndarray) -> np.ndarray | None:
+    """Return which of (rows, ...) values are glitches, of the same shape; None where none is.
+
+    The usual range of a dimension is that of its rows without the few largest and smallest. A glitch lies GLITCH_SPANS
+    of these ranges beyond it; where nearly all rows are equal, a thousand times their size (so that a rare contact
+    force or flag is none).
+    """
+    rows = len(values)
+    if rows < FEWEST_ROWS or values.dtype.kind not in "fiu":
+        return None
+    flat = values.reshape(rows, -1).astype(np.float64, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.abs(flat - flat.mean(axis=0)).max(axis=0)
+        suspicious = distance > min(SUSPICIOUS_DEVIATIONS, 0.7 * np.sqrt(rows - 1)) * flat.std(axis=0)
+    mask = np.zeros(flat.shape, bool)
+    for column in np.flatnonzero(suspicious).tolist():
+        mask[:, column] = _glitches_of(flat[:, column])
+    return mask.reshape(values.shape) if mask.any() else None
+
+
+def _glitches_of(column: np.ndarray) -> np.ndarray:
+    low, high = usual_range(column)
+    span = high - low
+    reach = GLITCH_SPANS * span if span > 0 else 1000.0 * max(1.0, abs(low))
+    lower, upper = np.quantile(column, (0.25, 0.75))
+    if span > 0 and span > HEAVY_TAILS * (upper - lower):
+        return np.zeros(len(column), bool)
+    bad = (column < low - reach) | (column > high + reach)
+    return bad if bad.sum() <= max(2, RARE * len(column)) else np.zeros(len(column), bool)
+
+
+def usual_range(column: np.ndarray) -> tuple[float, float]:
+    """Return the range of (rows,) values without the few largest and smallest."""
+    few = max(3, int(0.01 * len(column)))
+    ordered = np.partition(column, (few, len(column) - 1 - few))
+    return float(ordered[few]), float(ordered[len(column) - 1 - few])
+
+
+def find_glitches(name: str, parts: Sequence[np.ndarray], episodes: Sequence[str]) -> list[Glitch]:
+    """Return the glitches of one array of several episodes, one for each step, the farthest first."""
+    values = np.concatenate(parts)
+    mask = glitch_mask(values)
+    if mask is None:
+        return []
+    flat, mask = values.reshape(len(values), -1).astype(np.float64), mask.reshape(len(values), -1)
+    starts = np.cumsum([0, *map(len, parts)])
+    found: list[Glitch] = []
+    for row in np.flatnonzero(mask.any(axis=1)).tolist():
+        column = int(mask[row].argmax())
+        low, high = usual_range(flat[:, column])
+        episode = int(np.searchsorted(starts, row, side="right")) - 1
+        where = f"{name}[{column}]" if flat.shape[1] > 1 else name
+        found.append(
+            Glitch(
+                name=where,
+                episode=episodes[episode],
+                step=row - int(starts[episode]),
+                value=float(flat[row, column]),
+                low=low,
+                high=high,
+            )
+        )
+    return sorted(found, key=lambda glitch: -max(glitch.low - glitch.value, glitch.value - glitch.high))

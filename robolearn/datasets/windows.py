@@ -19,6 +19,7 @@ import torch
 
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.schema import stored_as_frames
+from robolearn.datasets.normalisation import glitch_mask
 from robolearn.errors import DatasetError, TrainingError
 from robolearn.specs import ActionMode, Batch
 
@@ -170,7 +171,7 @@ class WindowSampler:
         self._last = self._tensor(np.repeat(ends - 1, lengths))
         self._episodes = self._tensor(np.repeat(np.arange(len(lengths)), lengths))
         self._valid = self._tensor(np.concatenate(valid))
-        self._windows = torch.nonzero(self._valid).flatten()
+        self._windows = torch.nonzero(self._valid & ~self._seen_glitches()).flatten()
         self._weights = self._normalise(np.concatenate(weights))
         if not self.num_windows:
             raise DatasetError(f"no step of {self._dataset.paths[0]} has a target {target!r}; nothing to learn from")
@@ -178,6 +179,18 @@ class WindowSampler:
         self.batch_size = min(self.batch_size, self.num_windows)
         if self.batch_size < self.share[1]:
             raise DatasetError(f"a batch of {self.batch_size} windows cannot be shared by {self.share[1]} processes")
+
+    def _seen_glitches(self) -> torch.Tensor:
+        """Return (rows,) whether the window at a row sees a glitch: nobody can learn from a sensor's absurd value."""
+        bad = np.zeros(len(self._valid), bool)
+        for name, column in self._columns.items():
+            if name != "actions" and (mask := glitch_mask(column.cpu().numpy())) is not None:
+                bad |= mask.reshape(len(mask), -1).any(axis=1)
+        rows = self._tensor(bad)
+        if bad.any():
+            seen = torch.arange(len(bad), device=self.device)[:, None] + self._offsets[: self._obs_steps]
+            rows = rows[torch.maximum(seen, self._first[:, None])].any(dim=1)
+        return rows
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype.kind == "f":

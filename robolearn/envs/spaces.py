@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from robolearn.errors import TaskError
-from robolearn.specs import ActionSpec, ArraySpec, nested_key
+from robolearn.specs import ActionSpec, ArraySpec, join_key
 
 Convert = Callable[[Any], np.ndarray]
 
@@ -133,7 +133,7 @@ def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationL
         for name, part in items:
             yield from _leaves(part, (*path, name))
         return
-    name = nested_key(path)
+    name = join_key(path)
     spec, convert = _convert(space, name or "the observation")
     key = name or ("image" if spec.is_image else "state")
     yield ObservationLeaf(key=key, spec=spec, path=path, convert=convert)

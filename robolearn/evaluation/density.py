@@ -55,7 +55,7 @@ def plot_density(config: DensityConfig) -> Path:
         raise ConfigError(f"output must end in .png, .svg or .pdf, received {config.output!r}")
     if max(config.dims) >= len(names):
         raise ConfigError(f"dims {list(config.dims)} go beyond the policy's {len(names)} actions: {', '.join(names)}")
-    with Dataset(config.dataset) as dataset:
+    with Dataset(config.dataset, reading=config.reading) as dataset:
         panels = make_panels(policy, dataset, config)
     figure = draw(panels, [names[d] for d in config.dims])
     with atomic_file(path) as fresh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.examine import check_trainable
 from robolearn.datasets.normalisation import normalisation_statistics
 from robolearn.datasets.windows import StepWeights, WindowSampler, split
 from robolearn.errors import ConfigError, DatasetError
@@ -135,8 +137,9 @@ def train_bc(
     Raises ConfigError, DatasetError or PolicyError before training begins where data and policy do not fit.
     """
     with open_run(config, run_dir, resume=resume, label=label, resume_hint=resume_hint) as run:
-        dataset = run.resources.enter_context(Dataset(config.dataset))
+        dataset = run.resources.enter_context(Dataset(config.dataset, reading=config.reading))
         train, valid = train_and_valid(dataset, config)
+        look_at_data(train, config)
         run.seed()
         policy = make_policy(config, train).to(run.device)
         run.fit_threads(policy, rows=config.batch_size)
@@ -184,6 +187,15 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
     if not len(train):
         raise DatasetError(f"{config.dataset} leaves no episodes to learn from; all are in the mask 'valid'")
     return train, dataset.select(held_out) if held_out else None
+
+
+def look_at_data(dataset: Dataset, config: BCConfig) -> None:
+    """Say what was assumed of the data and what is odd in it. Raises DatasetError where it must not be learned from."""
+    odd = check_trainable(dataset, config.policy.obs_keys or None)
+    if distributed.rank() == 0:
+        for title, lines in (("assumed", dataset.assumptions), ("warning", odd)):
+            for line in lines:
+                print(f"{title}: {line}", file=sys.stderr, flush=True)
 
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:

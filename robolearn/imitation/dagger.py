@@ -84,7 +84,7 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
     policy, task, expert and gate do not fit each other.
     """
     start_thread_pool()
-    task = config.task or TaskConfig.from_env_args(_env_args(config.dataset))
+    task = config.task or TaskConfig.from_env_args(_env_args(config))
     _check_same_run(config, run_dir)
     with make(task, 1) as env:  # refused before there is a run folder
         with Dataset(config.dataset) as demonstrations:
@@ -283,6 +283,6 @@ def fingerprint(policy: Path) -> str:
     return blake2s((folder / WEIGHTS_FILE).read_bytes(), digest_size=8).hexdigest()
 
 
-def _env_args(paths: Sequence[str]) -> dict[str, Any]:
-    with Dataset(paths[0]) as dataset:
+def _env_args(config: DaggerConfig) -> dict[str, Any]:
+    with Dataset(config.dataset[0], reading=config.reading) as dataset:
         return dict(dataset.env_args)

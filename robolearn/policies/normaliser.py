@@ -12,6 +12,23 @@ from torch import Tensor, nn
 Method = Literal["mean_std", "min_max", "quantile", "none"]
 
 
+TINY = 1e-4
+"""Below this a scale is an honest one only where the values are as small themselves: rounding on top of 1 is not."""
+HONEST = 0.1
+"""Of the largest value: by so much a dimension of tiny scale must vary."""
+SMALLEST = 1e-9
+"""Smaller variation is arithmetic."""
+TINY_REACH = 10.0
+"""Dimensions of tiny scale are clipped at so many scales, where they begin to move for real."""
+
+
+def still(statistics: Mapping[str, np.ndarray], scale: np.ndarray) -> np.ndarray:
+    """Return which (size,) dimensions do not vary in the data."""
+    low, high = np.asarray(statistics["min"], np.float64), np.asarray(statistics["max"], np.float64)
+    honest = high - low > HONEST * np.maximum(np.abs(low), np.abs(high))
+    return (scale < TINY) & ~(honest & (scale > SMALLEST))
+
+
 class Normaliser(nn.Module):
     """x -> (x - offset) / scale per dimension; dimensions that do not vary keep scale 1."""
 
@@ -23,6 +40,13 @@ class Normaliser(nn.Module):
         self.register_buffer("offset", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
         self.is_identity = True
+        self.has_tiny = False
+
+    @property
+    def constant(self) -> Tensor:
+        """(size,) bool, the dimensions that never moved in the data: where they move at run time, the policy meets what
+        it has never seen. All False where nothing was fitted."""
+        return (self.scale == 1.0) & (not self.is_identity)
 
     @classmethod
     def fit(cls, statistics: Mapping[str, np.ndarray] | None, size: int, method: Method) -> Normaliser:
@@ -43,19 +67,24 @@ class Normaliser(nn.Module):
             offset = (statistics[low] + statistics[high]) / 2
             scale = (statistics[high] - statistics[low]) / 2
         # A dimension that never varies in the data would be blown up by a tiny scale when it does vary on a robot.
-        scale = np.where(np.asarray(scale) < 1e-4, 1.0, scale)
+        scale = np.where(still(statistics, np.asarray(scale)), 1.0, scale)
         normaliser.offset.copy_(torch.as_tensor(np.asarray(offset, np.float32)))
         normaliser.scale.copy_(torch.as_tensor(scale.astype(np.float32)))
         normaliser.is_identity = False
+        normaliser.has_tiny = bool((normaliser.scale < TINY).any())
         return normaliser
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)
         self.is_identity = bool((self.offset == 0).all() and (self.scale == 1).all())
+        self.has_tiny = bool((self.scale < TINY).any())
 
     def normalise(self, x: Tensor) -> Tensor:
         """Scale (..., size) by the statistics; the shape stays."""
-        return x if self.is_identity else (x - self.offset) / self.scale
+        if self.is_identity:
+            return x
+        x = (x - self.offset) / self.scale
+        return torch.where(self.scale < TINY, x.clamp(-TINY_REACH, TINY_REACH), x) if self.has_tiny else x
 
     def denormalise(self, x: Tensor) -> Tensor:
         """Undo `normalise`: (..., size) -> (..., size)."""

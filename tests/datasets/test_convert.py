@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from robolearn.cli.main import main
+from robolearn.configuration.parts.reading import Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools.convert import convert
 from robolearn.datasets.tools.validate import validate
@@ -74,7 +75,7 @@ def test_ours_to_robomimic_and_back(tmp_path: Path) -> None:
                 assert np.array_equal(demo[f"next_obs/{key}"][:-1], source.obs[key][1:])
                 assert np.array_equal(demo[f"next_obs/{key}"][-1], source.final_obs[key])
                 assert not demo[f"next_obs/{key}"].is_virtual
-    convert(theirs, back, control_hz=50.0)
+    convert(theirs, back)
     assert validate(back) == []
     with Dataset(back) as dataset:
         assert dataset.masks == {"valid": (1,)}
@@ -244,10 +245,10 @@ def test_a_foreign_minari_dataset(tmp_path: Path) -> None:
     storage.update_episodes([buffer])
     with pytest.raises(DatasetError, match="control_hz"):
         convert(tmp_path / "theirs", tmp_path / "ours.hdf5")
-    convert(tmp_path / "theirs", tmp_path / "ours.hdf5", control_hz=25.0, success=False)
+    convert(tmp_path / "theirs", tmp_path / "ours.hdf5", reading=Reading(control_hz=25.0, success=False))
     with Dataset(tmp_path / "ours.hdf5") as dataset:
         found = dataset.read(0)
-        assert np.array_equal(found.obs["arm.q"], q[:5])
+        assert np.array_equal(found.obs["arm/q"], q[:5])
         assert np.array_equal(found.final_obs["goal"], goal[5])
         assert np.allclose(dataset.action_spec.to_physical(found.actions), actions, atol=1e-5)
         assert (found.info.seed, found.info.success) == (7, True)
@@ -259,6 +260,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["dataset", "convert", str(tmp_path / "a.hdf5"), target, "--to", "robomimic"]) == 0
     assert "not kept as it was: gate" in capsys.readouterr().out
     assert main(["dataset", "convert", str(tmp_path / "a.hdf5"), target]) == 2
+    with h5py.File(target, "r+") as file:  # somebody's whose rate nobody knows
+        del file["data"].attrs["robolearn"]
     assert main(["dataset", "convert", target, str(tmp_path / "c.hdf5")]) == 2
-    assert "control_hz" in capsys.readouterr().err
+    assert "--control_hz" in capsys.readouterr().err
+    assert main(["dataset", "convert", target, str(tmp_path / "c.hdf5"), "--control_hz", "50"]) == 0
     assert main(["dataset", "convert", str(tmp_path), str(tmp_path / "c.hdf5")]) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from robolearn.configuration.dataset_verbs import (
     MergeConfig,
     RepairConfig,
     SplitConfig,
+    TrimConfig,
     ValidateConfig,
 )
 from robolearn.errors import ConfigError, count
@@ -32,7 +33,7 @@ def info(config: InfoConfig) -> int:
     from robolearn.datasets.dataset import Dataset
 
     console = Console()
-    with Dataset(config.path) as dataset:
+    with Dataset(config.path, reading=config.reading) as dataset:
         infos, lengths = dataset.info, np.array(dataset.lengths, int)
         modes: Counter[int] = Counter()
         for i in range(len(dataset)):
@@ -51,6 +52,7 @@ def info(config: InfoConfig) -> int:
             "seeds": _seeds([info.seed for info in infos]),
             "masks": ", ".join(f"{name} ({len(m)})" for name, m in dataset.masks.items()) or "none",
             "actions": f"{dataset.action_spec.size}: {', '.join(dataset.action_spec.names)}",
+            "limits": _limits(dataset.action_spec),
         }
         for name, value in rows.items():
             overview.add_row(name, value)
@@ -59,15 +61,20 @@ def info(config: InfoConfig) -> int:
         for key, spec in dataset.observation_spec.items():
             keys.add_row(key, str(spec.shape), spec.dtype)
         console.print(keys)
+        _print_lines("assumed", dataset.assumptions)
+        _print_lines("odd", _odd(dataset))
         if config.episodes:
             console.print(_episode_table(dataset) if console.width >= TABLE_WIDTH else _episode_lines(dataset))
     return 0
 
 
 def validate(config: ValidateConfig) -> int:
-    from robolearn.datasets.tools.validate import validate as find
+    from robolearn.datasets.tools.validate import examine
 
-    problems = find(config.path)
+    found = examine(config.path, config.reading)
+    problems = found.problems
+    _print_lines("assumed", found.assumed)
+    _print_lines("odd", found.odd)
     for problem in problems:
         print(f"{problem.place}: {problem.message}\n    to do: {problem.remedy}")
     print(f"{config.path}: {count(len(problems), 'problem')}" if problems else f"{config.path}: no faults found")
@@ -84,8 +91,7 @@ def repair(config: RepairConfig) -> int:
 def merge(config: MergeConfig) -> int:
     from robolearn.datasets.tools import edit
 
-    for note in edit.merge(config.paths, config.output):
-        print(f"note: {note}")
+    _print_lines("note", edit.merge(config.paths, config.output, config.reading))
     return _written(config.output)
 
 
@@ -95,8 +101,9 @@ def split(config: SplitConfig) -> int:
     from robolearn.datasets.windows import split as draw
 
     path = Path(config.path)
-    with Dataset(path) as dataset:
+    with Dataset(path, reading=config.reading) as dataset:
         names = dataset.episodes
+        alike = edit.duplicates(dataset)
         if config.masks:
             unknown = sorted(set(config.masks) - set(dataset.masks))
             if unknown:
@@ -106,33 +113,70 @@ def split(config: SplitConfig) -> int:
             train, valid = draw(dataset, config.valid_fraction, config.seed)
             groups = {"train": list(train.episodes), "valid": list(valid.episodes)}
     outputs = {path.with_name(f"{path.stem}_{name}{path.suffix}"): demos for name, demos in groups.items()}
-    edit.split(path, outputs)
+    _print_lines("note", (f"{first} and {second} are the same episode" for first, second in alike))
+    _print_lines("note", edit.split(path, outputs, config.reading))
     return max(_written(str(output)) for output in outputs)
 
 
 def delete(config: DeleteConfig) -> int:
     from robolearn.datasets.tools import edit
 
-    edit.delete(config.path, config.output, config.episodes)
+    _print_lines("note", edit.delete(config.path, config.output, config.episodes, config.reading))
     return _written(config.output)
 
 
 def filter(config: FilterConfig) -> int:
     from robolearn.datasets.tools import edit
 
-    conditions = {name: getattr(config, name) for name in FilterConfig.__dataclass_fields__}
-    edit.filter(conditions.pop("path"), conditions.pop("output"), **conditions)
+    names = ("mask", "success", "source", "operator", "round", "interrupted", "min_steps", "max_steps")
+    conditions = {name: getattr(config, name) for name in names}
+    edit.filter(config.path, config.output, reading=config.reading, **conditions)
     return _written(config.output)
 
 
 def convert(config: ConvertConfig) -> int:
+    from robolearn.datasets.format.assumptions import is_assumption
     from robolearn.datasets.tools.convert import convert as write
 
-    done = write(config.source, config.target, to=config.to, control_hz=config.control_hz, success=config.success)
+    done = write(config.source, config.target, to=config.to, reading=config.reading)
     print(f"{config.target}: {count(done.episodes, 'episode')}")
     for line in done.lost:
-        print(f"  not kept as it was: {line}")
+        print(f"  {'assumed' if is_assumption(line) else 'not kept as it was'}: {line}")
     return 0
+
+
+def trim(config: TrimConfig) -> int:
+    from robolearn.datasets.tools.revise import Idle, trim_idle
+
+    idle = Idle(still=config.still, keys=config.keys, margin=config.margin)
+    cuts, notes = trim_idle(config.path, config.output, idle, config.reading)
+    for name, (first, last) in cuts.items():
+        print(f"{name}: steps {first} to {last} are kept")
+    if not cuts:
+        print("no episode stands still at an end")
+    _print_lines("note", notes)
+    return _written(config.output)
+
+
+def _print_lines(title: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"{title}: {line}")
+
+
+def _odd(dataset: Any) -> list[str]:
+    """Return what training would refuse or warn of."""
+    from robolearn.datasets.examine import check_trainable
+    from robolearn.errors import DatasetError
+
+    try:
+        return list(check_trainable(dataset)) if len(dataset) else []
+    except DatasetError as error:
+        return [str(error)]
+
+
+def _limits(spec: Any) -> str:
+    pairs = [f"{low:g} to {high:g}" for low, high in zip(spec.low, spec.high)]
+    return pairs[0] if len(set(pairs)) == 1 else ", ".join(pairs)
 
 
 def _written(path: str) -> int:
@@ -213,5 +257,6 @@ VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {
     "split": (SplitConfig, split, "one file into several new ones"),
     "delete": (DeleteConfig, delete, "a new file without some episodes"),
     "filter": (FilterConfig, filter, "a new file with the episodes that meet conditions"),
+    "trim": (TrimConfig, trim, "a new file without the idle steps at the ends of episodes"),
     "convert": (ConvertConfig, convert, "from and to robomimic and Minari, from ALOHA"),
 }

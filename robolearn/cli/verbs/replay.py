@@ -14,7 +14,7 @@ def run(config: ReplayConfig) -> int:
     from robolearn.envs.make import make
     from robolearn.evaluation.replay import in_units_of, replay
 
-    with Dataset(config.dataset) as dataset:
+    with Dataset(config.dataset, reading=config.reading) as dataset:
         task = TaskConfig.from_env_args(dataset.env_args)
         with make(task, 1) as made:
             env, frames = in_units_of(dataset, made), []

@@ -45,7 +45,7 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
     from robolearn.evaluation.evaluate import evaluate
     from robolearn.imitation.agreement import interface_of
 
-    with Dataset(config.dataset) as dataset:
+    with Dataset(config.dataset, reading=config.reading) as dataset:
         task = TaskConfig.from_env_args(dict(dataset.env_args))
         data = interface_of(dataset)
     if keys := config.policy.obs_keys:

@@ -42,6 +42,10 @@ HDF5_ERRORS = (
 SUFFIXES = ".hdf5, .h5"
 
 
+class AskedInVain(DatasetError):
+    """The caller asked for something that no episode of the file has: the episode is not to blame."""
+
+
 @contextlib.contextmanager
 def reading(place: str) -> Iterator[None]:
     """Turn whatever h5py raises for damaged data into a DatasetError naming the place."""
@@ -150,12 +154,14 @@ def _check_stored(data: h5py.Dataset, where: str) -> None:
         raise DatasetError(f"{where} takes its values from elsewhere, which is not followed")
     if 0 in data.shape:
         return
-    nbytes, stored = data.size * data.dtype.itemsize, data.id.get_storage_size()
+    # For each value of variable length the file holds its length, the address of a heap and an index: 4 + address + 4.
+    item = 8 + data.file.id.get_create_plist().get_sizes()[0] if data.dtype.hasobject else data.dtype.itemsize
+    nbytes, stored = data.size * item, data.id.get_storage_size()
     if data.chunks is None:
         if stored != nbytes:
             raise DatasetError(f"{where} has {nbytes} bytes, of which {stored} were ever written")
         return
-    chunk_bytes = int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize
+    chunk_bytes = int(np.prod(data.chunks, dtype=object)) * item
     expected = int(np.prod([-(-n // c) for n, c in zip(data.shape, data.chunks)], dtype=object))
     if chunk_bytes > 4 * MAX_FRAME_BYTES or expected > os.path.getsize(data.file.filename):
         raise DatasetError(f"{where} claims chunks of an absurd size or number: {data.chunks} of {data.shape}")
@@ -231,10 +237,17 @@ def read_masks(file: h5py.File) -> dict[str, tuple[str, ...]]:
         found = group(file, "mask")
         for name in names(found):
             data = dataset(found, name)
-            check(data, (None,), "SO", MAX_ARRAY_BYTES) if data.dtype.kind == "S" else _check_text(data)
-            with reading(place(data)):
-                masks[name] = tuple(v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in data[()])
+            masks[name] = texts(data) if data.shape != (0,) else ()
     return masks
+
+
+def has_variable_masks(file: h5py.File) -> bool:
+    """Tell whether filter keys are texts of variable length, as h5py writes lists of names."""
+    with reading(str(file.filename)):
+        found = file.get("mask")
+        return isinstance(found, h5py.Group) and any(
+            isinstance(data, h5py.Dataset) and data.dtype.hasobject for data in found.values()
+        )
 
 
 def read_models(file: h5py.File) -> dict[str, bytes]:
@@ -250,12 +263,38 @@ def is_recording(path: Path) -> bool:
         return RECORDING in file.attrs
 
 
-def _check_text(data: h5py.Dataset) -> None:
-    """Check variable-length strings, as other tools write masks."""
+def check_variable(data: h5py.Dataset) -> None:
+    """Raise DatasetError unless `data` is a list of values of variable length (texts, packed pictures), all there.
+
+    The values themselves lie in a heap without checksums: only of files that `probe.check` has looked at.
+    """
     size = data.shape[0] if data.shape and len(data.shape) == 1 else None
-    if h5py.check_string_dtype(data.dtype) is None or size is None or size > os.path.getsize(data.file.filename):
-        raise DatasetError(f"{place(data)} must be a list of episode names, found {data.dtype} of shape {data.shape}")
+    if not data.dtype.hasobject or size is None or size > os.path.getsize(data.file.filename):
+        raise DatasetError(f"{place(data)} must be a list, found {data.dtype} of shape {data.shape}")
     _check_stored(data, place(data))
+
+
+def decoded(value: Any) -> Any:
+    """Return an attribute or a text as plain Python: bytes decoded, one value out of an array of one, NumPy's scalars
+    as Python's. Raises UnicodeDecodeError where bytes are no text."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def texts(data: h5py.Dataset) -> tuple[str, ...]:
+    """Return a list of texts, of fixed or variable length, in one column where there are several dimensions."""
+    if data.dtype.hasobject:
+        if h5py.check_string_dtype(data.dtype) is None:
+            raise DatasetError(f"{place(data)} must hold texts, found {data.dtype}")
+        if data.shape != ():
+            check_variable(data)
+    else:
+        check(data, (None,) * len(data.shape), "S")
+    with reading(place(data)):
+        return tuple(str(decoded(value)) for value in np.atleast_1d(np.asarray(data[()], object)).reshape(-1))
 
 
 def _shape(shape: Sequence[int | None]) -> str:

@@ -208,7 +208,9 @@ def link_next_obs(group: h5py.Group, steps: int, spec: ObservationSpec) -> None:
             layout[: steps - 1] = source[1:]
         final = h5py.VirtualSource(".", f"{group.name}/final_obs/{key}", (1, *array.shape), array.dtype)
         layout[steps - 1 :] = final[:]
-        views.create_virtual_dataset(key, layout)
+        *above, name = key.split("/")
+        place = views.require_group("/".join(above)) if above else views
+        place.create_virtual_dataset(name, layout)
 
 
 def step_dtype(header: Header, state_size: int) -> np.dtype:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.errors import DatasetError, RobolearnError
-from robolearn.specs import ActionSpec, ArraySpec, EpisodeInfo, Event, ObservationSpec
+from robolearn.specs import ActionSpec, ArraySpec, EpisodeInfo, Event, ObservationSpec, check_keys
 
 SCHEMA = "robolearn"
 SCHEMA_VERSION = 1
@@ -153,9 +153,8 @@ class Header:
             raise DatasetError(f"env_args must have env_name, type and env_kwargs; {sorted(missing)} are missing")
         if not (np.isfinite(self.control_hz) and self.control_hz > 0):
             raise DatasetError(f"control_hz must be a positive rate, received {self.control_hz}")
+        check_keys(tuple(self.observation_spec))
         for key, spec in self.observation_spec.items():
-            if not key or "/" in key or key in (".", "..") or "\0" in key:
-                raise DatasetError(f"observation keys must be plain names without '/', received {key!r}")
             if np.dtype(spec.dtype).kind not in "biuf" or min(spec.shape, default=1) < 1:
                 raise DatasetError(f"observation {key} must hold numbers, received {spec}")
 
@@ -192,6 +191,17 @@ class Header:
             if mine != theirs:
                 return f"{name} differs: {mine} and {theirs}"
         return None
+
+
+def to_own(header: Header) -> dict[str, Any]:
+    """Return a header as plain JSON values, for layouts that have no place for it."""
+    attrs = header.to_attrs()
+    return {name: value.decode() if isinstance(value, bytes) else float(value) for name, value in attrs.items()}
+
+
+def from_own(own: Mapping[str, Any]) -> Header:
+    """Undo `to_own`. Raises DatasetError where something is missing or damaged."""
+    return Header.from_attrs(dict(own) | {"total": 0})
 
 
 def to_json(value: Any, what: str) -> str:

@@ -1,6 +1,7 @@
-"""Converting datasets: robomimic, ALOHA/ACT folders and Minari in; robomimic and Minari out.
+"""Converting datasets: robomimic's layout, ALOHA/ACT folders and Minari in; robomimic and Minari out.
 
-What the target cannot hold, or the source does not say, is listed in the result and never made up in silence.
+What the target cannot hold, what the source does not say, and what of it is not taken is listed in the result, and
+nothing is made up in silence.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import h5py
+
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.examine import check_limits
 from robolearn.datasets.format import checked as safe
+from robolearn.datasets.format.schema import EPISODE_ATTRS
 from robolearn.datasets.recording.durable_files import parts_of, publish
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.datasets.tools import aloha, minari, robomimic
+from robolearn.datasets.tools.leftovers import left_over, per_episode
 from robolearn.datasets.tools.source import Source
 from robolearn.errors import DatasetError
 from robolearn.specs import Episode
@@ -39,8 +46,7 @@ def convert(
     target: str | Path,
     *,
     to: Literal["robolearn", "robomimic", "minari"] = "robolearn",
-    control_hz: float | None = None,
-    success: bool = True,
+    reading: Reading = NOTHING,
 ) -> Conversion:
     """Write `source` anew as `target`, which must not exist.
 
@@ -48,12 +54,11 @@ def convert(
         source: a dataset file of ours or of robomimic's layout, a folder of ALOHA's `episode_<i>.hdf5`, a folder of a
             Minari dataset, or `minari:ID` for one that Minari has stored.
         target: a file; for Minari a folder, or `minari:ID`.
-        control_hz: for sources that do not say their control rate.
-        success: ALOHA's and Minari's episodes carry no success; whether to take them as successful.
+        reading: what the source does not say, and what of it is wanted.
     """
     if not str(target).startswith(minari.PREFIX) and Path(target).exists():
         raise DatasetError(f"{target} exists already; converting always writes anew: choose another name")
-    opened = open_source(source, control_hz=control_hz, success=success)
+    opened = open_source(source, reading)
     if to == "minari":
         opened.lost.extend(minari.write(opened, str(target)))
     elif to == "robomimic":
@@ -63,16 +68,16 @@ def convert(
     return Conversion(opened.count, tuple(dict.fromkeys(opened.lost)))
 
 
-def open_source(source: str | Path, *, control_hz: float | None, success: bool) -> Source:
+def open_source(source: str | Path, reading: Reading = NOTHING) -> Source:
     """Open the dataset at `source`, told by what it is."""
     kind = detect(source)
     if kind == "minari":
-        return minari.read(str(source), control_hz=control_hz, success=success)
+        return minari.read(str(source), reading)
     if kind == "aloha":
-        return aloha.read(Path(source), control_hz=control_hz, success=success)
+        return aloha.read(Path(source), reading)
     if kind == "robomimic":
-        return robomimic.read(Path(source), control_hz=control_hz)
-    return _read_own(Path(source))
+        return robomimic.read(Path(source), reading)
+    return _read_own(Path(source), reading)
 
 
 def detect(source: str | Path) -> Format:
@@ -87,7 +92,9 @@ def detect(source: str | Path) -> Format:
             return "aloha"
         raise DatasetError(f"{path} holds neither ALOHA's episode_<i>.hdf5 nor Minari's main_data.hdf5")
     with safe.open_file(path) as file:
-        return "robolearn" if "schema" in file.attrs else "robomimic"
+        if "schema" in file.attrs:
+            return "robolearn"
+        return "aloha" if "data" not in file and "action" in file and "observations" in file else "robomimic"
 
 
 def write(source: Source, target: Path) -> None:
@@ -130,13 +137,39 @@ def _batches(episodes: Iterator[Episode]) -> Iterator[list[Episode]]:
         yield group
 
 
-def _read_own(path: Path) -> Source:
-    dataset = Dataset(path)
-    infos = dataset.info
-    models = {name: dataset.model(name) for name in sorted({info.model for info in infos} - {""})}
+def _read_own(path: Path, reading: Reading) -> Source:
+    dataset = Dataset(path, reading=reading)
+    try:
+        check_limits(dataset)
+        infos = dataset.info
+        models = {name: dataset.model(name) for name in sorted({info.model for info in infos} - {""})}
+        lost = [*dataset.assumptions, *_left_over(dataset)]
+    except BaseException:
+        dataset.close()
+        raise
 
     def episodes() -> Iterator[Episode]:
         with dataset:
             yield from dataset
 
-    return Source(dataset.header, episodes(), len(dataset), models, dataset.masks)
+    return Source(dataset.header, episodes(), len(dataset), models, dataset.masks, lost)
+
+
+def _left_over(dataset: Dataset) -> Iterator[str]:
+    """Yield what others have put into a file of ours, which whole episodes do not hold."""
+    file = dataset.files[0]
+    for name in safe.names(file.hdf5):
+        if name in ("data", "mask", "models"):
+            continue
+        with file.follow(file.hdf5, name) as child:
+            if isinstance(child, h5py.Group):
+                yield from left_over(child, set(), (), name)
+            else:
+                yield f"{name} {child.shape} {child.dtype}, not taken"
+
+    def of_episodes() -> Iterator[str]:
+        for name in file.demos():
+            with file.group(name) as group:
+                yield from left_over(group, file.taken, EPISODE_ATTRS, "data/demo_i")
+
+    yield from per_episode(of_episodes())

@@ -6,62 +6,119 @@ episodes by name (masks, the views under `next_obs`) is written for the new name
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.examine import check_limits
 from robolearn.datasets.format import checked as safe, probe
-from robolearn.datasets.format.episode_file import EpisodeFile
+from robolearn.datasets.format.episode_file import EpisodeFile, check_choice
 from robolearn.datasets.format.groups import finish_file, write_masks, write_models
 from robolearn.datasets.format.schema import RECORDING, demo_name, demo_number
 from robolearn.datasets.recording.durable_files import hdf5_file, publish
 from robolearn.datasets.recording.index import OWN_GROUPS
+from robolearn.datasets.tools import convert
+from robolearn.datasets.tools.source import Source
 from robolearn.errors import DatasetError, hint
 from robolearn.specs import EpisodeInfo
 
 
-def merge(paths: Sequence[str | Path], output: str | Path) -> list[str]:
+def merge(paths: Sequence[str | Path], output: str | Path, reading: Reading = NOTHING) -> list[str]:
     """Join all episodes of several files of the same specs, in order; the first file's keep their names.
 
-    Masks of the same name are united. Returns notes on what could not be kept as it was.
+    Masks of the same name are united. Files of ours are copied as stored; where `reading` changes them, or layouts
+    differ, all are read and written anew. Returns notes on what could not be kept as it was.
+
+    Raises DatasetError where files differ in names, shapes, units or control rate, or data lies outside its limits.
     """
     if not paths:
         raise DatasetError("expected at least one dataset to merge, received none")
-    with ExitStack() as stack:
-        files = [open_file(stack, path) for path in paths]
-        for file in files[1:]:
-            difference = files[0].header.difference(file.header)
-            if difference or file.ours != files[0].ours:
-                raise DatasetError(f"{file.path} does not fit {files[0].path}: {difference or 'they differ in layout'}")
+    with Dataset(list(paths), reading=reading) as dataset:
+        check_limits(dataset)
+        files = dataset.files
+        notes = [f"{first} and {second} are the same episode" for first, second in duplicates(dataset)]
+        if reading.changes or len({file.ours for file in files}) > 1:
+            return notes + _written_anew(files, Path(output), reading)
         names = [{name: name for name in files[0].demos()}]
         free = 1 + max((demo_number(name) or 0 for name in names[0]), default=-1)
         for file in files[1:]:
             names.append({name: demo_name(free + i) for i, name in enumerate(file.demos())})
             free += len(names[-1])
-        return assemble(Path(output), list(zip(files, names)))
+        return notes + assemble(Path(output), list(zip(files, names)))
 
 
-def split(path: str | Path, outputs: Mapping[Path, Sequence[str]]) -> None:
-    """Write one new file per entry, with the named episodes, which keep their names."""
+def duplicates(dataset: Dataset) -> list[tuple[str, str]]:
+    """Return pairs of episodes with the same actions and the same low-dimensional observations, to the last bit."""
+    first: dict[bytes, str] = {}
+    pairs: list[tuple[str, str]] = []
+    names = ["actions", *(f"obs/{key}" for key in dataset.low_dim_keys())]
+    for index, name in enumerate(dataset.episodes):
+        content = hashlib.sha256()
+        for array in dataset.arrays(index, names).values():
+            content.update(np.ascontiguousarray(array).tobytes())
+        digest = content.digest()
+        if digest in first:
+            pairs.append((first[digest], name))
+        first.setdefault(digest, name)
+    return pairs
+
+
+def _written_anew(files: Sequence[EpisodeFile], output: Path, reading: Reading) -> list[str]:
+    """Read episodes as `reading` asks for, and write them as a file of ours; returns what was assumed and lost."""
+    check_output(output, *files)
+    sources = [convert.open_source(file.path, file.own_reading(reading)) for file in files]
+    masks: dict[str, list[int]] = {}
+    models: dict[str, bytes] = {}
+    start = 0
+    for source in sources:
+        for name, indices in source.masks.items():
+            masks.setdefault(name, []).extend(start + i for i in indices)
+        models |= source.models
+        start += source.count
+    episodes = chain.from_iterable(source.episodes for source in sources)
+    united = {name: tuple(indices) for name, indices in masks.items()}
+    convert.write(Source(sources[0].header, episodes, start, models, united), output)
+    return list(dict.fromkeys(line for source in sources for line in source.lost))
+
+
+def split(path: str | Path, outputs: Mapping[Path, Sequence[str]], reading: Reading = NOTHING) -> list[str]:
+    """Write one new file per entry, with the named episodes, which keep their names; returns notes."""
+    notes: list[str] = []
     with ExitStack() as stack:
-        file = open_file(stack, path)
+        file = open_file(stack, path, reading)
         for demos in outputs.values():
             _check_names(file, demos)
         for output in outputs:
             check_output(output, file)
         for output, demos in outputs.items():
-            assemble(output, [(file, {name: name for name in file.demos() if name in set(demos)})])
+            notes += _keep(file, output, [name for name in file.demos() if name in set(demos)], reading)
+    return list(dict.fromkeys(notes))
 
 
-def delete(path: str | Path, output: str | Path, demos: Sequence[str]) -> None:
-    """Write a new file without the named episodes; the others keep their names."""
+def delete(path: str | Path, output: str | Path, demos: Sequence[str], reading: Reading = NOTHING) -> list[str]:
+    """Write a new file without the named episodes, which may be damaged; the others keep their names. Returns notes."""
     with ExitStack() as stack:
-        file = open_file(stack, path)
-        _check_names(file, demos)
-        assemble(Path(output), [(file, {name: name for name in file.demos() if name not in set(demos)})])
+        file = open_file(stack, path, replace(reading, exclude=(*reading.exclude, *demos)))
+        _check_names(file, [*demos, *reading.exclude])
+        return _keep(file, Path(output), file.demos(), reading)
+
+
+def _keep(file: EpisodeFile, output: Path, demos: Sequence[str], reading: Reading) -> list[str]:
+    """Write some episodes of one file: as stored, or anew where `reading` changes them; returns notes."""
+    if not reading.changes:
+        return assemble(output, [(file, {name: name for name in demos})])
+    left_out = tuple(name for name in file.all_demos if name not in set(demos))
+    chosen = replace(reading, exclude=left_out)
+    with Dataset(file.path, reading=chosen) as dataset:
+        return _written_anew(dataset.files, output, chosen)
 
 
 def filter(
@@ -76,14 +133,16 @@ def filter(
     interrupted: bool | None = None,
     min_steps: int = 1,
     max_steps: int | None = None,
+    reading: Reading = NOTHING,
 ) -> list[str]:
-    """Write a new file with the episodes that meet every given condition; returns their names.
+    """Write a new file with the episodes that meet every given condition; returns their names in the old one.
 
     Raises DatasetError, and writes nothing, where there is none.
     """
     wanted = {"success": success, "source": source, "operator": operator, "round": round}
     with ExitStack() as stack:
-        file = open_file(stack, path)
+        file = open_file(stack, path, reading)
+        check_choice([file], reading)
         kept: list[str] = []
         for name in file.demos(mask):
             info, steps = file.info(name), file.steps(name)
@@ -96,7 +155,7 @@ def filter(
                 f"no episode of {file.path} (it has {len(file.demos())}) meets all conditions, so no file is "
                 f"written; `{hint('dataset', 'info', file.path, '--episodes')}` lists what they are"
             )
-        assemble(Path(output), [(file, {name: name for name in kept})])
+        _keep(file, Path(output), kept, reading)
         return kept
 
 
@@ -104,18 +163,19 @@ def _matches(info: EpisodeInfo, wanted: Mapping[str, object]) -> bool:
     return all(value is None or getattr(info, name) == value for name, value in wanted.items())
 
 
-def open_file(stack: ExitStack, path: str | Path) -> EpisodeFile:
+def open_file(stack: ExitStack, path: str | Path, reading: Reading = NOTHING) -> EpisodeFile:
     """Open a file of episodes until `stack` closes it."""
     probe.check(Path(path))
-    file = EpisodeFile(Path(path))
+    file = EpisodeFile(Path(path), reading)
     stack.callback(file.close)
     return file
 
 
 def _check_names(file: EpisodeFile, demos: Sequence[str]) -> None:
-    unknown = sorted(set(demos) - set(file.demos()))
+    known = file.all_demos
+    unknown = sorted(set(demos) - set(known))
     if unknown:
-        raise DatasetError(f"{file.path} has no episodes {unknown}; it has {len(file.demos())} from {file.demos()[:1]}")
+        raise DatasetError(f"{file.path} has no episodes {unknown}; it has {len(known)} from {list(known[:1])}")
 
 
 def check_output(output: Path, *inputs: EpisodeFile) -> None:
@@ -154,6 +214,9 @@ def assemble(
                 for old, new in names.items():
                     with file.group(old) as group:
                         group.file.copy(group, data, new)
+                    copied = safe.group(data, new)
+                    if "num_samples" not in copied.attrs:
+                        copied.attrs["num_samples"] = np.int64(file.steps(old))
                     _rename_views(safe.group(data, new), f"/data/{old}", f"/data/{new}")
                     guard.check()
                 for name, demos in file.masks.items():

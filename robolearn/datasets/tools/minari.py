@@ -8,48 +8,119 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robolearn.datasets.format.schema import Header, text
-from robolearn.datasets.tools.source import Source, action_limits, to_physical, to_unit
-from robolearn.errors import DatasetError
-from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
+from robolearn.configuration.parts.reading import Reading
+from robolearn.datasets.format.assumptions import Assumptions
+from robolearn.datasets.format.schema import Header, from_own, text, to_own
+from robolearn.datasets.format.units import action_limits, to_physical, to_unit
+from robolearn.datasets.tools.source import Source
+from robolearn.errors import DatasetError, RobolearnError
+from robolearn.pictures import Picture, picture_of
+from robolearn.specs import (
+    KEY_SEPARATOR,
+    ActionSpec,
+    ArraySpec,
+    Episode,
+    EpisodeInfo,
+    Event,
+    ObservationSpec,
+    check_keys,
+    flat_keys,
+)
 from robolearn.storage import sync
 
 PREFIX = "minari:"
 """Before the id of a dataset that Minari has stored."""
 OURS = "robolearn"
 """Key of our own entries in Minari's metadata and infos."""
-SINGLE_KEY = "observation"
+VECTOR_KEY, PICTURE_KEY = "state", "image"
+"""What an observation without a name is called, as in environments: a bare Box."""
+SUCCESS_NAMES = ("success", "is_success")
 EXTRA = ("timestamps", "states", "action_modes", "policy_actions", "expert_actions", "gate")
 
 
-def read(source: str, *, control_hz: float | None, success: bool) -> Source:
+def read(source: str, reading: Reading) -> Source:
     """Read a Minari dataset with Box actions and (nested dictionaries of) Box observations."""
     dataset = _open(source)
-    metadata = dataset.storage.metadata
-    own = metadata.get(OURS)
-    header = _own_header(json.loads(own)) if own else _header(dataset, control_hz)
-    lost: list[str] = []
+    own = dataset.storage.metadata.get(OURS)
+    notes = Assumptions()
+    wanted = [i for i in range(dataset.total_episodes) if f"episode_{i}" not in reading.exclude]
+    if missing := [n for n in reading.exclude if n not in {f"episode_{i}" for i in range(dataset.total_episodes)}]:
+        raise DatasetError(f"exclude names episodes that are not there: {', '.join(missing)}; they are episode_<i>")
+    if not wanted:
+        raise DatasetError(f"{source} has no episodes that are wanted; a dataset needs at least one")
+    first = _flatten(next(iter(dataset.iterate_episodes(wanted[:1]))).observations)
+    keys = _seen_keys(first, reading, notes)
+    pictures = {} if own else _pictures(first, keys, reading, notes)
+    header = from_own(json.loads(own)) if own else _header(dataset, wanted, reading, notes)
+    spec = {k: header.observation_spec[s] if own else _spec(first[s], pictures.get(k)) for k, s in keys.items()}
+    header = replace(header, observation_spec=ObservationSpec(spec))
+    if own and reading.limits:
+        raise DatasetError(f"{source} is of our own writing and says its action limits; drop --limits")
     if not own:
-        lost += [
-            "timestamps are step / control_hz: Minari records none",
-            f"success is read from infos or terminations where they say so, else {success}",
-        ]
+        notes.note("timestamps", "step / control rate; Minari records none")
+        default = "true" if reading.success is not False else "false"
+        notes.note("success", f"read from infos (success, is_success), else {default} (--success)")
+    lost = list(notes)
 
     def episodes() -> Iterator[Episode]:
-        for recorded in dataset.iterate_episodes():
+        for recorded in dataset.iterate_episodes(wanted):
             metadata = next(iter(dataset.storage.get_episode_metadata([recorded.id])))
-            yield _episode(recorded, metadata, header, success, lost)
+            yield _episode(recorded, metadata, header, keys, pictures, reading, lost)
 
     models = {k: v.encode("utf-8") for k, v in json.loads(own).get("models", {}).items()} if own else {}
+    position = {index: i for i, index in enumerate(wanted)}
     masks = {k: tuple(v) for k, v in json.loads(own).get("masks", {}).items()} if own else {}
-    return Source(header, episodes(), dataset.total_episodes, models, masks, lost)
+    masks = {name: tuple(position[i] for i in indices if i in position) for name, indices in masks.items()}
+    return Source(header, episodes(), len(wanted), models, masks, lost)
+
+
+def _seen_keys(first: Mapping[str, np.ndarray], reading: Reading, notes: Assumptions) -> dict[str, str]:
+    """Return the stored name of each observation that is seen."""
+    unknown = [key for key in (*reading.drop, *reading.rename) if key not in first]
+    if unknown:
+        raise DatasetError(f"there is no observation {unknown[0]!r}; there are {', '.join(first)}")
+    seen: dict[str, str] = {}
+    for key, values in first.items():
+        name = reading.rename.get(key, key)
+        if key in reading.drop or 0 in values.shape[1:]:
+            notes.note("not taken", f"observation {key} {values.shape} {values.dtype}")
+            continue
+        if name in seen:
+            raise DatasetError(f"{seen[name]!r} and {key!r} would both be called {name!r}")
+        seen[name] = key
+    check_keys(tuple(seen))
+    return seen
+
+
+def _pictures(
+    first: Mapping[str, np.ndarray], keys: Mapping[str, str], reading: Reading, notes: Assumptions
+) -> dict[str, Picture]:
+    found: dict[str, Picture] = {}
+    span = (reading.depth_range[0], reading.depth_range[1]) if reading.depth_range else None
+    for name, key in keys.items():
+        values = first[key]
+        if values.ndim < 3 or values.dtype.kind not in "fu":
+            continue
+        bounds = (float(values.min()), float(values.max()))
+        whole = bool((values == np.rint(values)).all())
+        shape = values.shape[1:]
+        picture = picture_of(shape, values.dtype, bounds, layout=reading.picture_layout, depth_range=span, whole=whole)
+        if picture is not None:
+            found[name] = picture
+            if picture.note:
+                notes.note("pictures", f"{name}: {picture.note}")
+    return found
+
+
+def _spec(values: np.ndarray, picture: Picture | None) -> ArraySpec:
+    return picture.spec if picture else ArraySpec(shape=values.shape[1:] or (1,), dtype=values.dtype.name)
 
 
 def write(source: Source, target: str) -> list[str]:
@@ -71,18 +142,17 @@ def write(source: Source, target: str) -> list[str]:
         action = header.action_spec
         storage = MinariStorage.new(
             temporary / "data",
-            observation_space=gym.spaces.Dict({k: _space(s) for k, s in header.observation_spec.items()}),
+            observation_space=_space_of(_nested(header.observation_spec)),
             action_space=gym.spaces.Box(
                 np.asarray(action.low, np.float64), np.asarray(action.high, np.float64), dtype=np.float64
             ),
             jpeg_encoding=False,
         )
         models = _texts(source.models, lost)
-        own = {
-            name: value.decode() if isinstance(value, bytes) else float(value)
-            for name, value in header.to_attrs().items()
+        own = to_own(header) | {
+            "models": models,
+            "masks": {name: list(indices) for name, indices in source.masks.items()},
         }
-        own |= {"models": models, "masks": {name: list(indices) for name, indices in source.masks.items()}}
         name = target.removeprefix(PREFIX) if target.startswith(PREFIX) else folder.name
         storage.update_metadata({"dataset_id": name, "minari_version": minari.__version__, OURS: json.dumps(own)})
         for index, episode in enumerate(source.episodes):
@@ -109,7 +179,7 @@ def _buffer(index: int, episode: Episode, header: Header) -> Any:
     return EpisodeBuffer(
         id=index,
         seed=episode.info.seed,
-        observations=obs,
+        observations=_nested(obs),
         actions=to_physical(episode.actions, header.action_spec),  # pyright: ignore[reportArgumentType]
         rewards=episode.rewards,  # pyright: ignore[reportArgumentType]
         terminations=episode.terminated,  # pyright: ignore[reportArgumentType]
@@ -118,13 +188,32 @@ def _buffer(index: int, episode: Episode, header: Header) -> Any:
     )
 
 
-def _episode(recorded: Any, metadata: dict[str, Any], header: Header, success: bool, lost: list[str]) -> Episode:
+def _episode(
+    recorded: Any,
+    metadata: dict[str, Any],
+    header: Header,
+    keys: Mapping[str, str],
+    pictures: Mapping[str, Picture],
+    reading: Reading,
+    lost: list[str],
+) -> Episode:
     flat = _flatten(recorded.observations)
     infos = recorded.infos or {}
     own = infos.get(OURS, {})
-    lost += [f"infos/{name} (unknown to us)" for name in infos if name != OURS]
+    seen = {OURS, *SUCCESS_NAMES}
+    for name, value in flat_keys({k: v for k, v in infos.items() if k not in seen}).items():
+        array = np.asarray(value)
+        lost.append(f"infos/{name} {array.shape[1:]} {array.dtype} per step, not taken")
+    lost += [
+        f"attribute {name} of the episodes, not taken"
+        for name in metadata
+        if name not in {OURS, "seed", "id", "total_steps", "options"}
+    ]
     terminated, truncated = (np.asarray(v, bool) for v in (recorded.terminations, recorded.truncations))
     steps = len(recorded.rewards)
+    where = f"episode_{recorded.id}"
+    if not steps:
+        raise DatasetError(f"{where} has no steps; leave it out: --exclude {where}")
     extra: dict[str, Any] = {name: own[name] for name in EXTRA if name in own}
     extra.setdefault("timestamps", np.arange(steps) / header.control_hz)
     if OURS in metadata:
@@ -133,22 +222,42 @@ def _episode(recorded: Any, metadata: dict[str, Any], header: Header, success: b
         known = EpisodeInfo(**info)
     else:
         seed = metadata.get("seed")
-        known = EpisodeInfo(success=_succeeded(infos, terminated, success), seed=-1 if seed is None else int(seed))
+        success = _succeeded(infos, reading.success is not False, where)
+        known = EpisodeInfo(success=success, seed=-1 if seed is None else int(seed))
     if not (terminated[-1] or truncated[-1]):
         truncated[-1] = True
         lost.append("episodes that Minari does not mark as ended are marked as truncated")
-    return Episode(
-        info=known,
-        obs={key: flat[key][:steps].astype(spec.dtype, copy=False) for key, spec in header.observation_spec.items()},
-        final_obs={
-            key: flat[key][steps].astype(spec.dtype, copy=False) for key, spec in header.observation_spec.items()
-        },
-        actions=_actions(recorded, own, header.action_spec),
-        rewards=recorded.rewards,
-        terminated=terminated,
-        truncated=truncated,
-        **extra,
-    )
+    obs = {
+        key: _observation(flat, stored, header.observation_spec[key], pictures.get(key), where)
+        for key, stored in keys.items()
+    }
+    try:
+        return Episode(
+            info=known,
+            obs={key: value[:steps] for key, value in obs.items()},
+            final_obs={key: value[steps] for key, value in obs.items()},
+            actions=_actions(recorded, own, header.action_spec),
+            rewards=np.asarray(recorded.rewards).reshape(steps),
+            terminated=terminated,
+            truncated=truncated,
+            **extra,
+        )
+    except RobolearnError as error:
+        raise DatasetError(f"{where}: {error}; leave it out: --exclude {where}") from None
+
+
+def _observation(
+    flat: Mapping[str, np.ndarray], key: str, spec: ArraySpec, picture: Picture | None, where: str
+) -> np.ndarray:
+    """Return (T+1, ...) one observation as it is seen."""
+    if key not in flat:
+        raise DatasetError(f"{where} has no observation {key!r}; leave it out: --exclude {where}")
+    values = flat[key] if picture is None else picture.convert(flat[key])
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.shape[1:] != spec.shape:
+        raise DatasetError(f"{where}: {key} is {values.shape[1:]}, others are {spec.shape}; --exclude {where}")
+    return values.astype(spec.dtype, copy=False)
 
 
 def _actions(recorded: Any, own: dict[str, Any], spec: ActionSpec) -> np.ndarray:
@@ -157,37 +266,61 @@ def _actions(recorded: Any, own: dict[str, Any], spec: ActionSpec) -> np.ndarray
     return own["actions"] if "actions" in own and np.allclose(own["actions"], actions, atol=1e-6) else actions
 
 
-def _succeeded(infos: dict[str, Any], terminated: np.ndarray, default: bool) -> bool:
-    for name in ("success", "is_success"):
+def _succeeded(infos: dict[str, Any], default: bool, where: str) -> bool:
+    for name in SUCCESS_NAMES:
         if name in infos:
-            return bool(np.asarray(infos[name], np.float64).max() > 0)
+            values = np.asarray(infos[name])
+            if values.dtype.kind not in "biuf" or not np.isfinite(values.astype(np.float64)).all():
+                raise DatasetError(f"{where}: infos/{name} must hold true, false or numbers, found {values.dtype}")
+            return bool((values > 0).any())
     return default
 
 
-def _header(dataset: Any, control_hz: float | None) -> Header:
-    space = dataset.action_space
-    low, high = (np.asarray(getattr(space, side, np.nan), np.float64).reshape(-1) for side in ("low", "high"))
-    if not len(low) or np.isnan(low).any():
-        raise DatasetError(f"Minari dataset {dataset.id}: actions must be a Box, found {space}")
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        actions = [np.asarray(e.actions).reshape(len(e.rewards), -1) for e in dataset.iterate_episodes()]
-        spec = action_limits(np.min([a.min(axis=0) for a in actions], 0), np.max([a.max(axis=0) for a in actions], 0))
-    else:
-        spec = ActionSpec(low=tuple(low.tolist()), high=tuple(high.tolist()))
+def _header(dataset: Any, wanted: list[int], reading: Reading, notes: Assumptions) -> Header:
     env = dataset.env_spec
-    rate = control_hz or _frame_rate(env)
+    rate = reading.control_hz or _frame_rate(env)
     if rate is None:
-        raise DatasetError(f"Minari dataset {dataset.id} does not say its control rate; give it as control_hz")
-    first = _flatten(next(iter(dataset.iterate_episodes([0]))).observations)
+        raise DatasetError(
+            f"Minari dataset {dataset.id} does not say its control rate; give it as control_hz, for example "
+            "--control_hz 20"
+        )
+    if reading.control_hz:
+        notes.note("control_hz", f"{rate:g} Hz, as given; Minari does not say it (--control_hz)")
+    else:
+        notes.note("control_hz", f"{rate:g} Hz, the environment's render_fps; Minari does not say it (--control_hz)")
     return Header(
         task=dataset.id,
         env_args={"env_name": env.id if env else dataset.id, "type": 2, "env_kwargs": dict(env.kwargs) if env else {}},
         control_hz=rate,
-        action_spec=spec,
-        observation_spec=ObservationSpec(
-            {k: ArraySpec(shape=v.shape[1:], dtype=v.dtype.name) for k, v in first.items()}
-        ),
+        action_spec=_action_spec(dataset, wanted, reading, notes),
+        observation_spec=ObservationSpec({VECTOR_KEY: ArraySpec(shape=(1,))}),
     )
+
+
+def _action_spec(dataset: Any, wanted: list[int], reading: Reading, notes: Assumptions) -> ActionSpec:
+    space = dataset.action_space
+    low, high = (np.asarray(getattr(space, side, np.nan), np.float64).reshape(-1) for side in ("low", "high"))
+    if not len(low) or np.isnan(low).any():
+        raise DatasetError(
+            f"Minari dataset {dataset.id}: actions must be a Box, found {space}; discrete actions are not read"
+        )
+    bounds = reading.bounds(len(low))
+    actions = [np.asarray(e.actions, np.float64).reshape(len(e.rewards), -1) for e in dataset.iterate_episodes(wanted)]
+    smallest, largest = np.min([a.min(axis=0) for a in actions], 0), np.max([a.max(axis=0) for a in actions], 0)
+    if bounds is not None:
+        notes.note("limits", f"as given (--limits {' '.join(reading.limits)})")
+        low, high = np.asarray(bounds[0]), np.asarray(bounds[1])
+    elif reading.limits or not (np.isfinite(low).all() and np.isfinite(high).all()):
+        notes.note("limits", "the range in the data; the action space has none (--limits)")
+        return action_limits(smallest, largest)
+    over = np.maximum(low - smallest, largest - high)
+    if (over > 1e-6 * (high - low)).any():
+        i = int(over.argmax())
+        raise DatasetError(
+            f"Minari dataset {dataset.id}: actions lie outside of {low[i]:g} to {high[i]:g}: action_{i} goes from "
+            f"{smallest[i]:g} to {largest[i]:g}; give their physical limits, --limits LOW HIGH or --limits data"
+        )
+    return ActionSpec(low=tuple(low.tolist()), high=tuple(high.tolist()))
 
 
 def _frame_rate(env: Any) -> float | None:
@@ -205,20 +338,37 @@ def _frame_rate(env: Any) -> float | None:
     return float(rate) if rate else None
 
 
-def _own_header(own: dict[str, Any]) -> Header:
-    return Header.from_attrs(own | {"total": 0})
+def _flatten(observations: Any) -> dict[str, np.ndarray]:
+    """Return (T+1, ...) arrays by key; nested dictionaries and tuples are joined by the one rule of `join_key`."""
+    if not isinstance(observations, (dict, tuple)):
+        values = np.asarray(observations)
+        return {PICTURE_KEY if picture_of(values.shape[1:], values.dtype, None) else VECTOR_KEY: values}
+    return {key: np.asarray(value) for key, value in flat_keys(_named(observations)).items()}
 
 
-def _flatten(observations: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Return (T+1, ...) arrays by key; nested dictionaries are joined by dots."""
-    if isinstance(observations, dict):
-        flat: dict[str, np.ndarray] = {}
-        for key, value in observations.items():
-            flat |= _flatten(value, f"{prefix}{key}.")
-        return flat
-    if isinstance(observations, tuple):
-        raise DatasetError("Minari observations in tuples have no names; only arrays and dictionaries are read")
-    return {prefix[:-1] or SINGLE_KEY: np.asarray(observations)}
+def _named(tree: Any) -> Any:
+    """Return tuples as dictionaries by place."""
+    if isinstance(tree, tuple):
+        tree = {str(i): part for i, part in enumerate(tree)}
+    return {str(name): _named(part) for name, part in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo the joining of keys: {"a/b": x} -> {"a": {"b": x}}."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *above, name = key.split(KEY_SEPARATOR)
+        place = tree
+        for part in above:
+            place = place.setdefault(part, {})
+        place[name] = value
+    return tree
+
+
+def _space_of(tree: Mapping[str, Any]) -> Any:
+    import gymnasium as gym
+
+    return gym.spaces.Dict({k: _space_of(v) if isinstance(v, dict) else _space(v) for k, v in tree.items()})
 
 
 def _space(spec: ArraySpec) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.episode_file import EpisodeFile
 from robolearn.datasets.recording.writer import DatasetWriter
@@ -44,7 +45,7 @@ def revise(
     revisions: Mapping[str, Revision],
     deleted: Sequence[str] = (),
     masks: Mapping[str, Sequence[str]] | None = None,
-    control_hz: float | None = None,
+    reading: Reading = NOTHING,
 ) -> list[str]:
     """Write `output` with the episodes of `path` that are not in `deleted`, revised.
 
@@ -54,14 +55,14 @@ def revise(
     Args:
         revisions: by the episode's name in `path`.
         masks: by name, the names (in `path`) of the episodes of each; replaces the file's masks of the same name.
-        control_hz: for files that do not say their control rate.
+        reading: what the file does not say, and what of it is wanted.
 
     Returns what the new file does not hold as it was, one line each. Raises DatasetError where a name is unknown or a
     trim leaves nothing.
     """
     path, output = Path(path), Path(output)
     edit.check_output(output)
-    with Dataset(path, control_hz=control_hz) as dataset:
+    with Dataset(path, reading=reading) as dataset:
         names, ours = list(dataset.episodes), dataset.ours
         lists = {name: [names[i] for i in indices] for name, indices in dataset.masks.items()} | dict(masks or {})
     _check_names(path, names, [*revisions, *deleted, *(name for group in (masks or {}).values() for name in group)])
@@ -70,9 +71,9 @@ def revise(
         raise DatasetError(f"every episode of {path} is marked for deletion; a dataset needs at least one")
     lists = {name: [demo for demo in demos if demo in set(kept)] for name, demos in lists.items()}
     lists = {name: demos for name, demos in lists.items() if demos}
-    if ours:
+    if ours and not reading.changes:
         return _copy(path, output, kept, revisions, lists)
-    return _convert(path, output, kept, revisions, lists, control_hz)
+    return _convert(path, output, kept, revisions, lists, reading)
 
 
 def _copy(
@@ -103,18 +104,25 @@ def _convert(
     kept: Sequence[str],
     revisions: Mapping[str, Revision],
     masks: Mapping[str, Sequence[str]],
-    control_hz: float | None,
+    reading: Reading,
 ) -> list[str]:
-    with Dataset(path, control_hz=control_hz) as dataset:
+    with Dataset(path, reading=reading) as dataset:
         names = list(dataset.episodes)
-    source = convert.open_source(path, control_hz=control_hz, success=True)
+    source = convert.open_source(path, reading)
     number, episodes = {name: i for i, name in enumerate(kept)}, source.episodes
     source.episodes = (
-        revised(episode, revisions.get(name, Revision())) for name, episode in zip(names, episodes) if name in number
+        revised(episode, _within(revisions.get(name, Revision()), len(episode)))
+        for name, episode in zip(names, episodes)
+        if name in number
     )
     source.masks = {name: tuple(number[demo] for demo in demos) for name, demos in masks.items()}
     convert.write(source, output)
     return list(dict.fromkeys(source.lost))
+
+
+def _within(revision: Revision, steps: int) -> Revision:
+    """Return a revision for an episode that lost its last step on the way, for want of what followed it."""
+    return replace(revision, last=None) if revision.last is not None and revision.last >= steps - 1 else revision
 
 
 def revised(episode: Episode, revision: Revision) -> Episode:
@@ -186,3 +194,55 @@ def _check_names(path: Path, names: Sequence[str], asked: Sequence[str]) -> None
     unknown = sorted(set(asked) - set(names))
     if unknown:
         raise DatasetError(f"{path} has no episodes {unknown[:3]}; it has {len(names)} from {names[:1]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle:
+    """What counts as standing still."""
+
+    still: float = 0.01
+    """Share of each dimension's range in the file within which an observation stays where it is."""
+    keys: tuple[str, ...] = ()
+    """Observations that tell; none takes all that are no pictures."""
+    margin: int = 2
+    """Idle steps that are kept at each end."""
+
+
+def trim_idle(
+    path: str | Path, output: str | Path, idle: Idle, reading: Reading = NOTHING
+) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Write a new file without the steps at both ends of episodes in which nothing moves.
+
+    Returns the first and last step that is kept of each episode that is cut, and notes. An episode in which nothing
+    moves at all stays whole.
+    """
+    with Dataset(path, reading=reading) as dataset:
+        keys = idle.keys or dataset.low_dim_keys()
+        unknown = [key for key in keys if key not in dataset.low_dim_keys()]
+        if unknown or not keys:
+            raise DatasetError(
+                f"{path} has no observations {unknown} that could tell; {', '.join(dataset.low_dim_keys())}"
+            )
+        names = [f"obs/{key}" for key in keys]
+        rows = [_stacked(dataset.arrays(i, names)) for i in range(len(dataset))]
+        spans = np.max([r.max(axis=0) for r in rows], axis=0) - np.min([r.min(axis=0) for r in rows], axis=0)
+        cuts: dict[str, tuple[int, int]] = {}
+        for name, values in zip(dataset.episodes, rows):
+            first, last = moving(values, idle.still * spans, idle.margin)
+            if (first, last) != (0, len(values) - 1):
+                cuts[name] = (first, last)
+    revisions = {name: Revision(first=first, last=last) for name, (first, last) in cuts.items()}
+    return cuts, revise(path, output, revisions=revisions, reading=reading)
+
+
+def moving(rows: np.ndarray, slack: np.ndarray, margin: int) -> tuple[int, int]:
+    """Return the first and last step of (T, D) rows that is kept: what moves, and `margin` steps around it."""
+    away = [np.flatnonzero((np.abs(rows - rows[end]) > slack).any(axis=1)) for end in (0, -1)]
+    if not len(away[0]) or not len(away[1]):
+        return 0, len(rows) - 1
+    return max(0, int(away[0][0]) - 1 - margin), min(len(rows) - 1, int(away[1][-1]) + 1 + margin)
+
+
+def _stacked(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return (T, D) float64 all arrays side by side."""
+    return np.concatenate([a.reshape(len(a), -1).astype(np.float64) for a in arrays.values()], axis=1)

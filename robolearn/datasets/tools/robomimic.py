@@ -12,57 +12,92 @@ from typing import Any
 import h5py
 import numpy as np
 
-from robolearn.datasets.format import checked as safe, unstated as foreign
+from robolearn.configuration.parts.reading import Reading
+from robolearn.configuration.parts.task import GYM_TYPE, OTHER_TYPE
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.examine import check_limits, outside
+from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.episode_file import EpisodeFile
-from robolearn.datasets.format.schema import STEP_ARRAYS, Header, stored_as_frames
+from robolearn.datasets.format.foreign import EPISODE_FACTS, OWN_ATTR
+from robolearn.datasets.format.schema import STEP_ARRAYS, Header, info_to_attrs, stored_as_frames, to_own
 from robolearn.datasets.recording.durable_files import GuardedFile, publish
-from robolearn.datasets.tools.source import Source, action_limits, to_unit
+from robolearn.datasets.tools.leftovers import left_over, per_episode
+from robolearn.datasets.tools.source import Source
 from robolearn.errors import DatasetError
-from robolearn.specs import Episode, EpisodeInfo
+from robolearn.specs import Episode
+from robolearn.tasks import registry
 
-KNOWN = {"actions", "rewards", "dones", "states", "obs", "next_obs"}
 HELD = ("actions", "rewards", "dones", "states")
 EVERY_EPISODE = (
     "terminated and truncated apart (robomimic has one flag, dones)",
     "measured timestamps",
-    "seed, source, round, operator, device, start time and success of each episode",
-    "names and physical limits of the actions; the control rate",
 )
+EPISODE_ATTRIBUTES = {
+    *("num_samples", "model_file", "success", "is_success", "seed", "ep_meta"),
+    *("language_instruction", "instruction", "lang", "language"),
+}
+DATA_ATTRIBUTES = {"total", "env_args", "env", OWN_ATTR, "problem_info"}
+OWN_GROUPS = {"data", "mask"}
 
 
-def read(path: Path, *, control_hz: float | None) -> Source:
-    """Read a robomimic file. Actions outside [-1, 1] are scaled by the range that the file spans."""
-    file = EpisodeFile(path, control_hz)
+def read(path: Path, reading: Reading) -> Source:
+    """Read a file of robomimic's layout. Actions outside [-1, 1] of files without limits are scaled by their range."""
+    dataset = open_scaled(path, reading)
+    file = dataset.files[0]
     try:
-        header, lost = _with_limits(file)
         names = file.demos()
         models, model_of = _models(file, names)
         position = {name: i for i, name in enumerate(names)}
         masks = {m: tuple(position[d] for d in demos if d in position) for m, demos in file.masks.items()}
+        lost = [*dataset.assumptions, *_left_over(file, names)]
     except BaseException:
-        file.close()
+        dataset.close()
         raise
-    lost += ["timestamps are step / control_hz: the file has none", "seeds are -1: the file has none"]
 
     def episodes() -> Iterator[Episode]:
         try:
             for name in names:
-                yield _episode(file, name, header, model_of.get(name, ""), lost)
+                yield _episode(file, name, model_of.get(name, ""), lost)
         finally:
-            file.close()
+            dataset.close()
 
-    return Source(header, episodes(), len(names), models, masks, lost)
+    return Source(dataset.header, episodes(), len(names), models, masks, lost)
+
+
+def open_scaled(path: Path, reading: Reading) -> Dataset:
+    """Open a file whose actions lie in their limits: those given, else robomimic's, else the range in the data."""
+    dataset = Dataset(path, reading=reading)
+    try:
+        if reading.limits:
+            check_limits(dataset)
+            return dataset
+        beyond = outside(dataset)
+    except BaseException:
+        dataset.close()
+        raise
+    if beyond is None:
+        return dataset
+    dataset.close()
+    dataset = Dataset(path, reading=replace(reading, limits=("data",)))
+    note = f"{path.name} gives none and its actions exceed -1 to 1 ({beyond}); they are scaled by the range in the data"
+    dataset.assumptions_of(0).note("limits", f"{note} (--limits LOW HIGH)")
+    return dataset
 
 
 def write(source: Source, target: Path) -> list[str]:
-    """Write a plain robomimic file, next_obs written out, in HDF5's oldest format; returns what it cannot hold."""
+    """Write a plain robomimic file, next_obs written out, in HDF5's oldest format; returns what it cannot hold.
+
+    What robomimic has no place for, and does not look at, lies in attributes of our own: coming back, the control rate,
+    the action limits, the task and the facts of the episodes are what they were.
+    """
     temporary = target.with_name(target.name + ".tmp")
     lost: list[str] = list(EVERY_EPISODE)
     guard = GuardedFile(temporary)
     try:
         with h5py.File(guard, "w", libver=("earliest", "v108")) as file:
             data = file.create_group("data")
-            data.attrs["env_args"] = json.dumps(dict(source.header.env_args))
+            data.attrs["env_args"] = json.dumps(_env_args(source.header))
+            data.attrs[OWN_ATTR] = json.dumps(to_own(source.header))
             total = 0
             for i, episode in enumerate(source.episodes):
                 group = data.create_group(f"demo_{i}")
@@ -85,8 +120,21 @@ def write(source: Source, target: Path) -> list[str]:
     return lost
 
 
+def _env_args(header: Header) -> dict[str, Any]:
+    """Return env_args as robomimic reads them: its type 3 is another simulator, so that our own tasks go by their
+    Gymnasium ids. Ours, as they were, lie in our own attribute."""
+    env_args = dict(header.env_args)
+    if env_args.get("type") != OTHER_TYPE:
+        return env_args
+    name = str(env_args["env_name"])
+    return env_args | {"type": GYM_TYPE, "env_name": f"robolearn/{name}-v0" if name in registry.names() else name}
+
+
 def _write_episode(group: h5py.Group, episode: Episode, header: Header) -> None:
+    facts = info_to_attrs(episode.info, len(episode))
     group.attrs["num_samples"] = len(episode)
+    for name in ("success", "seed", *EPISODE_FACTS):
+        group.attrs[name] = facts[name].decode() if isinstance(facts[name], bytes) else facts[name]
     group["actions"], group["rewards"] = episode.actions, episode.rewards
     group["dones"] = (episode.terminated | episode.truncated).astype(np.int64)
     if episode.states is not None:
@@ -112,19 +160,27 @@ def _not_held(episode: Episode) -> list[str]:
     return lost + (["events"] if episode.events else [])
 
 
-def _with_limits(file: EpisodeFile) -> tuple[Header, list[str]]:
-    """Return the header, its action limits taken from the data where they are not [-1, 1], and what that assumes."""
-    size = file.header.action_spec.size
-    low, high = np.full(size, np.inf), np.full(size, -np.inf)
-    for name in file.demos():
-        actions = file.arrays(name, ["actions"])["actions"]
-        low, high = np.minimum(low, actions.min(axis=0)), np.maximum(high, actions.max(axis=0))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise DatasetError(f"{file.path}: actions are not finite")
-    if low.min() >= -1 - 1e-6 and high.max() <= 1 + 1e-6:
-        return file.header, []
-    note = "actions are scaled to [-1, 1] by the range in the data: the file does not give their limits"
-    return replace(file.header, action_spec=action_limits(low, high)), [note]
+def _left_over(file: EpisodeFile, names: list[str]) -> Iterator[str]:
+    """Yield what of the file is not taken: beside the episodes, and in any of them."""
+    root = file.hdf5
+    for name in safe.names(root):
+        if name not in OWN_GROUPS:
+            child = safe.open_child(root, name)
+            if isinstance(child, h5py.Group):
+                yield from left_over(child, set(), (), name)
+            else:
+                yield f"{name} {child.shape} {child.dtype}, not taken"
+    yield from (f"attribute {name} of the file, not taken" for name in sorted(root.attrs))
+    data = safe.group(root, "data")
+    yield from (f"attribute {name} of data, not taken" for name in sorted(set(data.attrs) - DATA_ATTRIBUTES))
+
+    def of_episodes() -> Iterator[str]:
+        known = EPISODE_ATTRIBUTES | (set(EPISODE_FACTS) if OWN_ATTR in data.attrs else set())
+        for name in names:
+            with file.group(name) as group:
+                yield from left_over(group, file.taken, known, "data/demo_i")
+
+    yield from per_episode(of_episodes())
 
 
 def _models(file: EpisodeFile, names: list[str]) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -141,23 +197,17 @@ def _models(file: EpisodeFile, names: list[str]) -> tuple[dict[str, bytes], dict
     return models, of
 
 
-def _episode(file: EpisodeFile, name: str, header: Header, model: str, lost: list[str]) -> Episode:
+def _episode(file: EpisodeFile, name: str, model: str, lost: list[str]) -> Episode:
     """Read one episode; without next_obs its last step is given up, whose outcome nobody recorded."""
     with file.group(name) as group:
-        steps = safe.num_samples(group)
-        lost += [f"{extra} (unknown to us)" for extra in safe.names(group) if extra not in KNOWN]
-        arrays: dict[str, Any] = file.arrays(name, [n for n in HELD if n in group and n != "dones"])
-        arrays |= foreign.missing_arrays(group, arrays, steps, header.control_hz)
-        obs = {key: file.arrays(name, [f"obs/{key}"])[f"obs/{key}"] for key in header.observation_spec}
-        if "next_obs" in group:
-            final = {k: foreign.final_observation(group, k, s, steps) for k, s in header.observation_spec.items()}
-        else:
-            final = {key: value[-1] for key, value in obs.items()}
-            obs = {key: value[:-1] for key, value in obs.items()}
-            arrays = {key: value[:-1] for key, value in arrays.items()}
-            arrays["truncated"][-1:] = ~arrays["terminated"][-1:]
-            lost.append("the last step of each episode: the file has no next_obs")
-        info: EpisodeInfo = file.info(name)
-    if header.action_spec != file.header.action_spec:
-        arrays["actions"] = to_unit(arrays["actions"], header.action_spec)
-    return Episode(info=replace(info, model=model), obs=obs, final_obs=final, **arrays)
+        has_next = "next_obs" in group
+    if has_next:
+        return file.read(name, tuple(file.header.observation_spec)).with_info(model=model)
+    steps = file.steps(name)
+    if steps < 2:
+        raise DatasetError(
+            f"{file.path}: {name} has one step, and no next_obs says what followed it; leave the episode out: "
+            f"--exclude {name}"
+        )
+    lost.append("the last step of each episode, not taken: the file has no next_obs")
+    return file.read_without_last(name, tuple(file.header.observation_spec)).with_info(model=model)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.configuration.view import ViewConfig
 from robolearn.errors import DatasetError
 from robolearn.teleop.view.library import THUMBNAIL_WIDTH, Library
@@ -29,9 +30,9 @@ KEEP = {"Cache-Control": "private, max-age=3600"}
 class Viewer:
     """Everything behind one page."""
 
-    def __init__(self, source: str, *, control_hz: float | None = None) -> None:
+    def __init__(self, source: str, *, reading: Reading = NOTHING) -> None:
         """Open the dataset. Raises DatasetError where it cannot be read."""
-        self.library = Library(source, control_hz=control_hz)
+        self.library = Library(source, reading=reading)
         self.marks = Marks(self.library)
         self.scene = Scene(self.library)
 
@@ -114,7 +115,7 @@ class Viewer:
 
 def view(config: ViewConfig) -> None:
     """Serve the page of a dataset until Ctrl-C."""
-    viewer = Viewer(config.dataset, control_hz=config.control_hz)
+    viewer = Viewer(config.dataset, reading=config.reading)
     try:
         server = WebServer(viewer.routes(), static=PAGE, host=config.host, port=config.port)
         announce(f"{config.dataset} ({len(viewer.library.names)} episodes)", server)

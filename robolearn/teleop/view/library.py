@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools import convert, minari
 from robolearn.errors import DatasetError
@@ -31,24 +32,30 @@ class Library:
     read by a thread in the background: a file of 10,000 episodes is open at once.
     """
 
-    def __init__(self, source: str, *, control_hz: float | None = None) -> None:
-        self.source, self.control_hz = source, control_hz
+    def __init__(self, source: str, *, reading: Reading = NOTHING) -> None:
+        self.source, self.reading = source, reading
         self.id = secrets.token_hex(4)
         """Of this run, in the addresses of pictures, so that browsers may keep them."""
         self.notes: tuple[str, ...] = ()
         self._scratch: Path | None = None
         self.path = self._convert() if convert.detect(source) in ("aloha", "minari") else Path(source)
         try:
-            self.dataset = Dataset(self.path, control_hz=control_hz)
+            self.dataset = Dataset(self.path, reading=self.seen)
         except BaseException:
             self._remove_scratch()
             raise
+        self.notes = self.notes or tuple(self.dataset.assumptions)
         self.names = list(self.dataset.episodes)
         self.number = {name: i for i, name in enumerate(self.names)}
         self.rows: list[dict[str, Any]] = []
         self._closing = threading.Event()
         self._reader = threading.Thread(target=self._read_rows, name="rows", daemon=True)
         self._reader.start()
+
+    @property
+    def seen(self) -> Reading:
+        """How the file at `path` is read; a temporary conversion has been already."""
+        return NOTHING if self.converted else self.reading
 
     @property
     def converted(self) -> bool:
@@ -145,7 +152,7 @@ class Library:
 
     def reopen(self) -> None:
         """Read the file again after its masks were changed in place; episodes and numbers are the same."""
-        old, self.dataset = self.dataset, Dataset(self.path, control_hz=self.control_hz)
+        old, self.dataset = self.dataset, Dataset(self.path, reading=self.seen)
         old.close()
 
     def close(self) -> None:
@@ -157,7 +164,7 @@ class Library:
     def _convert(self) -> Path:
         self._scratch = Path(tempfile.mkdtemp(prefix="robolearn-view-"))
         try:
-            done = convert.convert(self.source, self._scratch / "view.hdf5", control_hz=self.control_hz)
+            done = convert.convert(self.source, self._scratch / "view.hdf5", reading=self.reading)
         except BaseException:
             self._remove_scratch()
             raise

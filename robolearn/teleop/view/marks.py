@@ -67,7 +67,7 @@ class Marks:
             },
             deleted=[demo for demo, mark in marks.items() if mark.deleted],
             masks=self._masks(marks),
-            control_hz=self._library.control_hz,
+            reading=self._library.seen,
         )
         self.unsaved = False
         return output, notes

@@ -129,16 +129,16 @@ def test_nested_observations_of_every_kind() -> None:
     with env_of(toy.NESTED, 2) as env:
         shapes = {key: (spec.shape, spec.dtype) for key, spec in env.observation_spec.items()}
         assert shapes == {
-            "robot.joints": ((4,), "float32"),
-            "robot.mode": ((3,), "float32"),
+            "robot/joints": ((4,), "float32"),
+            "robot/mode": ((3,), "float32"),
             "camera": ((4, 6, 3), "uint8"),
             "chw": ((5, 7, 1), "uint8"),
             "buttons": ((2,), "float32"),
         }
         env.reset([0, 1])
         obs = env.step(torch.tensor([[0.5] * 4, [-0.5] * 4])).obs
-        assert obs["robot.joints"].tolist() == [[1.0] * 4, [-1.0] * 4]
-        assert obs["robot.mode"].tolist() == [[0.0, 1.0, 0.0]] * 2
+        assert obs["robot/joints"].tolist() == [[1.0] * 4, [-1.0] * 4]
+        assert obs["robot/mode"].tolist() == [[0.0, 1.0, 0.0]] * 2
         assert obs["camera"].dtype == torch.uint8
         assert obs["camera"][:, 0, 0, 0].tolist() == [40, 216]
 

@@ -1,0 +1,134 @@
+"""A look at data before it is trained on: what must not be learned from is refused, what is odd is named.
+
+Training calls `check_trainable` before anything else; `dataset info` and `validate` show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.format.units import ROUNDING, to_physical
+from robolearn.datasets.normalisation import Glitch, find_glitches
+from robolearn.errors import DatasetError, hint
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """Actions beyond the limits that a file states or was assumed to have."""
+
+    share: float
+    """Of the steps."""
+    value: float
+    """The worst one, in physical units."""
+    limit: float
+    """What it is beyond."""
+    name: str
+    """Of its dimension."""
+    step: int
+    episode: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.share:.0%} of the steps; the worst is {self.name} = {self.value:g}, beyond {self.limit:g}, at step "
+            f"{self.step} of {self.episode}"
+        )
+
+
+def check_trainable(dataset: Dataset, keys: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return what is odd in the data, a line each.
+
+    Args:
+        keys: observation keys that are trained on (all where None).
+
+    Raises DatasetError where an action lies outside of its limits or is not finite, an observation is not finite, an
+    episode's facts cannot be read, or a key is a depth picture that no encoder takes.
+    """
+    seen = tuple(dataset.observation_spec) if keys is None else tuple(keys)
+    _check_pictures(dataset, seen)
+    for index in range(len(dataset)):
+        dataset.episode_info(index)
+    _check_finite(dataset, seen)
+    check_limits(dataset)
+    return tuple(map(str, glitches(dataset, seen)))
+
+
+def check_limits(dataset: Dataset) -> None:
+    """Raise DatasetError where actions lie outside of their limits, with their share and the worst of them."""
+    found = outside(dataset)
+    if found is None:
+        return
+    path = dataset.paths[0]
+    spec = dataset.action_spec
+    assumed = " that files of robomimic's layout have by convention" if not dataset.ours else ""
+    given = dataset.reading.limits
+    what = f"--limits {' '.join(given)}" if given else f"the limits {min(spec.low):g} to {max(spec.high):g}{assumed}"
+    new = path.with_name(f"{path.stem}_scaled{path.suffix}")
+    raise DatasetError(
+        f"actions of {path} lie outside of {what}: {found}. Give their physical limits, --limits LOW HIGH, or take the "
+        f"range in the data: `{hint('dataset', 'convert', path, new, '--limits', 'data')}`"
+    )
+
+
+def outside(dataset: Dataset) -> Outside | None:
+    """Return how far actions lie outside of [-1, 1] of their limits; None where none does."""
+    steps, bad, worst = 0, 0, None
+    for index in range(len(dataset)):
+        actions = dataset.arrays(index, ["actions"])["actions"].astype(np.float64)
+        over = np.where(np.isfinite(actions), np.abs(actions) - 1.0, -1.0)
+        steps, bad = steps + len(actions), bad + int((over.max(axis=1) > ROUNDING).sum())
+        at = np.unravel_index(int(over.argmax()), over.shape)
+        if over[at] > ROUNDING and (worst is None or over[at] > worst[0]):
+            worst = (float(over[at]), index, int(at[0]), int(at[1]), actions[at[0]])
+    if worst is None:
+        return None
+    _, index, step, dim, row = worst
+    spec = dataset.action_spec
+    return Outside(
+        share=bad / steps,
+        value=float(to_physical(row, spec)[dim]),
+        limit=spec.high[dim] if row[dim] > 0 else spec.low[dim],
+        name=spec.names[dim],
+        step=step,
+        episode=dataset.episodes[index],
+    )
+
+
+def glitches(dataset: Dataset, keys: Sequence[str] | None = None) -> list[Glitch]:
+    """Return the steps at which an observation lies absurdly far from all others, at most SHOWN for each key."""
+    low_dim = dataset.low_dim_keys()
+    found: list[Glitch] = []
+    for key in low_dim if keys is None else [key for key in keys if key in low_dim]:
+        parts = [dataset.arrays(i, [f"obs/{key}"])[f"obs/{key}"] for i in range(len(dataset))]
+        found += find_glitches(f"obs/{key}", parts, dataset.episodes)[:SHOWN]
+    return found
+
+
+def _check_pictures(dataset: Dataset, keys: Sequence[str]) -> None:
+    for key in keys:
+        spec = dataset.observation_spec[key]
+        if len(spec.shape) == 3 and spec.shape[2] == 1 and spec.dtype != "uint8":
+            raise DatasetError(
+                f"obs/{key} of {dataset.paths[0]} is a depth picture, {spec.dtype} {spec.shape}, which no encoder "
+                "takes; scale it to 8 bits by its range, --depth_range NEAR FAR (in the file's unit), or leave it out, "
+                f"--drop {key}"
+            )
+
+
+def _check_finite(dataset: Dataset, keys: Sequence[str]) -> None:
+    names = [f"obs/{key}" for key in keys if key in dataset.low_dim_keys()] + ["actions"]
+    for index, episode in enumerate(dataset.episodes):
+        for name, array in dataset.arrays(index, names).items():
+            if array.dtype.kind != "f":
+                continue
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            if bad.any():
+                raise DatasetError(
+                    f"{name} is not finite at step {int(bad.argmax())} of {episode}; leave the episode out: "
+                    f"--exclude {episode.rpartition(':')[2]}"
+                )
