@@ -26,7 +26,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.envs.make import make
 from robolearn.evaluation.evaluate import evaluate
-from robolearn.rl.train import Learner, make_learner
+from robolearn.rl.from_scratch import Learner, make_learner
 from robolearn.seeds import REPORT_SEED
 
 TOGETHER_GOAL, UPDATE_GOAL = 300_000.0, 3.0

@@ -41,7 +41,7 @@ from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.evaluation.curves import Curve as Line, Group, draw_groups
-from robolearn.rl.train import train_rl
+from robolearn.rl.from_scratch import train_rl
 from robolearn.training.metrics import read_metrics
 
 NAME = "rl_returns"

@@ -42,10 +42,10 @@ from robolearn.configuration.rl import RLConfig
 from robolearn.envs.make import make
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.engine.side_by_side import SideBySide
+from robolearn.rl.from_scratch import Learner, make_learner
 from robolearn.rl.networks import mlp
 from robolearn.rl.returns import gae
 from robolearn.rl.running_statistics import RunningMoments
-from robolearn.rl.train import Learner, make_learner
 from robolearn.sim.pool import default_threads
 from robolearn.training.threads import fitting_threads
 

@@ -50,9 +50,9 @@ def serve(folder: Path, hz: float, pictures: bool) -> None:
     from robolearn.envs.make import make
     from robolearn.episodes.record import open_writer
     from robolearn.teleop.devices.browser import BrowserDevice
-    from robolearn.teleop.devices.registry import make_device
+    from robolearn.teleop.devices.known_devices import make_device
+    from robolearn.teleop.live_pictures import LivePictures, make_pictures
     from robolearn.teleop.page import SessionPage
-    from robolearn.teleop.pictures import LivePictures, make_pictures
     from robolearn.teleop.session import Session
 
     config = SessionConfig(rate=hz, image_size=SIZE, port=0)

@@ -31,9 +31,9 @@ from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.imitation.bc import BehaviourCloning, DatasetSource, make_policy, make_sampler
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, Episode, EpisodeInfo, ObservationSpec
-from robolearn.training.device import resolve_device
 from robolearn.training.loop import run_loop
 from robolearn.training.threads import fitting_threads, flushed_denormals
+from robolearn.training.torch_device import resolve_device
 
 EPISODES, STEPS, OBSERVATION, ACTION = 100, 54, 39, 4
 GOAL = 0.95

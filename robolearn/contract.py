@@ -1,4 +1,4 @@
-"""What a file, a policy and an environment must agree in: what is seen, what is done, and in which units.
+"""The contract of a file, a policy and an environment: what is seen, what is done, and in which units.
 
 Actions of files and policies lie in [-1, 1] of *their* limits. Between two sets of limits they are mapped through
 physical units: 0.5 of a policy whose limits are -1 and 1 is 0.25 of an environment whose limits are -2 and 2.
@@ -31,7 +31,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """What one side sees and does."""
+    """One side of the contract: its observations and actions."""
 
     name: str
     """As messages call it: "the policy runs/a", "the task Lift"."""

@@ -48,7 +48,7 @@ FILMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the line came to."""
+    """The results of the line."""
 
     results: tuple[EvaluationResult, ...]
     """Of the demonstrator and of each stage, on the same seeds."""

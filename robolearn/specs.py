@@ -136,7 +136,7 @@ class ActionSpec:
 
     @property
     def named(self) -> bool:
-        """Whether somebody named the dimensions; names that were filled in here say nothing."""
+        """Return whether somebody named the dimensions; names that were filled in here say nothing."""
         return self.names != tuple(f"action_{i}" for i in range(self.size))
 
     def to_physical(self, actions: np.ndarray) -> np.ndarray:
@@ -212,7 +212,7 @@ class Batch:
 
 
 class ActionMode(IntEnum):
-    """Who acted at a step (Sirius' convention, Liu et al. 2023, and one of ours)."""
+    """The one who acted at a step (Sirius' convention, Liu et al. 2023, and one of ours)."""
 
     DEMONSTRATION = -1
     POLICY = 0

@@ -128,7 +128,7 @@ class DaggerConfig(Reading):
         )
 
     def same_run(self, other: DaggerConfig) -> bool:
-        """Whether two configurations may go on in one folder: only rounds may be added, and what
+        """Return whether two configurations may go on in one folder: only rounds may be added, and what
         leaves no trace in the policies change: workers, who is at the device, and how the page is served."""
         free = ("rounds", "num_envs", "profile", "device_options", "operator", "session", "correction")
         return replace(self, **{name: getattr(other, name) for name in free}) == other

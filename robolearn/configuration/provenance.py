@@ -1,4 +1,4 @@
-"""Whether an output that is already there came from the same inputs: asked before anything in it is gone on with."""
+"""Provenance: did an output that is already there come from the same inputs? asked before anything in it is gone on with."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GripperInputs:
-    """What moves the gripper."""
+    """The inputs that move the gripper."""
 
     open: tuple[str, ...] = ()
     """Inputs that open it."""
@@ -75,7 +75,7 @@ class GripperInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What the inputs of a device do."""
+    """The meaning of a device's inputs."""
 
     device: str
     """The device it is for."""
@@ -139,7 +139,7 @@ class Profile:
             yield from ((f"modes.{mode}.{name}", axis) for name, axis in motion.items())
 
     def _uses(self) -> Iterable[tuple[str, str]]:
-        """Where each input is named: (place, input)."""
+        """Yield where each input is named: (place, input)."""
         yield from (("axes", name) for name in self.axes)
         for mode, motion in self.modes.items():
             yield from ((f"modes.{mode}", name) for name in motion)
@@ -170,7 +170,7 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionMap:
-    """Which axis of a command drives which dimension of an environment's action."""
+    """A table of the axes of a command that drive the dimensions of an environment's action."""
 
     tasks: tuple[str, ...] = ("*",)
     """Tasks it is for, without `gym:`; * stands for anything, as in Meta-World/*."""

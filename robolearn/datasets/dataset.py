@@ -66,7 +66,7 @@ class Dataset:
 
     @property
     def ours(self) -> bool:
-        """Whether all files are of our own schema, and not only of robomimic's layout."""
+        """Return whether all files are of our own schema, and not only of robomimic's layout."""
         return all(file.ours for file in self._files)
 
     @property
@@ -84,7 +84,7 @@ class Dataset:
 
     @property
     def recording(self) -> bool:
-        """Whether a file is the index of a recording that goes on or was cut off."""
+        """Return whether a file is the index of a recording that goes on or was cut off."""
         return any(file.recording for file in self._files)
 
     @property
@@ -148,7 +148,7 @@ class Dataset:
 
     @property
     def interrupted(self) -> tuple[bool, ...]:
-        """Whether each episode was cut off and recovered."""
+        """Return whether each episode was cut off and recovered."""
         return tuple(place.file.interrupted(place.demo) for place in self._places)
 
     def episode_info(self, index: int) -> EpisodeInfo:

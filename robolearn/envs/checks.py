@@ -1,4 +1,4 @@
-"""What an environment promises and cannot be seen from outside: that a seed fixes an episode."""
+"""Check what an environment promises and cannot be seen from outside: that a seed fixes an episode."""
 
 from __future__ import annotations
 

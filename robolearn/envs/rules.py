@@ -31,7 +31,7 @@ def ends(terminated: Flags, truncated: Flags, success: Flags, *, terminate_on_su
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRules:
-    """When the episodes of a Gymnasium task end, and how its success is read."""
+    """The rules of a Gymnasium task: the end of its episodes, and their success."""
 
     task: TaskConfig
     max_steps: int

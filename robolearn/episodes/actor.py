@@ -1,4 +1,4 @@
-"""Who acts: one protocol for experts, policies, people and mixtures of them.
+"""Acting: one protocol for experts, policies, people and mixtures of them.
 
 An `Actor` (an expert, a `PolicyRunner`) knows what to do. A `Driver` decides, from any number of actors, what is
 executed, and says who acted, what the policy proposed and what the right action would have been.
@@ -22,7 +22,7 @@ from robolearn.specs import ActionMode, Actor, EventKind, Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What N environments do next, and why."""
+    """The next step of N environments, and its reasons."""
 
     actions: Tensor
     """(N, A) in [-1, 1], executed; (N,) int64 where actions are discrete."""

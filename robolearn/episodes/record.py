@@ -25,8 +25,8 @@ from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import Decision
+from robolearn.episodes.episode_loop import EpisodeLoop, Slot
 from robolearn.episodes.recorder import Attempt, EpisodeRecorder, record_episodes
-from robolearn.episodes.run import EpisodeLoop, Slot
 from robolearn.errors import ConfigError, TaskError, count
 from robolearn.specs import ActionMode, Observation
 from robolearn.training.progress import Progress
@@ -49,7 +49,7 @@ class ExpertDriver:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What a recording left behind."""
+    """The outcome of a recording."""
 
     path: Path
     added: int

@@ -17,7 +17,7 @@ import numpy as np
 
 from robolearn.datasets.recording.live_episode import LiveEpisode
 from robolearn.datasets.recording.writer import DatasetWriter
-from robolearn.episodes.run import EpisodeLoop, Slot, Tick
+from robolearn.episodes.episode_loop import EpisodeLoop, Slot, Tick
 from robolearn.specs import ActionMode, Event, EventKind
 
 NO_CLIP = 1e-5

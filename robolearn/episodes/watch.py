@@ -1,4 +1,4 @@
-"""What an environment does that no table of results shows: numbers of absurd size, episodes that end as they begin."""
+"""Watch for what no table of results shows: numbers of absurd size, episodes that end as they begin."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.episodes.actor import ActorDriver
-from robolearn.episodes.run import EpisodeLoop
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
 

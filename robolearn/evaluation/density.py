@@ -1,4 +1,4 @@
-"""What a policy would do at chosen states: its action density, where exact, and samples of it, beside the
+"""A policy's choices at chosen states: its action density, where exact, and samples of it, beside the
 demonstration."""
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.episodes.actor import ActorDriver, as_actor, env_for
-from robolearn.episodes.run import EpisodeLoop, Slot, Tick
+from robolearn.episodes.episode_loop import EpisodeLoop, Slot, Tick
 from robolearn.episodes.watch import Watch
 from robolearn.errors import TaskError
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult, Trajectory
@@ -97,7 +97,7 @@ def rollouts(
 
 @dataclass
 class _Running:
-    """What is kept of an episode while it runs."""
+    """The account of an episode while it runs."""
 
     record: Record
     total: float = 0.0

@@ -1,4 +1,4 @@
-"""Which task a saved policy is for."""
+"""The task that a saved policy is for."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.envs.adapted import fitted
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.episodes.actor import ActorDriver
-from robolearn.episodes.run import EpisodeLoop
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import count
 from robolearn.specs import Episode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """How a replay compares with its recording."""
+    """A replay compared with its recording."""
 
     steps: int
     exact: bool

@@ -1,4 +1,4 @@
-"""What an evaluation found: one record per episode, and the figures that follow from them."""
+"""The findings of an evaluation: one record per episode, and the figures that follow from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robolearn.evaluation.statistics import Interval, wilson
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """What happened in one recorded episode."""
+    """The course of one recorded episode."""
 
     obs: Mapping[str, np.ndarray]
     """(T+1, ...) per key, the final observation included."""

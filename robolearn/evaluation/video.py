@@ -15,7 +15,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.providers.lookup import provider_of
 from robolearn.episodes.actor import ActorDriver, as_actor, env_for
-from robolearn.episodes.run import EpisodeLoop
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import RobolearnError
 from robolearn.policies.policy import Policy
 from robolearn.specs import Actor
@@ -78,7 +78,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: float) -
 
 
 def _encode(av: Any, container: Any, frames: Iterable[np.ndarray], fps: float) -> int:
-    """How many frames went in."""
+    """Encode the frames; returns how many there were."""
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
     stream.pix_fmt, stream.options = "yuv420p", {"crf": "23", "preset": "veryfast"}
     count = 0

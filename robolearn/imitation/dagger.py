@@ -30,9 +30,9 @@ from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.episodes.record import model_name, open_writer, recorded
 from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
-from robolearn.episodes.run import EpisodeLoop
 from robolearn.errors import ConfigError, TrainingError, hint
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.agreement import env_for_rounds

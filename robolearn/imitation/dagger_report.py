@@ -1,4 +1,4 @@
-"""What a DAgger run did, round by round: `RUN/report.html` and `RUN/report.json`."""
+"""The report of a DAgger run, round by round: `RUN/report.html` and `RUN/report.json`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import ActorDriver
-from robolearn.episodes.run import EpisodeLoop
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import TaskError, TrainingError
 from robolearn.evaluation.statistics import auroc
 from robolearn.imitation.dagger import EPISODES, Rounds

@@ -1,4 +1,4 @@
-"""Who drives during a DAgger round: the policy, corrected where a gate says so. Every proposal and hand-over is kept.
+"""Driving during a DAgger round: the policy, corrected where a gate says so. Every proposal and hand-over is kept.
 
 A takeover drops what is left of the policy's chunk. While the corrector drives, the policy proposes afresh at every
 step, so that its proposals in the file answer the state at hand and it goes on with a fresh plan after the release.

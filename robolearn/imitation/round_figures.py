@@ -1,4 +1,4 @@
-"""What a round's file says: outcomes, who drove, how often and how long, and what the labels cost."""
+"""Figures of a round's file: outcomes, who drove, how often and how long, and what the labels cost."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class CpuSimulation(Simulation):
         raise error
 
     def _look_for_moved_bodies(self) -> None:
-        """Where the caller has moved mocap bodies, what was evaluated is of another scene."""
+        """Note that where the caller has moved mocap bodies, what was evaluated is of another scene."""
         poses = self._poses()
         if poses != self._seen_poses:
             self._seen_poses, self._evaluated = poses, False

@@ -16,10 +16,10 @@ from robolearn.policies.policy import Policy
 from robolearn.teleop.demonstrate import complete_episodes, connected, in_this_process
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import Device, SeeingDevice
-from robolearn.teleop.devices.registry import make_device
+from robolearn.teleop.devices.known_devices import make_device
 from robolearn.teleop.driving import CorrectedPolicy
+from robolearn.teleop.live_pictures import make_pictures
 from robolearn.teleop.page import SessionPage
-from robolearn.teleop.pictures import make_pictures
 from robolearn.teleop.session import Session
 
 

@@ -16,15 +16,15 @@ from robolearn.datasets.recording.repair import repair
 from robolearn.envs.make import make
 from robolearn.episodes.record import check_same_recording, config_beside, default_name, open_writer
 from robolearn.teleop.devices.device import Device
-from robolearn.teleop.devices.registry import make_device
+from robolearn.teleop.devices.known_devices import make_device
+from robolearn.teleop.live_pictures import make_pictures
 from robolearn.teleop.page import SessionPage
-from robolearn.teleop.pictures import make_pictures
 from robolearn.teleop.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstrated:
-    """What a session left behind."""
+    """The outcome of a session."""
 
     path: Path
     kept: int

@@ -1,4 +1,4 @@
-"""Who decides the action in a session with a person: the operator alone, or a policy that the operator corrects.
+"""Deciding the action in a session with a person: the operator alone, or a policy that the operator corrects.
 
 A takeover drops what is left of the policy's chunk. While the operator drives, the policy proposes afresh at every
 step, so that the proposals in the file answer the state at hand and it goes on with a fresh plan after the release.

@@ -36,7 +36,7 @@ from robolearn.configuration.teleop import KEYS
 from robolearn.teleop.devices.browser import BrowserDevice
 from robolearn.teleop.devices.files import load_profile
 from robolearn.teleop.devices.messages import MANY, Malformed, button_names
-from robolearn.teleop.pictures import LivePictures
+from robolearn.teleop.live_pictures import LivePictures
 from robolearn.teleop.seat import Seat
 from robolearn.teleop.session import Session, State
 from robolearn.teleop.web.server import WebServer, announce
@@ -152,7 +152,7 @@ class SessionPage:
             viewer.wake.set()
 
     def _describe(self) -> dict[str, Any]:
-        """What a page needs to know once."""
+        """Return what a page needs to know once."""
         session = self.session
         profile = getattr(session.device, "profile", None)
         keys = (self._device.profile if self._device is not None else load_profile("browser")).buttons
@@ -228,7 +228,7 @@ class SessionPage:
             return
 
     def _personal(self, viewer: _Viewer) -> dict[str, Any]:
-        """What differs from page to page."""
+        """Return what differs from page to page."""
         seat = self.seat
         return {
             "n": viewer.sent,
@@ -371,7 +371,7 @@ def _plain_text(value: Any, most: int) -> str:
 
 
 def _stirs(told: Mapping[str, Any]) -> bool:
-    """Whether somebody is at the inputs of a message."""
+    """Return whether somebody is at the inputs of a message."""
     if told.get("keys") or told.get("buttons") or told.get("gripper") is not None:
         return True
     pad, touch, mouse = told.get("gamepad"), told.get("touch"), told.get("mouse")

@@ -1,4 +1,4 @@
-"""Who of several open pages drives: one at a time, the others watch and may ask for it."""
+"""The seat of the driver among several open pages: one at a time, the others watch and may ask for it."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ import torch
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.envs.interface import VectorEnv
+from robolearn.episodes.episode_loop import EpisodeLoop, Slot, Tick
 from robolearn.episodes.record import model_name
 from robolearn.episodes.recorder import EpisodeRecorder
-from robolearn.episodes.run import EpisodeLoop, Slot, Tick
 from robolearn.errors import DatasetError
 from robolearn.specs import Observation
 from robolearn.teleop.devices.actions import CommandMapper
@@ -54,7 +54,7 @@ REVIEW_S = 0.8
 
 
 class State(StrEnum):
-    """What the session is doing."""
+    """The states of a session."""
 
     READY = "ready"
     COUNTDOWN = "countdown"
@@ -176,7 +176,7 @@ class Session:
 
     @property
     def corrects(self) -> bool:
-        """Whether the operator corrects a policy."""
+        """Return whether the operator corrects a policy."""
         return self._driver.corrects
 
     @property
@@ -226,7 +226,7 @@ class Session:
             self.message = f"{button} means nothing while {self.state}"
 
     def _meanings(self) -> dict[str, Callable[[], None]]:
-        """What each button does now."""
+        """Return what each button does now."""
         meanings: dict[str, Callable[[], None]] = {}
         if self.state is State.READY:
             meanings = {"start": self._start, "discard": self._skip, "rerecord": self._skip}

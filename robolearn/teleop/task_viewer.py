@@ -13,7 +13,7 @@ from robolearn.envs.interface import Actor, Observation
 from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.episodes.actor import ActorDriver
-from robolearn.episodes.run import EpisodeLoop
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
 

@@ -21,7 +21,7 @@ from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.errors import TrainingError
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint, part_file, save_checkpoint, save_part
-from robolearn.training.guard import FiniteGuard, NonFinite, named_tensors
+from robolearn.training.finite_guard import FiniteGuard, NonFinite, named_tensors
 from robolearn.training.interrupt import Interrupt
 from robolearn.training.metrics import Metrics, MetricsLog
 from robolearn.training.progress import Progress

@@ -31,10 +31,10 @@ from robolearn.policies.folder import PolicyCard, save_policy
 from robolearn.policies.policy import Policy
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
-from robolearn.training.device import resolve_device
 from robolearn.training.loop import BEST, SCORE, Algorithm, Evaluate, RunState, Source, check_run_dir, run_loop
 from robolearn.training.seeding import seed_everything
 from robolearn.training.threads import fitting_threads, start_thread_pool
+from robolearn.training.torch_device import resolve_device
 
 
 class RunConfig(Protocol):

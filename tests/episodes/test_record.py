@@ -16,9 +16,9 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import Decision, Driver
+from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.episodes.record import open_writer
 from robolearn.episodes.recorder import Attempt, EpisodeRecorder, record_episodes
-from robolearn.episodes.run import EpisodeLoop
 from robolearn.specs import ActionMode, Episode, EpisodeInfo
 from tests.envs.toy import COUNTER, POINT_REACH
 

@@ -11,7 +11,7 @@ from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.tree import load
-from robolearn.rl.train import train_rl
+from robolearn.rl.from_scratch import train_rl
 from robolearn.training.metrics import read_metrics
 
 pytestmark = pytest.mark.learning

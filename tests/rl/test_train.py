@@ -18,7 +18,7 @@ from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from robolearn.evaluation.policy_task import task_of
 from robolearn.policies.folder import load_policy
-from robolearn.rl.train import make_learner, train_rl
+from robolearn.rl.from_scratch import make_learner, train_rl
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH, WALK

@@ -19,7 +19,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from robolearn.sim.pictures import Pictures
-from robolearn.teleop.pictures import LivePictures, make_pictures
+from robolearn.teleop.live_pictures import LivePictures, make_pictures
 from tests.envs.toy import COUNTER, POINT_REACH
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +119,7 @@ def test_a_killed_recorder_leaves_no_process_that_draws() -> None:
 import time
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.envs.make import make
-from robolearn.teleop.pictures import make_pictures
+from robolearn.teleop.live_pictures import make_pictures
 with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:
     env.reset([0])
     pictures.show(env)

@@ -21,9 +21,9 @@ from robolearn.rl.collecting.rollout_collector import Rollout, RolloutCollector
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.finetune import finetune
+from robolearn.rl.from_scratch import train_rl
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.rl.train import train_rl
 from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed
 from tests.rl import test_finetune as finetune_tests, test_ppo as ppo_tests

@@ -19,7 +19,7 @@ from robolearn.cli.main import main
 from robolearn.configuration.tree import to_dict
 from robolearn.errors import ConfigError, TrainingError
 from robolearn.imitation.bc import train_bc
-from robolearn.rl.train import train_rl
+from robolearn.rl.from_scratch import train_rl
 from robolearn.training import distributed
 from robolearn.training.metrics import read_metrics
 from tests.imitation.toy import make_episode, write_dataset

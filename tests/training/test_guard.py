@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from robolearn.training.guard import FiniteGuard, NonFinite, named_tensors
+from robolearn.training.finite_guard import FiniteGuard, NonFinite, named_tensors
 from tests.policies.toy import make_batch
 
 

@@ -49,7 +49,7 @@ calls, settle = [], torch.set_num_threads
 torch.set_num_threads = lambda n: (calls.append(n), settle(n))
 flush, flushes = torch.set_flush_denormal, []
 torch.set_flush_denormal = lambda mode: (flushes.append(mode), flush(mode))[1]
-import robolearn.imitation.bc, robolearn.rl.finetune, robolearn.rl.train
+import robolearn.imitation.bc, robolearn.rl.finetune, robolearn.rl.from_scratch
 from robolearn.training.threads import start_thread_pool
 assert not calls and not flushes, (calls, flushes)
 settle(2)

@@ -1,1 +1,1 @@
-"""What every verb's command line shares: words to configuration, help, and how a command ends on bad luck."""
+"""The part of the command line that all verbs share: words to configuration, help, and a decent end on bad luck."""

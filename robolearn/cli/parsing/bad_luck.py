@@ -1,4 +1,4 @@
-"""What becomes of a full disk, a folder that may not be written to, or too little memory: one sentence that says what
+"""Answers to a full disk, a folder that may not be written to, or too little memory: one sentence that says what
 is kept and how to go on."""
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def _remedy(number: int) -> str:
 
 
 def _output(config: Any) -> str:
-    """Where the command writes; every configuration says so by one of these names."""
+    """Return where the command writes; every configuration says so by one of these names."""
     return str(next((value for name in OUTPUTS if (value := getattr(config, name, ""))), ""))
 
 
 def _prospects(verb: str, config: Any) -> tuple[str, str]:
-    """What the command leaves behind, and how to go on from there."""
+    """Say what the command leaves behind, and how to go on from there."""
     run = Path(_output(config))
     summary = run / "checkpoints" / "latest" / "checkpoint.json"
     if summary.is_file():

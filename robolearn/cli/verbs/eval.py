@@ -8,7 +8,7 @@ CONFIG = EvalConfig
 
 
 def run(config: EvalConfig) -> int:
-    from robolearn.evaluation.session import run_evaluation
+    from robolearn.evaluation.evaluate_policies import run_evaluation
 
     for line in run_evaluation(config):
         print(line)

@@ -10,7 +10,7 @@ CONFIG = RLCommand
 
 
 def run(config: RLCommand) -> int:
-    from robolearn.rl.train import train_rl
+    from robolearn.rl.from_scratch import train_rl
 
     resolved = replace(config, output=config.run_dir, resume=False)
     again = f"robolearn rl --config {resolved.output}/config.yaml --resume"

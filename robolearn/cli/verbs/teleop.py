@@ -10,7 +10,7 @@ from robolearn.errors import DeviceError
 
 
 def run_test(config: DeviceTestConfig) -> int:
-    from robolearn.teleop.devices.registry import make_device
+    from robolearn.teleop.devices.known_devices import make_device
     from robolearn.teleop.devices.signals import SignalDevice
     from robolearn.teleop.watch import watch
 
@@ -36,7 +36,7 @@ def run_test(config: DeviceTestConfig) -> int:
 
 
 def run_devices(config: DevicesConfig) -> int:
-    from robolearn.teleop.devices.registry import listed
+    from robolearn.teleop.devices.known_devices import listed
 
     for device in listed():
         print(f"{device.name:<12}{device.summary}")

@@ -50,7 +50,7 @@ class QConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyConfig:
-    """What SAC, TD3 and DQN share: replay, returns and how often to update."""
+    """Settings that SAC, TD3 and DQN share: replay, returns and how often to update."""
 
     gamma: float = 0.99
     """Discount of one control step."""

@@ -11,7 +11,7 @@ from robolearn.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long to train, and how often to log, evaluate and save."""
+    """Length of a training, and its rhythm of logging, evaluating and saving."""
 
     total_steps: int = 10_000
     """Updates in all."""

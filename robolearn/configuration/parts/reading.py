@@ -1,4 +1,4 @@
-"""How files are read: one group of options, the same in every verb that opens a data set. Free of h5py."""
+"""Reading of files: one group of options, the same in every verb that opens a data set. Free of h5py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATA_LIMITS = "data"
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What files of other tools do not say, and what of a file is wanted."""
+    """Answers to what files of other tools do not say, and the part of a file that is wanted."""
 
     control_hz: float | None = None
     """The control rate in Hz, for files that do not say it."""
@@ -63,7 +63,7 @@ class Reading:
 
     @property
     def changes(self) -> bool:
-        """Whether anything but the choice of episodes differs from what lies in the file."""
+        """Return whether anything but the choice of episodes differs from what lies in the file."""
         return any(getattr(self, f.name) != getattr(NOTHING, f.name) for f in fields(Reading) if f.name != "exclude")
 
     def bounds(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

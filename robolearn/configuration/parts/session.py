@@ -10,7 +10,7 @@ from robolearn.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """How a session runs and what its page shows."""
+    """Course of a session, and contents of its page."""
 
     start: Literal["button", "motion"] = "button"
     """What begins a recording: the start button, or the first motion of the operator."""

@@ -1,4 +1,4 @@
-"""What names an environment: one torch-free dataclass for YAML, the command line and dataset files."""
+"""The name of an environment: one torch-free dataclass for YAML, the command line and dataset files."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class TaskConfig:
         return self.id.removeprefix(GYM_PREFIX) if self.id.startswith(GYM_PREFIX) else None
 
     def physics_device(self, networks: object) -> str:
-        """Where the physics run beside networks on a device: Warp's on the same, all other on the processor."""
+        """Return where the physics run beside networks on a device: Warp's on the same, all other on the processor."""
         return str(networks) if self.backend == "warp" else "cpu"
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was set besides `id`, `kwargs`, the back end and the workers: the part that changes the episodes, to
-        which an environment's own vector form belongs."""
+        """Return what was set besides `id`, `kwargs`, the back end and the workers: the part that changes the
+        episodes, to which an environment's own vector form belongs."""
         plain = {"id", "kwargs", "backend", "workers"} | ({"worker_kind"} if self.worker_kind != "vector" else set())
         changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
         # Fields whose default is made anew each time (a tuple, a dict) are empty by default.

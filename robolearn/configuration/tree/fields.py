@@ -1,4 +1,4 @@
-"""What a dataclass says about its fields: sections, unions told apart by `name`, defaults and help texts."""
+"""Facts of a dataclass's fields: sections, unions told apart by `name`, defaults and help texts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_optional(kind: Any) -> bool:
 
 
 def is_none(kind: Any, value: Any) -> bool:
-    """Whether `value` is none for an annotation that allows it; on the command line it is written as a word."""
+    """Return whether `value` is none for an annotation that allows it; on the command line it is written as a word."""
     word = isinstance(value, str) and value.lower() in ("none", "null")
     return is_optional(kind) and (value is None or word)
 

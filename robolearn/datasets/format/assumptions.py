@@ -1,4 +1,4 @@
-"""What was assumed of a file: the facts that it does not state, and how it is read otherwise than it lies there.
+"""Assumptions about a file: the facts that it does not state, and how it is read otherwise than it lies there.
 
 `dataset info`, `validate`, `convert` and `train` show these lines; each says which option tells otherwise.
 """

@@ -31,7 +31,7 @@ from robolearn.datasets.format.schema import (
 from robolearn.datasets.format.units import ROUNDING, Rescaling, action_limits, to_physical
 from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.errors import DatasetError, RobolearnError
-from robolearn.pictures import Picture, picture_of
+from robolearn.picture_layout import Picture, picture_of
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
 
 OPEN_SHARDS = 32
@@ -251,11 +251,11 @@ class EpisodeFile:
 
     @property
     def has_next_obs(self) -> bool:
-        """Whether the observation after the last action is in the file."""
+        """Return whether the observation after the last action is in the file."""
         return self._foreign is None or self._foreign.has("next_obs")
 
     def scales_badly(self, demo: str) -> bool:
-        """Whether actions of an episode lie outside of their limits, which is a fault of the file and not of it."""
+        """Return whether actions of an episode lie outside of their limits, which is a fault of the whole file."""
         actions = self.arrays(demo, ["actions"])["actions"]
         return bool(np.isfinite(actions).all() and (np.abs(actions) > 1.0 + ROUNDING).any())
 

@@ -38,7 +38,7 @@ MAX_ACTIONS = 10_000
 
 
 class ForeignLayout:
-    """How one file of other tools is read: its header, and each episode's arrays as our schema has them.
+    """Read one file of other tools: its header, and each episode's arrays as our schema has them.
 
     Args:
         data: the group of episodes; its first usable one tells names and shapes.
@@ -246,7 +246,7 @@ class ForeignLayout:
         raise safe.AskedInVain(f"{safe.place(group)}/{name} is missing")
 
     def has(self, name: str) -> bool:
-        """Whether the episodes lie in the file with this array."""
+        """Return whether the episodes lie in the file with this array."""
         return name in self._has
 
     def taken(self, keys: Iterable[str]) -> set[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from robolearn.configuration.parts.reading import Reading
 from robolearn.datasets.format import checked as safe
 from robolearn.errors import DatasetError
-from robolearn.pictures import FEW, SMALLEST, Picture, picture_of
+from robolearn.picture_layout import FEW, SMALLEST, Picture, picture_of
 from robolearn.specs import ArraySpec, join_key
 
 LOOKED_AT = 64
@@ -49,7 +49,7 @@ class Leaf:
 
     @property
     def plain(self) -> bool:
-        """Whether rows are seen as they lie in the file."""
+        """Return whether rows are seen as they lie in the file."""
         return self.convert is None and not self.encoded
 
     def load(self, group: h5py.Group, steps: int) -> np.ndarray:
@@ -156,7 +156,7 @@ def _picture(data: h5py.Dataset, steps: int, reading: Reading) -> Picture | None
 
 
 def _encoded_bytes(data: h5py.Dataset) -> bool:
-    """Whether rows may be compressed pictures: bytes of fixed or of variable length."""
+    """Return whether rows may be compressed pictures: bytes of fixed or of variable length."""
     variable = h5py.check_vlen_dtype(data.dtype)
     if variable is not None:
         return data.ndim == 1 and np.dtype(variable) == np.uint8

@@ -172,7 +172,7 @@ class LiveEpisode:
 
     @property
     def failure(self) -> DatasetError | None:
-        """What has gone wrong in the background; the journal then holds the steps up to there."""
+        """Return what has gone wrong in the background; the journal then holds the steps up to there."""
         return self._pipeline.failure
 
     def abandon(self) -> None:

@@ -25,7 +25,7 @@ from robolearn.specs import EpisodeInfo, Event
 
 @dataclass
 class RepairReport:
-    """What `repair` found and did."""
+    """The findings of `repair`, and its deeds."""
 
     path: Path
     committed: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ def _repair(path: Path, in_progress: str) -> RepairReport:
 
 
 def _is_recording(path: Path, parts: Path) -> bool | None:
-    """Whether the file is an index; None where it cannot be read but its parts are there."""
+    """Return whether the file is an index; None where it cannot be read but its parts are there."""
     try:
         return safe.is_recording(path)
     except DatasetError:
@@ -121,7 +121,7 @@ def _drop_leftovers(parts: Path) -> None:
 
 
 def _anything_recorded(parts: Path) -> bool:
-    """Whether the folder holds an episode, or the beginning of one."""
+    """Return whether the folder holds an episode, or the beginning of one."""
     journals = parts.glob("*.journal")
     return (
         (parts / BASE).exists()
@@ -222,7 +222,7 @@ class _Recovered:
         group.finish(self.info, arrays, final, events, interrupted=True)
 
     def _complete(self, limit: int) -> int:
-        """How many steps from the first on have all their frames."""
+        """Count the steps from the first on that have all their frames."""
         for step in range(limit):
             if any(self._bytes(step, key) is None for key in range(len(self.keys))):
                 return step

@@ -37,7 +37,7 @@ WRITE_SECONDS, SYNC_SECONDS = 0.02, 0.25
 
 @dataclass
 class RecordingStats:
-    """What recording has cost so far."""
+    """The cost of recording so far."""
 
     steps: int = 0
     frames: int = 0

@@ -1,4 +1,4 @@
-"""What of a file is not taken: arrays, groups and attributes of any type, each once, with its shape."""
+"""The leftovers of a conversion: arrays, groups and attributes of any type, each once, with its shape."""
 
 from __future__ import annotations
 

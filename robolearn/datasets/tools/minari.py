@@ -21,7 +21,7 @@ from robolearn.datasets.format.schema import Header, from_own, text, to_own
 from robolearn.datasets.format.units import action_limits, to_physical, to_unit
 from robolearn.datasets.tools.source import Source
 from robolearn.errors import DatasetError, RobolearnError
-from robolearn.pictures import Picture, picture_of
+from robolearn.picture_layout import Picture, picture_of
 from robolearn.specs import (
     KEY_SEPARATOR,
     ActionSpec,

@@ -24,7 +24,7 @@ from robolearn.specs import Episode, Event
 
 @dataclass(frozen=True, kw_only=True)
 class Revision:
-    """What becomes of one episode."""
+    """The fate of one episode."""
 
     success: bool | None = None
     """None leaves it as recorded."""

@@ -1,4 +1,4 @@
-"""What the gates have in common by which the robot asks: a score, a budget, and when it gets control back."""
+"""The common part of the gates by which the robot asks: a score, a budget, and when it gets control back."""
 
 from __future__ import annotations
 

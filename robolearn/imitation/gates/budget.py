@@ -1,4 +1,4 @@
-"""How a robot that asks for help keeps to a budget of the corrector's time."""
+"""A budget of the corrector's time, for a robot that asks for help."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robolearn.imitation.gates.gate import host
-from robolearn.imitation.gates.networks import Bootstrap, Members, generator, train
 from robolearn.imitation.gates.records import Record
+from robolearn.imitation.gates.small_networks import Bootstrap, Members, generator, train
 from robolearn.specs import ActionMode
 
 TRACE = 0.95

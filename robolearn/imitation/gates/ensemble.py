@@ -13,8 +13,8 @@ from robolearn.configuration.parts.gates import EnsembleGateConfig
 from robolearn.errors import DatasetError
 from robolearn.imitation.gates.asking import AskingGate
 from robolearn.imitation.gates.gate import Setting, View, flat, host
-from robolearn.imitation.gates.networks import Bootstrap, Members, generator, train
 from robolearn.imitation.gates.records import Record, policy_keys, read_records
+from robolearn.imitation.gates.small_networks import Bootstrap, Members, generator, train
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode
 

@@ -1,4 +1,4 @@
-"""What every gate is, and how a step is judged."""
+"""The interface of gates: a view of a step, and a verdict."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robolearn.specs import ActionMode, Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where a gate works; made anew for each round, as a gate is."""
+    """The surroundings of a gate; made anew for each round, as a gate is."""
 
     control_hz: float
     num_envs: int
@@ -31,7 +31,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a gate sees of N environments before a step."""
+    """N environments before a step, as a gate sees them."""
 
     obs: Observation
     """(N, ...) per key."""
@@ -61,7 +61,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a gate says."""
+    """A gate's decision."""
 
     correct: np.ndarray
     """(N,) bool: the corrector drives the next step."""

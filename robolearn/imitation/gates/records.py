@@ -1,4 +1,4 @@
-"""What gates learn from: recorded episodes with their labels, as arrays of low-dimensional observations."""
+"""The material of gates: recorded episodes with their labels, as arrays of low-dimensional observations."""
 
 from __future__ import annotations
 

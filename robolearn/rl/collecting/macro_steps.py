@@ -178,7 +178,7 @@ class EpisodeDriver:
 
     @property
     def saw_reward(self) -> bool:
-        """Whether any episode, finished or running, has had a reward: without one there is nothing to learn from."""
+        """Return whether any episode, finished or running, has had a reward; nothing is learned without."""
         return self.rewarded > 0 or bool((self.returns != 0.0).any())
 
     def take_finished(self) -> list[FinishedEpisode]:

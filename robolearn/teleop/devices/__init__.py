@@ -1,1 +1,1 @@
-"""What a person (or a script) drives with: every device reads as the same `Command`."""
+"""Devices that a person (or a script) drives with: every device reads as the same `Command`."""

@@ -1,4 +1,4 @@
-"""What every device gives, whatever it is: one `Command` for each read. Free of torch."""
+"""The interface of devices: one `Command` for each read. Free of torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What the operator wants now."""
+    """The present wish of the operator."""
 
     twist: np.ndarray
     """(6,) float64: vx vy vz wx wy wz in [-1, 1], already mapped, curved, scaled and locked as the profile says."""

@@ -1,4 +1,4 @@
-"""Where profiles and action maps are found: `teleop/` of the workspace one stands in, then the shipped ones."""
+"""Find profiles and action maps: in `teleop/` of the workspace one stands in, then among the shipped ones."""
 
 from __future__ import annotations
 

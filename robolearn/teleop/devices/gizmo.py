@@ -73,7 +73,7 @@ class Gizmo:
 
     @property
     def address(self) -> str:
-        """Where the scene is, as a link."""
+        """Return the link to the scene."""
         return f"http://{_HOST}:{self._server.get_port()}/"
 
     def connect(self) -> None:

@@ -101,7 +101,7 @@ class Keyboard(SignalDevice):
         )
 
     def _show(self, focused: bool) -> None:
-        """What the keys do; drawn anew only when something on it has changed."""
+        """Draw what the keys do; anew only when something on it has changed."""
         if self._shown == (focused, self.mode):
             return
         self._shown = (focused, self.mode)

@@ -199,7 +199,7 @@ class NetworkDevice(SignalDevice):
         self._buttons.extend(message["buttons"])
 
     def _when(self, sent: float, arrived: float) -> float:
-        """When it was measured on our clock, which is `arrived` for the fastest of the latest messages.
+        """Return when it was measured on our clock, which is `arrived` for the fastest of the latest messages.
 
         So a message that waited somewhere on its way is as old as it is. A sender's clock that jumps back makes its
         messages seem old until it has sent _WINDOW of them; one that jumps ahead, nothing.

@@ -1,4 +1,4 @@
-"""What keyboard and gamepad take from pygame-ce. Both must be read by the thread that connected them."""
+"""The part of pygame-ce that keyboard and gamepad need. Both must be read by the thread that connected them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MISSING = "pygame-ce (pip install 'robolearn[teleop]')"
 
 
 def installed() -> bool:
-    """Whether pygame-ce can be imported."""
+    """Return whether pygame-ce can be imported."""
     return importlib.util.find_spec("pygame") is not None
 
 

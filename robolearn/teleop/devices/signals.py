@@ -1,4 +1,4 @@
-"""What all devices with sticks and keys share: their signals, and the profile that makes commands of them."""
+"""The common part of devices with sticks and keys: their signals, and the profile that makes commands of them."""
 
 from __future__ import annotations
 

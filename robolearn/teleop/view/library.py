@@ -59,7 +59,7 @@ class Library:
 
     @property
     def converted(self) -> bool:
-        """Whether the page shows a temporary conversion and not the source itself."""
+        """Return whether the page shows a temporary conversion and not the source itself."""
         return self._scratch is not None
 
     @property

@@ -1,4 +1,4 @@
-"""What a person decides about episodes while looking at them, until it is saved."""
+"""Decisions of a person about episodes while looking at them, until it is saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = (".hdf5", ".h5")
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What is to become of one episode; as recorded where nothing is set."""
+    """The fate of one episode; as recorded where nothing is set."""
 
     success: bool | None = None
     deleted: bool = False

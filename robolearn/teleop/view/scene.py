@@ -31,7 +31,7 @@ ZOOM = (0.2, 5.0)
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Where one looks from: a camera of the model by name, or a free one around its centre."""
+    """A point of view: a camera of the model by name, or a free one around its centre."""
 
     camera: str = FREE
     azimuth: float = 140.0
@@ -86,7 +86,7 @@ class Scene:
         return self._kept[1]
 
     def _stage(self, index: int) -> _Stage | str:
-        """What draws an episode, or why nothing can."""
+        """Return what draws an episode, or why nothing can."""
         if "states" not in self._library.dataset.array_names(index):
             return "The file holds no physics states for this episode."
         if rendering.find_backend() is None:

@@ -1,4 +1,4 @@
-"""Who may talk to a page's server: an ASGI layer around every application of ours.
+"""The guard of a page's server: an ASGI layer around every application of ours.
 
 A page that can drive a robot or write files must not answer to whatever site happens to be open in the same browser:
 
@@ -50,7 +50,7 @@ def local_names() -> frozenset[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What a request must show."""
+    """The things that a request must show."""
 
     token: str = ""
     """Empty asks for none."""
@@ -137,7 +137,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
+    """Return whether only this machine can reach a server bound to `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

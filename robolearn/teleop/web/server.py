@@ -88,7 +88,7 @@ class WebServer:
 
     @property
     def link(self) -> str:
-        """What to open in a browser, the token included where one is asked for."""
+        """Return what to open in a browser, the token included where one is asked for."""
         host = _reachable_name(self.host)
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 

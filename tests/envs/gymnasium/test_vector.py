@@ -15,7 +15,7 @@ from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream, Transition
 from robolearn.rl.collecting.replay_buffer import Replay
-from robolearn.rl.train import train_rl
+from robolearn.rl.from_scratch import train_rl
 from robolearn.training.metrics import read_metrics
 from tests.envs import toy
 from tests.rl.toys import small_run

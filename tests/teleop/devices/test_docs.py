@@ -12,8 +12,8 @@ import yaml
 from robolearn.configuration.teleop import AXES, BUTTONS, INPUTS, KEYS, PUCK_BUTTONS, ActionMap, GripperInputs, Profile
 from robolearn.configuration.tree import from_dict
 from robolearn.teleop.devices.files import load_profile
+from robolearn.teleop.devices.known_devices import OWN
 from robolearn.teleop.devices.network import LARGEST_BYTES, NetworkDevice
-from robolearn.teleop.devices.registry import OWN
 
 TEXT = (Path(__file__).parents[3] / "docs" / "devices.md").read_text(encoding="utf-8")
 

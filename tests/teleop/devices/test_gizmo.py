@@ -29,7 +29,7 @@ from robolearn.errors import DeviceError
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import EpisodicDevice, SeeingDevice
 from robolearn.teleop.devices.gizmo import DEAD_ZONE_M, SESSION_BUTTONS, Gizmo, twist_towards
-from robolearn.teleop.devices.registry import make_device
+from robolearn.teleop.devices.known_devices import make_device
 from robolearn.teleop.session import Session
 
 CAMERA = messages.ViewerCameraMessage(

@@ -16,7 +16,7 @@ import pytest
 from robolearn.cli.main import main
 from robolearn.errors import DeviceError
 from robolearn.teleop.devices.device import EpisodicDevice, SeeingDevice
-from robolearn.teleop.devices.registry import OWN, device_names, listed, make_device
+from robolearn.teleop.devices.known_devices import OWN, device_names, listed, make_device
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = """

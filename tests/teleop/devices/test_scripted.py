@@ -20,10 +20,10 @@ from robolearn.errors import DatasetError, DeviceError, PolicyError, TaskError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import load_policy, save_policy
 from robolearn.specs import ActionSpec
+from robolearn.teleop.devices.acting import _Conversion
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import Device, SeeingDevice
-from robolearn.teleop.devices.registry import make_device
-from robolearn.teleop.devices.scripted import _Conversion
+from robolearn.teleop.devices.known_devices import make_device
 from robolearn.workspace import template
 
 REFERENCE = template() / "policies" / "reference"

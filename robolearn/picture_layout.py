@@ -45,7 +45,7 @@ class Picture:
 
     @property
     def is_depth(self) -> bool:
-        """Whether this is a depth picture that no range has made a picture of 8 bits of."""
+        """Return whether this is a depth picture that no range has made a picture of 8 bits of."""
         return self.spec.dtype != "uint8"
 
 
