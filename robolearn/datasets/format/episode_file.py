@@ -237,7 +237,7 @@ class EpisodeFile:
             if self._foreign is not None:
                 final = {key: self._final(group, key, steps) for key in keys}
                 arrays |= self._foreign.flags(group, steps, info.success, self.header.control_hz)
-                names = ["actions", *(name for name in ("states",) if self._foreign.has(name))]
+                names = ["actions", "states"] if self._foreign.has("states") else ["actions"]
             else:
                 names = [n for n, a in STEP_ARRAYS.items() if n != "dones" and (n in group or not a.optional)]
             arrays |= {name: self._array(group, name, steps) for name in names}
@@ -266,7 +266,7 @@ class EpisodeFile:
         names += ["states"] if self._foreign.has("states") else []
         with self.group(demo) as group:
             info, steps = self._info(group), self._steps(group)
-            arrays = {name: self._array(group, name, steps) for name in names}
+            arrays: dict[str, Any] = {name: self._array(group, name, steps) for name in names}
             obs = {key: self._array(group, f"obs/{key}", steps) for key in keys}
             if not self._foreign.has("rewards"):
                 arrays["rewards"][-2] = arrays["rewards"][-1]  # assumed ones belong to the last step that is kept
