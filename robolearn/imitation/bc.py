@@ -191,7 +191,8 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
 
 def look_at_data(dataset: Dataset, config: BCConfig) -> None:
     """Say what was assumed of the data and what is odd in it. Raises DatasetError where it must not be learned from."""
-    odd = check_trainable(dataset, config.policy.obs_keys or None)
+    wanted = [key for key in config.policy.obs_keys if key in dataset.observation_spec]
+    odd = check_trainable(dataset, wanted or None)
     if distributed.rank() == 0:
         for title, lines in (("assumed", dataset.assumptions), ("warning", odd)):
             for line in lines:

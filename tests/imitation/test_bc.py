@@ -217,10 +217,10 @@ def test_misfits_are_refused_before_training(data: Path, tmp_path: Path) -> None
 def test_divergence_names_the_episode_and_step(tmp_path: Path) -> None:
     """A finite but absurd value blows the loss up; the report points at it."""
     episodes = [make_episode(i) for i in range(6)]
-    episodes[2].obs["state"][17] = 1e30
+    episodes[2].obs["state"][17:21] = 1e30  # too many to be a glitch of the sensor
     path = write_dataset(tmp_path / "odd.hdf5", episodes)
     config = make_config(path, policy={**SMALL, "obs_normalisation": "none", "head": "deterministic"})
-    with pytest.raises(TrainingError, match=r"step 17 of episode demo_2 \(obs/state reaches 1e\+30\)"):
+    with pytest.raises(TrainingError, match=r"step (17|18|19|20) of episode demo_2 \(obs/state reaches 1e\+30\)"):
         train_bc(config, tmp_path / "run")
 
 

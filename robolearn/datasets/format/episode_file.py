@@ -237,7 +237,7 @@ class EpisodeFile:
             if self._foreign is not None:
                 final = {key: self._final(group, key, steps) for key in keys}
                 arrays |= self._foreign.flags(group, steps, info.success, self.header.control_hz)
-                names = ["actions", *(name for name in ("states",) if self._foreign.has(name))]
+                names = ["actions", "states"] if self._foreign.has("states") else ["actions"]
             else:
                 names = [n for n, a in STEP_ARRAYS.items() if n != "dones" and (n in group or not a.optional)]
             arrays |= {name: self._array(group, name, steps) for name in names}
