@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.parts.gates import BetaGateConfig, GateConfig
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.configuration.parts.session import CorrectionConfig, SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
@@ -21,6 +22,7 @@ class DaggerConfig:
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("policy", "dataset", "task", "expert", "gate"),
+        "by a person": ("device", "profile", "operator", "correction.rest_s", "session.host", "session.port"),
         "rounds": ("rounds", "episodes_per_round", "from_scratch", "weights", "eval_episodes"),
         "training": ("loop.total_steps", "batch_size", "optimiser.learning_rate"),
         "how": ("seed", "num_envs"),
@@ -43,6 +45,19 @@ class DaggerConfig:
     gate: GateConfig = field(default_factory=BetaGateConfig)
     """Who decides when: beta (DAgger's coin, every state labelled), human (simulated), or the robot asks by ensemble,
     thrifty or likelihood."""
+    device: str = ""
+    """What a person corrects with, who then decides when, too: browser, keyboard, gamepad, spacemouse, network, or
+    another device that `robolearn teleop devices` lists; empty leaves it to `expert` and `gate`."""
+    profile: str = ""
+    """What the device's inputs do: a profile in teleop/ or a YAML file; empty takes the one named like the device."""
+    device_options: dict[str, Any] = field(default_factory=dict)
+    """The device's own options, such as `--device_options.index 1` of a second gamepad."""
+    operator: str = ""
+    """Who is at the device; stored with every episode."""
+    session: SessionConfig = field(default_factory=SessionConfig)
+    """How a session with a person runs."""
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
+    """How a person takes over and hands back."""
     rounds: int = 2
     """Rounds of collecting and training."""
     episodes_per_round: int = 20
@@ -77,7 +92,12 @@ class DaggerConfig:
         check_range(self, "seed", low=0, high=MAX_SEED)
         if not self.dataset:
             raise ConfigError("dataset needs at least one file: DAgger aggregates with the demonstrations")
-        if self.weights != "plain" and isinstance(self.gate, BetaGateConfig):
+        if self.device and self.gate != BetaGateConfig():
+            raise ConfigError(
+                f"with the device {self.device} a person decides when to take over, not the gate {self.gate.name}; "
+                "leave out one of them"
+            )
+        if self.weights != "plain" and isinstance(self.gate, BetaGateConfig) and not self.device:
             raise ConfigError(f"weights {self.weights} weigh interventions, and the gate beta makes none; use plain")
 
     @property
@@ -106,8 +126,10 @@ class DaggerConfig:
         )
 
     def same_run(self, other: DaggerConfig) -> bool:
-        """Whether two configurations may go on in one folder: only rounds may be added, and workers change."""
-        return replace(self, rounds=other.rounds, num_envs=other.num_envs) == other
+        """Whether two configurations may go on in one folder: only rounds may be added, and what
+        leaves no trace in the policies change: workers, who is at the device, and how the page is served."""
+        free = ("rounds", "num_envs", "profile", "device_options", "operator", "session", "correction")
+        return replace(self, **{name: getattr(other, name) for name in free}) == other
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,6 +97,16 @@ class PolicyRunner:
         """(N, To, ...) per key, the observations up to those of the last `act`."""
         return self._history
 
+    def plan(self, row: int) -> Tensor:
+        """Return (T, A), what environment `row` is meant to do after the last `act`, as far as that is predicted.
+
+        T may be 0, and steps beyond Ta will be predicted again.
+        """
+        if self.temporal_ensemble is None:
+            return self._chunks[row, self._next[row] :]
+        live = self._weights[row] > 0
+        return self._chunks[row, live] / self._weights[row, live, None]
+
     @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Return what the policy proposes, (N, A) in [-1, 1], on its device, given observations (N, ...).

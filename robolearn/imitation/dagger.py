@@ -46,6 +46,7 @@ from robolearn.policies.folder import WEIGHTS_FILE, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode
 from robolearn.storage import atomic_folder, write_json
+from robolearn.teleop.correct import correct, device_for_correcting
 from robolearn.training.progress import Progress
 from robolearn.training.threads import start_thread_pool
 
@@ -88,8 +89,7 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
     with make(task, 1) as env:  # refused before there is a run folder
         with Dataset(config.dataset) as demonstrations:
             env_for_rounds(load_policy(config.policy), env, demonstrations, config.policy)
-        make_expert(config.expert, env)
-        make_gate(config.gate, control_hz=env.control_hz, num_envs=1, seed=config.seed, round=1, rounds=config.rounds)
+        _check_correctors(config, task, env)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(config, run_dir / "config.yaml")
     rounds = Rounds(run_dir)
@@ -123,7 +123,10 @@ def _run_round(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: i
     folder.mkdir(parents=True, exist_ok=True)
     start = rounds.policy(number - 1, config.policy)
     before = [*config.dataset, *(str(rounds.round(n) / EPISODES) for n in range(1, number))]
-    _collect(config, task, start, before, number, folder / EPISODES)
+    if config.device:
+        _collect_by_hand(config, task, start, number, folder / EPISODES, resume_hint)
+    else:
+        _collect(config, task, start, before, number, folder / EPISODES)
     files = (*before, str(folder / EPISODES))
     training = config.training(files, str(start), load_policy(start).config)
     train_bc(training, folder / "train", resume=True, label=f"train round {number}", resume_hint=resume_hint)
@@ -160,6 +163,19 @@ def _collect(
         describe = {"source": "dagger", "round": number, "operator": f"expert:{config.expert}", "device": "script"}
         describe["policy"] = fingerprint(policy_folder)
         _record(env, driver, seeds, describe, path, have, number, name)
+
+
+def _collect_by_hand(
+    config: DaggerConfig, task: TaskConfig, policy_folder: Path, number: int, path: Path, resume_hint: str
+) -> None:
+    """Let a person correct what is still missing of a round into `path`."""
+    policy, name = load_policy(policy_folder), fingerprint(policy_folder)
+    have = correct(config, task, policy, path, round=number, fingerprint=name)
+    if have < config.episodes_per_round:
+        raise TrainingError(
+            f"round {number} has {have} of {config.episodes_per_round} episodes, which are kept in {path}; to record "
+            f"the others and train on them, {resume_hint}"
+        )
 
 
 def _recall(gate: Gate, path: Path) -> None:
@@ -244,6 +260,15 @@ def _check_same_run(config: DaggerConfig, run_dir: Path) -> None:
             f"{run_dir} holds a run with other {', '.join(changed)}; choose another --output, or go on with "
             f"{hint('dagger', '--config', path)}"
         )
+
+
+def _check_correctors(config: DaggerConfig, task: TaskConfig, env: VectorEnv) -> None:
+    """Raise where who corrects, or who decides when, cannot be had for the task."""
+    if config.device:
+        device_for_correcting(config, task, env)
+        return
+    make_expert(config.expert, env)
+    make_gate(config.gate, control_hz=env.control_hz, num_envs=1, seed=config.seed, round=1, rounds=config.rounds)
 
 
 def _export(policy: Path, target: Path) -> Path:

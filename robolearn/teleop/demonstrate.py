@@ -48,7 +48,7 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
     if config.resume:
         check_same_recording(config, path)
-    total, first = _recorded(path) if config.resume else (0, None)
+    total, first = complete_episodes(path) if config.resume else (0, None)
     with ExitStack() as stack:
         env = stack.enter_context(make(in_this_process(config.task), 1))
         device = make_device(config.device, config.profile or None, env, **config.device_options)
@@ -102,7 +102,7 @@ def connected(device: Device) -> Iterator[Device]:
         device.close()
 
 
-def _recorded(path: Path) -> tuple[int, int | None]:
+def complete_episodes(path: Path) -> tuple[int, int | None]:
     """Return how many complete episodes a file of a former session holds, and the seed after the last one.
 
     What a crash left in progress is kept, marked as interrupted, and does not count: a person cannot repeat it.

@@ -127,7 +127,7 @@ class SessionPage:
     def __enter__(self) -> SessionPage:
         self.server.start()
         threading.Thread(target=self._watch_pictures, name="page-pictures", daemon=True).start()
-        announce(f"Record {self.session.task}", self.server)
+        announce(f"{'Correct' if self.session.corrects else 'Record'} {self.session.task}", self.server)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -160,6 +160,7 @@ class SessionPage:
             "task": session.task,
             "device": session.device_name,
             "drives": self._device is not None,
+            "corrects": session.corrects,
             "profile": None if profile is None else asdict(profile),
             "keys": {key: button for key, button in keys.items() if key in KEYS},
             "axes": session.mapper.axes,

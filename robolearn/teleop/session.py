@@ -15,9 +15,10 @@ an operator who lets go of the deadman makes the robot hold still, and the file 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,14 +27,23 @@ import torch
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.envs.interface import VectorEnv
-from robolearn.episodes.actor import Decision
 from robolearn.episodes.record import model_name
 from robolearn.episodes.recorder import EpisodeRecorder
 from robolearn.episodes.run import EpisodeLoop, Slot, Tick
 from robolearn.errors import DatasetError
-from robolearn.specs import ActionMode, Observation
+from robolearn.specs import Observation
 from robolearn.teleop.devices.actions import CommandMapper
-from robolearn.teleop.devices.device import Command, Device, DeviceError, DeviceLost, EpisodicDevice, SeeingDevice, hold
+from robolearn.teleop.devices.device import (
+    Command,
+    Device,
+    DeviceError,
+    DeviceLost,
+    EpisodicDevice,
+    GrippingDevice,
+    SeeingDevice,
+    hold,
+)
+from robolearn.teleop.driving import Operator, SessionDriver
 from robolearn.teleop.pacer import Pacer
 
 MOVING = 0.02
@@ -87,22 +97,8 @@ class Scenes:
         return self.next - 1
 
 
-class Operator:
-    """The driver of the session's loop: executes the action that the session made of the operator's command."""
-
-    def __init__(self, size: int) -> None:
-        self.action = np.zeros(size, np.float32)
-        self._modes = torch.full((1,), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
-
-    def reset(self, *, seeds: Sequence[int], mask: torch.Tensor) -> None:
-        self.action = np.zeros_like(self.action)
-
-    def decide(self, obs: Observation) -> Decision:
-        return Decision(actions=torch.from_numpy(self.action.copy())[None], modes=self._modes)
-
-
 class Session:
-    """Records demonstrations of one operator in one environment until enough are kept or the operator quits."""
+    """Records what an operator demonstrates or corrects in one environment, until enough is kept or they quit."""
 
     def __init__(
         self,
@@ -120,6 +116,8 @@ class Session:
         device_name: str = "",
         notes: str = "",
         pictures: Pictures | None = None,
+        driver: SessionDriver | None = None,
+        describe: Mapping[str, Any] = MappingProxyType({"source": "demo"}),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -130,6 +128,8 @@ class Session:
             target: episodes to keep. A person may go on beyond it, or take the last one back; devices that need nobody
                 (expert, policy, replay) start every scene and end the session themselves.
             kept: episodes that the file holds already.
+            driver: who decides the action; None is the operator alone.
+            describe: what else the file says of every episode (`EpisodeInfo`).
         """
         assert env.num_envs == 1
         self.env, self.device, self.writer, self.config, self.pictures = env, device, writer, config, pictures
@@ -141,13 +141,17 @@ class Session:
         self._automatic = isinstance(device, SeeingDevice)
         self.kept_before, self.kept_now = kept, []
         self.discarded = 0
-        self._scenes, self._driver = Scenes(first_seed), Operator(env.action_spec.size)
+        self._scenes, self._driver = Scenes(first_seed), driver or Operator(env.action_spec.size)
         self._loop = EpisodeLoop(env, self._driver, self._scenes, states=True)
-        describe = {"source": "demo", "device": device_name}
+        describe = {**describe, "device": device_name}
         self._recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
         self._clock = clock
         self._command = hold(clock())
         self._gripper, self._moved_at = -1.0, clock()
+        self._gripper_before: float | None = None
+        """What the command before this one said of the gripper."""
+        self._old_gripper: float | None = None
+        """What the device said of the gripper when the operator took over: no command until it says something else."""
         self._until: float | None = None
         """When the countdown or the review is over; a review without it waits for an answer."""
         self._lost_at: float | None = None
@@ -171,6 +175,11 @@ class Session:
         return self.kept_before + len(self.kept_now)
 
     @property
+    def corrects(self) -> bool:
+        """Whether the operator corrects a policy."""
+        return self._driver.corrects
+
+    @property
     def obs(self) -> Observation:
         """(1, ...) per key, what the environment shows now."""
         return self._loop.obs
@@ -189,7 +198,7 @@ class Session:
     def tick(self) -> None:
         """Take one control step: read the device, answer its buttons, and move the world where it is to move."""
         with self.pacer.section("device"):
-            self._command = self._read()
+            self._gripper_before, self._command = self._command.gripper, self._read()
             for button in self._command.buttons:
                 self.press(button)
         if (self.state is State.COUNTDOWN and self._countdown_s == 0.0) or (
@@ -233,6 +242,7 @@ class Session:
                 "discard": self._forget,
                 "rerecord": lambda: self._forget(again=True),
                 "mark": self._mark,
+                **self._driver.meanings(),
             }
         elif self.state is State.REVIEW:
             meanings = {
@@ -285,6 +295,7 @@ class Session:
             "twist": [round(float(x), 3) for x in self._command.twist],
             "gripper": round(self._gripper, 3) if self.mapper.has_gripper else None,
             "robot": low_dim,
+            **self._driver.status(),
         }
 
     @property
@@ -321,27 +332,42 @@ class Session:
             return False
         if command.action is not None or np.abs(command.twist).max() > MOVING:
             return True
-        return command.gripper is not None and abs(command.gripper - self._gripper) > MOVING
+        # A trigger that is held where it was says the same every time, whatever a policy has done to the gripper since.
+        if command.gripper is None or command.gripper == self._gripper_before:
+            return False
+        return abs(command.gripper - self._gripper) > MOVING
 
     def _advance(self) -> None:
         """One recorded control step."""
-        if self._is_moving():
+        moving = self._is_moving()
+        self._driver.hear(moving=moving)
+        if moving or not self._driver.by_hand:
             self._moved_at = self._clock()
         elif self.config.idle_pause_s and self._clock() - self._moved_at > self.config.idle_pause_s:
             self._pause("idle")
             self._idle_pause = True
             return
-        self._note_presence()
-        self._driver.action = self._action()
-        told = self.mapper.gripper_of(self._driver.action)
-        self._gripper = self._gripper if told is None else told
+        if self._driver.by_hand:
+            self._note_presence()
+            self._driver.action = self._action()
+        else:
+            self._silent, self._old_gripper = False, self._command.gripper
         self._late_steps += self.pacer.is_late
         with self.pacer.section("physics"):
             tick = self._loop.advance()
+        self._follow_gripper(tick)
         with self.pacer.section("recording"):
             self._recorder.take(tick)
         if tick.ended:
             self._ended(tick)
+
+    def _follow_gripper(self, tick: Tick) -> None:
+        """The next command starts from where this action, whoever decided it, has the gripper."""
+        told = self.mapper.gripper_of(tick.decision.actions[0].cpu().numpy())
+        if told is not None:
+            self._gripper = min(max(told, -1.0), 1.0)
+            if self.corrects and isinstance(self.device, GrippingDevice):
+                self.device.follow_gripper(self._gripper)
 
     def _note_presence(self) -> None:
         """Note in the file when the operator lets go and comes back; before the first step there is no place for it."""
@@ -352,6 +378,10 @@ class Session:
     def _action(self) -> np.ndarray:
         """(A,) of the present command; a device that sends what is no action here makes the robot hold still."""
         command = self._in_world(self._command)
+        if command.gripper == self._old_gripper:
+            command = replace(command, gripper=None)
+        else:
+            self._old_gripper = None
         try:
             return self.mapper(command, self._gripper)
         except DeviceError as error:
@@ -421,7 +451,7 @@ class Session:
         if isinstance(self.device, EpisodicDevice):
             self.device.reset(slot.seed)
         self.state, self.outcome, self._until = State.READY, None, None
-        self._gripper, self._silent, self._idle_pause = -1.0, False, False
+        self._gripper, self._silent, self._idle_pause, self._old_gripper = -1.0, False, False, None
         if self.kept >= self.target:
             self.state = State.DONE if self._automatic else State.READY
             self.message = f"all {self.target} are recorded: quit to finish, undo to take the last one back"

@@ -43,3 +43,17 @@ class SessionConfig:
             raise ConfigError(f"image_size must be a height and a width in [16, 4096], received {self.image_size}")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"port must lie in [0, 65536), received {self.port}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionConfig:
+    """How control changes hands between a policy and a person who corrects it."""
+
+    by_motion: bool = True
+    """The first motion of the device takes over; otherwise only the button does."""
+    rest_s: float = 0.0
+    """Seconds without motion after which the policy gets control back; 0 waits for the button."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rest_s <= 3600.0:
+            raise ConfigError(f"rest_s must lie in [0, 3600], received {self.rest_s}")

@@ -14,7 +14,17 @@ from robolearn.errors import DeviceError, DeviceLost
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BUTTONS", "Command", "Device", "DeviceError", "DeviceLost", "EpisodicDevice", "SeeingDevice", "hold"]
+__all__ = [
+    "BUTTONS",
+    "Command",
+    "Device",
+    "DeviceError",
+    "DeviceLost",
+    "EpisodicDevice",
+    "GrippingDevice",
+    "SeeingDevice",
+    "hold",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +70,15 @@ class EpisodicDevice(Device, Protocol):
 
     def reset(self, seed: int) -> None:
         """Begin an episode, whose gripper is open."""
+        ...
+
+
+@runtime_checkable
+class GrippingDevice(Device, Protocol):
+    """A device that remembers whether the gripper is closed, and must hear of it where a policy moves it."""
+
+    def follow_gripper(self, gripper: float) -> None:
+        """Take where the gripper was told to be, -1 open .. 1 closed."""
         ...
 
 

@@ -80,6 +80,10 @@ class Interpreter:
         self._mode = 0
         self._closed = False
 
+    def follow_gripper(self, gripper: float) -> None:
+        """Take where the gripper was told to be; the next toggle turns that over."""
+        self._closed = gripper > 0.0
+
     def command(self, signals: Signals) -> Command:
         """Return what the signals mean."""
         profile = self.profile
@@ -156,6 +160,10 @@ class SignalDevice:
     def mode(self) -> str | None:
         """The profile's mode; None where it has none."""
         return self._interpreter.mode
+
+    def follow_gripper(self, gripper: float) -> None:
+        """Take where somebody else has told the gripper to be, -1 open .. 1 closed; the next toggle turns that over."""
+        self._interpreter.follow_gripper(gripper)
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode: back to the first mode, and the next toggle closes the gripper."""

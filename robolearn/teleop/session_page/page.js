@@ -2,7 +2,7 @@
 
 import { $, ask, el, icon, plural, themeSwitch, toast } from "/web/ui.js";
 import { Inputs } from "/inputs.js";
-import { TwistPlot } from "/plot.js";
+import { drawPlan, TwistPlot } from "/plot.js";
 
 const SEND_MS = 50;        // at least so often, so that silence means that the line is broken
 const SILENT_MS = 600;     // without any status: the line is broken
@@ -17,6 +17,8 @@ const ACTIONS = [
   ["rerecord", "Again", "back", "", "the same scene again"], ["undo", "Undo", "undo", "", "take the last kept one back"],
   ["mark", "Mark", "link", "", "mark this moment"], ["quit", "Quit", "stop", "danger", "end the session"],
 ];
+const HAND_OVER = { policy: ["takeover", "Take over", "hand"], operator: ["release", "Hand back", "play"] };
+const DRIVING = { policy: "The policy drives", operator: "You drive" };
 const MOTION = { "+x": "away", "-x": "back", "+y": "left", "-y": "right", "+z": "up", "-z": "down", "+yaw": "turn left", "-yaw": "turn right",
   "+pitch": "tip forward", "-pitch": "tip back", "+roll": "roll right", "-roll": "roll left" };
 const STICK_WORDS = { x: "move", y: "move", z: "height", roll: "tilt", pitch: "tilt", yaw: "turn" };
@@ -128,8 +130,9 @@ function begin(told) {
   const again = hello !== null;
   hello = told;
   if (again && views.length === hello.cameras.length) return;
-  document.title = `${hello.task} – robolearn record`;
-  $("#task").textContent = `Record ${hello.task}`;
+  document.title = `${hello.task} – robolearn ${hello.corrects ? "dagger" : "record"}`;
+  $("#task").textContent = `${hello.corrects ? "Correct" : "Record"} ${hello.task}`;
+  $("#handover").hidden = $("#plan").hidden = !hello.corrects;
   $("#device").textContent = hello.device;
   views = hello.cameras.map((name) => new View(name));
   const box = $("#pictures");
@@ -200,6 +203,21 @@ function showActions() {
   }));
 }
 
+/** One button for both ways; it says where control would go. */
+function renderHandOver(alive) {
+  const node = $("#handover"), [button, label, drawing] = HAND_OVER[status.driver];
+  node.disabled = !alive || !status.you_drive || !status.buttons.includes(button);
+  if (node.dataset.button !== button) {
+    const code = Object.keys(hello.keys).find((key) => hello.keys[key] === button);
+    node.dataset.button = button;
+    node.onclick = (event) => { if (event.detail) node.blur(); press(button); };
+    node.classList.toggle("primary", button === "takeover");
+    node.replaceChildren(icon(drawing), el("span", {}, label), ...(code ? [el("kbd", { "aria-hidden": "true" }, capOf(code))] : []));
+  }
+  drawPlan($("#plan canvas"), status.plan);
+  set($("#plan-steps"), plural(status.plan.length, "step"));
+}
+
 const caps = (names) => names.filter(isKey).map((code) => el("kbd", { "data-code": code, title: code }, capOf(code)));
 
 /** [key caps, words] of everything that moves the robot here. */
@@ -235,7 +253,8 @@ function showControls() {
 function help() {
   if ($("dialog[open]") || !hello) return;
   const row = (keys, words) => [el("span", {}, keys), el("span", {}, words)];
-  const session = ACTIONS.concat([["pause", "Pause", "", "", "pause and go on"]]).map(([button, , , , words]) => row(caps(Object.keys(hello.keys).filter((key) => hello.keys[key] === button)), words)).filter(([keys]) => keys.children.length);
+  const more = hello.corrects ? [["takeover", "", "", "", "take over from the policy"], ["release", "", "", "", "hand back to the policy"]] : [];
+  const session = ACTIONS.concat([["pause", "Pause", "", "", "pause and go on"]], more).map(([button, , , , words]) => row(caps(Object.keys(hello.keys).filter((key) => hello.keys[key] === button)), words)).filter(([keys]) => keys.children.length);
   const drive = hello.drives ? motions().map(([names, words]) => row(caps(names), words)) : [];
   const pad = hello.drives ? padHelp() : [];
   ask("Keys", el("div", { class: "keys two" }, ...session.flat(), ...drive.flat(), ...pad.flat(), ...row([el("kbd", {}, "?")], "show these keys").flat()), [{ label: "Close", value: "", kind: "primary" }]);
@@ -264,7 +283,7 @@ function stillness() {
   if (!connected()) return ["Connection lost", "The robot holds still. Trying to reach the program again…"];
   if (status.device_lost) return ["The device is gone", status.message];
   if (!["recording", "countdown", "ready"].includes(status.state) || status.engaged || !hello.drives) return null;
-  if (!status.you_drive) return null;
+  if (!status.you_drive || status.driver === "policy") return null;
   if (!inputs.focused) return ["The robot holds still", "This page does not have the keyboard. Click here to go on."];
   if (hello.profile.deadman.length) return status.state === "recording" ? ["The robot holds still", `Hold ${hello.profile.deadman.map((name) => isKey(name) ? capOf(name) : name.replace("_", " ")).join(" or ")} to drive.`] : null;
   return status.input_age_ms > 200 || status.input_age_ms === null ? ["The robot holds still", "Nothing arrives from this page; the line is slow."] : null;
@@ -301,6 +320,7 @@ function renderState(alive) {
   box.dataset.state = alive ? state : "lost";
   if (state === "review" && outcome !== null) box.dataset.outcome = outcome ? "good" : "bad"; else delete box.dataset.outcome;
   let name = STATES[state];
+  if (hello.corrects && state === "recording") { name = DRIVING[status.driver]; box.dataset.driver = status.driver; } else delete box.dataset.driver;
   if (state === "review") name = `${outcome ? "Solved" : "Not solved"}${status.asked ? " – keep it?" : ""}`;
   set($("#state-name"), alive ? name : "Connection lost");
   set($("#clock"), state === "countdown" ? `${Math.ceil(status.countdown_s)}` : state === "ready" ? "" : `${status.seconds.toFixed(1)} / ${status.max_seconds.toFixed(0)} s`);
@@ -308,6 +328,7 @@ function renderState(alive) {
   $("#time-meter").style.setProperty("--value", status.seconds / status.max_seconds);
   set($("#kept"), `${status.kept} of ${status.target} kept${status.discarded ? `, ${status.discarded} not` : ""}`);
   $("#kept-meter").style.setProperty("--value", status.kept / status.target);
+  if (hello.corrects) renderHandOver(alive);
   for (const node of $("#actions").children) {
     const button = node.dataset.button;
     node.disabled = !alive || !status.you_drive || !status.buttons.includes(button);
@@ -374,7 +395,7 @@ function end() {
   over = true;
   control.close();
   pictures?.close();
-  const next = hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`)] : [];
+  const next = hello.corrects ? [el("p", {}, "When the round is complete, the policy is trained on it; the next round has a page at the same link.")] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`)] : [];
   $("#main").replaceWith(el("main", { class: "end-page", style: "display: block" }, el("section", { class: "panel end", role: "status" },
     el("h2", {}, STATES.done), status.error ? el("p", { class: "pill bad", style: "white-space: normal" }, status.error) : null,
     el("p", {}, `${status.kept} of ${status.target} episodes are kept${status.discarded ? `; ${status.discarded} were not` : ""}.`), next)));

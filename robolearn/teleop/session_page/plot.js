@@ -59,3 +59,22 @@ export class TwistPlot {
     });
   }
 }
+
+/** The policy's next actions (T, A) from left to right, each dimension a line; -1 is at the bottom and 1 at the top. */
+export function drawPlan(canvas, plan) {
+  const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * ratio)) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
+  const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  pen.lineWidth = 1.8;
+  const place = (step, value) => [plan.length > 1 ? 4 + (width - 8) * step / (plan.length - 1) : width / 2, height / 2 - value * (height / 2 - 6)];
+  (plan[0] ?? []).forEach((_, dimension) => {
+    pen.strokeStyle = pen.fillStyle = style.getPropertyValue(`--plot-${dimension % 6 + 1}`).trim();
+    pen.beginPath();
+    plan.forEach((action, step) => pen.lineTo(...place(step, action[dimension])));
+    pen.stroke();
+    const [x, y] = place(0, plan[0][dimension]);
+    pen.fillRect(x - 2, y - 2, 4, 4);
+  });
+}

@@ -1,0 +1,83 @@
+"""Correct a policy by hand: a DAgger round whose gate and expert are a person (HG-DAgger, Kelly et al. 2019)."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from robolearn.configuration.dagger import DaggerConfig
+from robolearn.configuration.parts.task import TaskConfig
+from robolearn.deploy.runner import PolicyRunner
+from robolearn.envs.interface import VectorEnv
+from robolearn.envs.make import make
+from robolearn.episodes.record import open_writer
+from robolearn.errors import DeviceError
+from robolearn.policies.policy import Policy
+from robolearn.teleop.demonstrate import complete_episodes, connected, in_this_process
+from robolearn.teleop.devices.actions import CommandMapper
+from robolearn.teleop.devices.device import Device, SeeingDevice
+from robolearn.teleop.devices.registry import make_device
+from robolearn.teleop.driving import CorrectedPolicy
+from robolearn.teleop.page import SessionPage
+from robolearn.teleop.pictures import make_pictures
+from robolearn.teleop.session import Session
+
+
+def device_for_correcting(config: DaggerConfig, task: TaskConfig, env: VectorEnv) -> Device:
+    """Return the device, not connected yet.
+
+    Raises DeviceError where it is missing, acts by itself, or has no map of its commands to the task's actions.
+    """
+    device = make_device(config.device, config.profile or None, env, **config.device_options)
+    if isinstance(device, SeeingDevice):
+        raise DeviceError(
+            f"the device {config.device} acts by itself and cannot decide when to take over; take one that a person "
+            "holds, or correct with --expert and --gate"
+        )
+    CommandMapper(env.action_spec, task.id)
+    return device
+
+
+def correct(config: DaggerConfig, task: TaskConfig, policy: Policy, path: Path, *, round: int, fingerprint: str) -> int:
+    """Run one session in which a person corrects `policy`, until the operator quits; go on where `path` ends.
+
+    Every kept attempt is one episode of autonomous and corrected steps together, failed ones, too. A file that holds
+    the round's episodes already needs no session.
+
+    Args:
+        round: counted from 1; its first scene is that of the round's first seed.
+        fingerprint: by which the file names the policy.
+
+    Returns the complete episodes that the file holds; fewer than the round's where the operator quit before.
+
+    Raises DeviceError where the device or a map of its commands is missing, DatasetError where the disk fails.
+    """
+    have, following = complete_episodes(path)
+    if have >= config.episodes_per_round:
+        return have
+    with ExitStack() as stack:
+        env = stack.enter_context(make(in_this_process(task), 1))
+        device = stack.enter_context(connected(device_for_correcting(config, task, env)))
+        pictures = stack.enter_context(make_pictures(env, config.session))
+        writer = stack.enter_context(open_writer(path, env, append=following is not None))
+        # One row for each forward pass: with a person at the controls latency counts, not equal bits in every batch.
+        runner = PolicyRunner(policy, 1, deterministic=config.deterministic, inference_rows=1)
+        session = Session(
+            env,
+            device,
+            writer,
+            task=task.id,
+            config=config.session,
+            target=config.episodes_per_round,
+            kept=have,
+            first_seed=config.seeds(round)[0] if following is None else following,
+            keep_failures=True,
+            operator=config.operator,
+            device_name=config.device,
+            pictures=pictures,
+            driver=CorrectedPolicy(runner, config.correction, rate=config.session.rate or env.control_hz),
+            describe={"source": "dagger", "round": round, "policy": fingerprint},
+        )
+        with SessionPage(session, config.session, path=path) as page:
+            session.run(page.publish)
+    return session.kept

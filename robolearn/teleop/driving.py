@@ -1,0 +1,143 @@
+"""Who decides the action in a session with a person: the operator alone, or a policy that the operator corrects.
+
+A takeover drops what is left of the policy's chunk. While the operator drives, the policy proposes afresh at every
+step, so that the proposals in the file answer the state at hand and it goes on with a fresh plan after the release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+
+from robolearn.configuration.parts.session import CorrectionConfig
+from robolearn.deploy.runner import PolicyRunner
+from robolearn.episodes.actor import Decision, Driver
+from robolearn.specs import ActionMode, EventKind, Observation
+
+SHOWN = 16
+"""Steps of the policy's plan that a page is told of."""
+
+
+class SessionDriver(Driver, Protocol):
+    """A driver that a session tells, before each step, what its operator does.
+
+    `hear` comes first and settles whether the step is the operator's; where it is, `action` is set; then `decide`.
+    """
+
+    corrects: ClassVar[bool]
+    """Whether there is a policy to take over from."""
+    by_hand: bool
+    """The next step is the operator's."""
+    action: np.ndarray
+    """(A,) float32 in [-1, 1], what the operator does in the next step; to be set where `by_hand`."""
+
+    def hear(self, *, moving: bool) -> None:
+        """Hear once before each step whether the operator moves the device."""
+        ...
+
+    def meanings(self) -> dict[str, Callable[[], None]]:
+        """Return what buttons do now, beside the session's own."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Return what a page shows, as plain values: `driver` (policy or operator) and `plan`, the policy's intended
+        next actions (T, A)."""
+        ...
+
+
+class Operator:
+    """The operator does everything."""
+
+    corrects: ClassVar[bool] = False
+
+    def __init__(self, size: int) -> None:
+        self.by_hand, self.action = True, np.zeros(size, np.float32)
+        self._modes = torch.full((1,), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
+
+    def reset(self, *, seeds: Sequence[int], mask: torch.Tensor) -> None:
+        self.action = np.zeros_like(self.action)
+
+    def decide(self, obs: Observation) -> Decision:
+        return Decision(actions=torch.from_numpy(self.action.copy())[None], modes=self._modes)
+
+    def hear(self, *, moving: bool) -> None:
+        """Nothing depends on it."""
+
+    def meanings(self) -> dict[str, Callable[[], None]]:
+        return {}
+
+    def status(self) -> dict[str, Any]:
+        return {"driver": "operator", "plan": []}
+
+
+class CorrectedPolicy:
+    """A policy drives; the operator takes over and hands back (HG-DAgger, Kelly et al. 2019).
+
+    A takeover is the button, or the first motion after rest, so that a stick that is still held after the release does
+    not take over again. The release is the button, or rest for as long as the configuration says.
+    """
+
+    corrects: ClassVar[bool] = True
+
+    def __init__(self, policy: PolicyRunner, config: CorrectionConfig, *, rate: float) -> None:
+        """
+        Args:
+            policy: runs one environment.
+            rate: steps per second of the operator's time, Hz.
+        """
+        self.policy, self.config = policy, config
+        self.by_hand, self.action = False, np.zeros(policy.policy.action_spec.size, np.float32)
+        self._rest_steps = max(1, round(config.rest_s * rate)) if config.rest_s else 0
+        self._begin()
+
+    def reset(self, *, seeds: Sequence[int], mask: torch.Tensor) -> None:
+        self.policy.reset(seeds, mask)
+        self.action = np.zeros_like(self.action)
+        self._begin()
+
+    def hear(self, *, moving: bool) -> None:
+        if self.by_hand:
+            self._still = 0 if moving or not self._drove else self._still + 1
+            if self._rest_steps and self._still >= self._rest_steps:
+                self._hand_over("policy", "rest")
+        elif moving and self._rested and self.config.by_motion:
+            self._hand_over("operator", "motion")
+        self._rested = not moving
+
+    def decide(self, obs: Observation) -> Decision:
+        if self._drove:
+            self.policy.replan()
+        proposals = self.policy.act(obs).cpu()
+        self._plan = self.policy.plan(0)[:SHOWN].cpu().numpy()
+        events: tuple[tuple[int, EventKind, str], ...] = ()
+        if self.by_hand != self._drove:
+            events = ((0, "takeover" if self.by_hand else "release", self._reason),)
+        self._drove = self.by_hand
+        own = torch.from_numpy(self.action.copy())[None]
+        return Decision(
+            actions=own if self.by_hand else proposals,
+            modes=torch.tensor([ActionMode.INTERVENTION if self.by_hand else ActionMode.POLICY], dtype=torch.int8),
+            policy_actions=proposals,
+            expert_actions=own if self.by_hand else torch.full_like(proposals, torch.nan),
+            events=events,
+        )
+
+    def meanings(self) -> dict[str, Callable[[], None]]:
+        if self.by_hand:
+            return {"release": lambda: self._hand_over("policy", "button")}
+        return {"takeover": lambda: self._hand_over("operator", "button")}
+
+    def status(self) -> dict[str, Any]:
+        plan = np.where(np.isfinite(self._plan), self._plan, 0.0)
+        return {"driver": "operator" if self.by_hand else "policy", "plan": plan.round(3).tolist()}
+
+    def _begin(self) -> None:
+        self.by_hand = self._drove = self._rested = False
+        self._reason, self._still = "", 0
+        self._plan = np.zeros((0, len(self.action)))
+
+    def _hand_over(self, to: Literal["operator", "policy"], reason: str) -> None:
+        self.by_hand, self._reason, self._still = to == "operator", reason, 0
