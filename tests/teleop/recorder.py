@@ -23,12 +23,12 @@ PATIENCE_S = 90.0
 
 
 class Recorder:
-    """`robolearn record --device browser ...` in `folder`."""
+    """`robolearn record --device browser ...`, or another verb with a session, in `folder`."""
 
-    def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = (), verb: str = "record") -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         own = () if "--device" in arguments else ("--device", "browser")
-        command = [*prefix, sys.executable, "-m", "robolearn", "record", *own, "--session.port", "0", *arguments]
+        command = [*prefix, sys.executable, "-m", "robolearn", verb, *own, "--session.port", "0", *arguments]
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -60,8 +60,8 @@ class Recorder:
 
 
 @contextmanager
-def recorder(folder: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[Recorder]:
-    running = Recorder(folder, *arguments, prefix=prefix)
+def recorder(folder: Path, *arguments: str, prefix: tuple[str, ...] = (), verb: str = "record") -> Iterator[Recorder]:
+    running = Recorder(folder, *arguments, prefix=prefix, verb=verb)
     try:
         yield running
     finally:
