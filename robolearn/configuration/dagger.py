@@ -21,8 +21,7 @@ class DaggerConfig:
     """Correct a policy where it goes: roll it out, correct it where the gate says so, aggregate, train, measure."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("policy", "dataset", "task", "expert", "gate"),
-        "by a person": ("device", "profile", "operator", "correction.rest_s", "session.host", "session.port"),
+        "what": ("policy", "dataset", "task", "expert", "gate", "device"),
         "rounds": ("rounds", "episodes_per_round", "from_scratch", "weights", "eval_episodes"),
         "training": ("loop.total_steps", "batch_size", "optimiser.learning_rate"),
         "how": ("seed", "num_envs"),

@@ -145,7 +145,7 @@ def test_quit_before_the_rounds_end_is_said_kept_and_resumed_and_nobody_need_tak
 ) -> None:
     with recorder(tmp_path, *arguments(cloned), verb="dagger") as first:
         leave_alone(first, 1)
-        assert first.process.returncode == 1
+        assert first.process.returncode == 2
         assert "round 1 has 1 of 2 episodes" in first.text
     assert not (tmp_path / "run/policy").exists()
     with recorder(tmp_path, *arguments(cloned), verb="dagger") as again:
