@@ -1,4 +1,4 @@
-"""Provenance: did an output that is already there come from the same inputs? asked before anything in it is gone on with."""
+"""Provenance: did an output that is there come from the same inputs? Asked before it is gone on with."""
 
 from __future__ import annotations
 

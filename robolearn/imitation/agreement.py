@@ -1,4 +1,4 @@
-"""Check that demonstrations, a policy and the environment that it is corrected in agree; asked before anything is done."""
+"""Check that demonstrations, a policy and the environment that it is corrected in agree, before anything is done."""
 
 from __future__ import annotations
 

@@ -170,7 +170,9 @@ def _collect_by_hand(
 ) -> None:
     """Let a person correct what is still missing of a round into `path`."""
     policy, name = load_policy(policy_folder), fingerprint(policy_folder)
-    have = correct(config, task, policy, path, round=number, fingerprint=name)
+    with Dataset(config.dataset, reading=config.reading) as demonstrations:
+        file_task = demonstrations.task
+    have = correct(config, task, policy, path, round=number, fingerprint=name, file_task=file_task)
     if have < config.episodes_per_round:
         raise TrainingError(
             f"round {number} has {have} of {config.episodes_per_round} episodes, which are kept in {path}; to record "

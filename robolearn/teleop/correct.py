@@ -10,6 +10,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
+from robolearn.episodes.actor import env_for
 from robolearn.episodes.record import open_writer
 from robolearn.errors import DeviceError
 from robolearn.policies.policy import Policy
@@ -38,7 +39,9 @@ def device_for_correcting(config: DaggerConfig, task: TaskConfig, env: VectorEnv
     return device
 
 
-def correct(config: DaggerConfig, task: TaskConfig, policy: Policy, path: Path, *, round: int, fingerprint: str) -> int:
+def correct(
+    config: DaggerConfig, task: TaskConfig, policy: Policy, path: Path, *, round: int, fingerprint: str, file_task: str
+) -> int:
     """Run one session in which a person corrects `policy`, until the operator quits; go on where `path` ends.
 
     Every kept attempt is one episode of autonomous and corrected steps together, failed ones, too. A file that holds
@@ -47,6 +50,7 @@ def correct(config: DaggerConfig, task: TaskConfig, policy: Policy, path: Path, 
     Args:
         round: counted from 1; its first scene is that of the round's first seed.
         fingerprint: by which the file names the policy.
+        file_task: what the file calls the task: the demonstrations' name for it.
 
     Returns the complete episodes that the file holds; fewer than the round's where the operator quit before.
 
@@ -56,10 +60,10 @@ def correct(config: DaggerConfig, task: TaskConfig, policy: Policy, path: Path, 
     if have >= config.episodes_per_round:
         return have
     with ExitStack() as stack:
-        env = stack.enter_context(make(in_this_process(task), 1))
+        env = env_for(policy, stack.enter_context(make(in_this_process(task), 1)), config.policy)
         device = stack.enter_context(connected(device_for_correcting(config, task, env)))
         pictures = stack.enter_context(make_pictures(env, config.session))
-        writer = stack.enter_context(open_writer(path, env, append=following is not None))
+        writer = stack.enter_context(open_writer(path, env, append=following is not None, task=file_task))
         # One row for each forward pass: with a person at the controls latency counts, not equal bits in every batch.
         runner = PolicyRunner(policy, 1, deterministic=config.deterministic, inference_rows=1)
         session = Session(
