@@ -101,7 +101,7 @@ def outside(dataset: Dataset) -> Outside | None:
 
 def glitches(dataset: Dataset, keys: Sequence[str] | None = None) -> list[Glitch]:
     """Return the steps at which an observation lies absurdly far from all others, at most SHOWN for each key."""
-    low_dim = dataset.low_dim_keys()
+    low_dim = dataset.low_dim_keys() if len(dataset) else ()
     found: list[Glitch] = []
     for key in low_dim if keys is None else [key for key in keys if key in low_dim]:
         parts = [dataset.arrays(i, [f"obs/{key}"])[f"obs/{key}"] for i in range(len(dataset))]

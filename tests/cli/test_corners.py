@@ -43,7 +43,7 @@ def test_one_field_of_the_datas_own_task_is_changed_for_dagger(reach: Path) -> N
     rounds = ["--rounds", "1", "--episodes_per_round", "1", "--loop.total_steps", "1", "--output", "dagger"]
     assert main(["dagger", "--policy", run, "--dataset", data, "--task.max_steps", "6", *rounds]) == 0
     assert yaml.safe_load(Path("dagger/config.yaml").read_text())["task"]["max_steps"] == 6
-    assert json.loads(Path("dagger/rounds/01/report.json").read_text())["steps"] <= 6
+    assert json.loads(Path("dagger/rounds/01/round.json").read_text())["steps"] <= 6
 
 
 def test_kwargs_of_the_own_task_are_changed_one_by_one(reach: Path) -> None:

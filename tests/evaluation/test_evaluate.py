@@ -148,7 +148,7 @@ def test_full_records_hold_images_and_states() -> None:
         (full,) = evaluate(Constant(1, [0.1] * 4), env, [0], record="full").episodes
     assert low.trajectory is not None
     assert full.trajectory is not None
-    assert set(low.trajectory.obs) == {"robot.joints", "robot.mode", "buttons"}
+    assert set(low.trajectory.obs) == {"robot/joints", "robot/mode", "buttons"}
     assert full.trajectory.obs["camera"].shape == (4, 4, 6, 3)
     with env_of(2, "gym:HalfCheetah-v5", max_steps=4) as env:
         episodes = evaluate(Constant(2, [0.1] * 6), env, [0, 1], record="full").episodes

@@ -63,7 +63,11 @@ def test_a_head_from_outside_goes_all_the_way(package: Path, tmp_path: Path) -> 
     practice = (
         "--num_envs 2 --eval_episodes 4 --max_steps 20 --ppo.num_steps 8 --ppo.batch_size 8 --ppo.critic_warmup 0"
     )
-    run(f"finetune --policy dagger/policy --output finetune {practice} --export last --loop.total_steps 2 {QUICK}")
+    dense = (
+        "--reward env --task.id Reach --task.kwargs.reward dense"  # practice that never saw a reward is not exported
+    )
+    budget = f"--export last --loop.total_steps 2 {QUICK}"
+    run(f"finetune --policy dagger/policy --output finetune {practice} {dense} {budget}")
     tuned = head_of(tmp_path / "finetune/policy")
     assert tuned["min_scale"] == pytest.approx(0.1 / 2**0.5), "fine-tuning raised the floor through the head"
     weights = [tmp_path / stage / "policy/policy.safetensors" for stage in ("clone", "dagger", "finetune")]

@@ -444,6 +444,10 @@ class EpisodeFile:
         safe.check_attrs(found, EPISODE_ATTRS, safe.place(group))
         if found["source"] not in ("demo", "dagger", "rl"):
             raise DatasetError(f"{safe.place(group)}: source must be demo, dagger or rl, found {found['source']!r}")
+        if not (found["late_steps"] >= 0 and found["clipped_steps"] >= 0 and 0.0 <= found["clipped_share"] <= 1.0):
+            raise DatasetError(
+                f"{safe.place(group)}: late_steps, clipped_steps and clipped_share are no counts and share"
+            )
         return EpisodeInfo(**{n: found[n] for n in EPISODE_ATTRS if n not in ("num_samples", "interrupted")})
 
     def _events(self, group: h5py.Group) -> tuple[Event, ...]:

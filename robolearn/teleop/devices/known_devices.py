@@ -33,9 +33,9 @@ OWN: dict[str, str] = {
     "spacemouse": f"{_PACKAGE}.spacemouse:SpaceMouse",
     "network": f"{_PACKAGE}.network:NetworkDevice",
     "gizmo": f"{_PACKAGE}.gizmo:Gizmo",
-    "expert": f"{_PACKAGE}.scripted:ExpertDevice",
-    "policy": f"{_PACKAGE}.scripted:PolicyDevice",
-    "replay": f"{_PACKAGE}.scripted:ReplayDevice",
+    "expert": f"{_PACKAGE}.acting:ExpertDevice",
+    "policy": f"{_PACKAGE}.acting:PolicyDevice",
+    "replay": f"{_PACKAGE}.acting:ReplayDevice",
 }
 """Where each of our devices is; its module is imported only when it is asked for."""
 
