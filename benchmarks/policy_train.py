@@ -20,6 +20,7 @@ from benchmarks._report import write
 from benchmarks.train_bc import measure, write_dataset
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, ObservationSpec
+from robolearn.training.threads import start_thread_pool
 
 CHUNK = {"obs_steps": 2, "pred_steps": 16, "exec_steps": 8, "backbone": {"name": "mlp", "hidden_sizes": [256]}}
 LOW_DIM: dict[str, dict[str, Any]] = {
@@ -54,6 +55,7 @@ EPISODES, STEPS = 8, 50
 
 
 def main() -> None:
+    start_thread_pool()  # as a run does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each block")

@@ -47,7 +47,7 @@ from robolearn.rl.networks import mlp
 from robolearn.rl.returns import gae
 from robolearn.rl.running_statistics import RunningMoments
 from robolearn.sim.pool import default_threads
-from robolearn.training.threads import fitting_threads
+from robolearn.training.threads import fitting_threads, start_thread_pool
 
 ID = "HalfCheetah-v5"
 STEPS = 256
@@ -263,6 +263,7 @@ def task() -> TaskConfig:
 def our_learner(config: RLConfig) -> tuple[Learner, Callable[[], None]]:
     torch.manual_seed(0)
     env = make(config.task, config.num_envs)
+    start_thread_pool()  # as a run does
     return make_learner(config, env, torch.device("cpu")), env.close
 
 

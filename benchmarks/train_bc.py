@@ -32,7 +32,7 @@ from robolearn.imitation.bc import BehaviourCloning, DatasetSource, make_policy,
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, Batch, Episode, EpisodeInfo, ObservationSpec
 from robolearn.training.loop import run_loop
-from robolearn.training.threads import fitting_threads, flushed_denormals
+from robolearn.training.threads import fitting_threads, flushed_denormals, start_thread_pool
 from robolearn.training.torch_device import resolve_device
 
 EPISODES, STEPS, OBSERVATION, ACTION = 100, 54, 39, 4
@@ -51,6 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
+    start_thread_pool()  # as a run does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each block")
