@@ -189,7 +189,7 @@ def _figures(
     caught = asks & truth
     known = np.isfinite(scores)
     return {
-        "auroc": auroc(scores[known], truth[known]) if known.any() else None,
+        "auroc": auroc(scores[known], truth[known]) if truth[known].any() and not truth[known].all() else None,
         "roc": _roc(scores[known], truth[known]) if known.any() else [],
         "asks": float(asks.mean()),
         "precision": float(caught.sum() / asks.sum()) if asks.any() else None,
