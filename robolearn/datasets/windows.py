@@ -184,7 +184,9 @@ class WindowSampler:
         """Return (rows,) whether the window at a row sees a glitch: nobody can learn from a sensor's absurd value."""
         bad = np.zeros(len(self._valid), bool)
         for name, column in self._columns.items():
-            if name != "actions" and (mask := glitch_mask(column.cpu().numpy())) is not None:
+            if name == "actions" or column.dtype == torch.uint8:  # pictures hold no glitch that a range could tell
+                continue
+            if (mask := glitch_mask(column.cpu().numpy())) is not None:
                 bad |= mask.reshape(len(mask), -1).any(axis=1)
         rows = self._tensor(bad)
         if bad.any():
