@@ -7,7 +7,6 @@ Sirius  w = P*(c) / P(c) by class c: P*(intervention) = 1/2, P*(before one) = 0,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -74,8 +73,3 @@ def _modes(dataset: Dataset, index: int) -> np.ndarray:
     if "action_modes" not in dataset.array_names(index):
         return np.full(dataset.lengths[index], int(ActionMode.DEMONSTRATION), np.int8)
     return dataset.arrays(index, ["action_modes"])["action_modes"]
-
-
-def steps_by_expert(modes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """(T,) bool: whoever is not the policy drove."""
-    return np.asarray(modes) != ActionMode.POLICY
