@@ -57,7 +57,7 @@ def commands() -> Iterator[tuple[str, str]]:
     start = "--policy train_mixture/policy"
     rounds = f"--rounds 2 --episodes_per_round 3 --task.id Lift --task.max_steps 60 --loop.total_steps 20 {FAST}"
     yield "dagger", f"dagger {start} --dataset lift.hdf5 --output dagger {rounds}"
-    practice = "--num_envs 4 --eval_episodes 4 --max_steps 40 --ppo.num_steps 16 --ppo.batch_size 32"
+    practice = "--num_envs 4 --eval_episodes 4 --max_steps 40 --method.num_steps 16 --method.batch_size 32"
     yield "finetune", f"finetune {start} --output finetune {practice} --loop.total_steps 3 --loop.evaluate_every 2"
     dense = "--task Reach --task.kwargs.reward dense"
     on = "--algorithm.num_steps 32 --algorithm.normalise_obs true --algorithm.normalise_returns true"

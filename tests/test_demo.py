@@ -103,8 +103,8 @@ def test_dagger_finetune_eval_and_replay(workspace: Path) -> None:
     assert "round 1:" in text
     assert "dagger" in robolearn("dataset", "info", "dagger/rounds/01/episodes.hdf5", cwd=workspace)
     robolearn("dataset", "validate", "dagger/rounds/01/episodes.hdf5", cwd=workspace)
-    practice = ("--num_envs", "2", "--ppo.num_steps", "32", "--loop.total_steps", "2", "--eval_episodes", "4")
-    robolearn("finetune", "--policy", "dagger/policy", "--output", "tuned", *practice, cwd=workspace)
+    practice = ("--num_envs", "2", "--method.num_steps", "32", "--loop.total_steps", "2", "--eval_episodes", "4")
+    robolearn("finetune", "dagger/policy", "--output", "tuned", *practice, cwd=workspace)
     text = robolearn("eval", "clone", "dagger", "tuned", *EXPERT, "--episodes", "6", "--output", "eval", cwd=workspace)
     assert "dagger against clone" in text
     assert "tuned against dagger" in text
@@ -139,7 +139,7 @@ def test_the_demo_resumes_what_is_complete(tmp_path: Path) -> None:
         (("eval", "nowhere"), "nowhere"),
         (("eval", "demos.hdf5"), "a saved policy is a folder"),
         (("dagger", "--policy", "clone/policy", "--dataset", "demos.hdf5", "--expert", "nobody"), "unknown expert"),
-        (("finetune", "--policy", "clone/policy", "--task", "gym:HalfCheetah-v5"), "state"),
+        (("finetune", "clone/policy", "--task", "gym:HalfCheetah-v5"), "state"),
         (("replay", "demos.hdf5", "--episodes", "99"), "episode 99 is not there"),
         (("record", "x.hdf5", "--task", "gym:NoSuchEnv-v0"), "NoSuchEnv"),
         (("record", "demos.hdf5", *TASK, *EXPERT), "demos.hdf5"),

@@ -11,9 +11,10 @@ from robolearn.configuration.cloning import TrainConfig
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.demo import PipelineConfig
 from robolearn.configuration.evaluation import EvalConfig
+from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.rl import FinetuneConfig, RLConfig
+from robolearn.configuration.rl import RLConfig
 
 TASK = TaskConfig(id="Lift")
 
@@ -53,6 +54,7 @@ def test_fine_tuning_holds_its_last_practice_seeds_out() -> None:
     practice = range(finetune.first_seed, finetune.first_seed + finetune.num_seeds)
     assert within(practice, seeds.TUNING)
     assert finetune.eval_seeds == practice[-finetune.eval_episodes :]
+    assert [*finetune.practice_seeds, *finetune.test_seeds, *finetune.eval_seeds] == list(practice)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 50])

@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "dataset": ("robolearn.cli.verbs.dataset", "look at, check, repair, edit and convert datasets"),
     "train": ("robolearn.cli.verbs.train", "train a policy by behaviour cloning"),
     "dagger": ("robolearn.cli.verbs.dagger", "correct a policy with DAgger rounds"),
-    "finetune": ("robolearn.cli.verbs.finetune", "fine-tune a policy with PPO"),
+    "finetune": ("robolearn.cli.verbs.finetune", "improve a policy by practice"),
     "rl": ("robolearn.cli.verbs.rl", "train a controller from scratch with RL"),
     "eval": ("robolearn.cli.verbs.eval", "evaluate and compare policies on fixed seeds"),
     "replay": ("robolearn.cli.verbs.replay", "replay recorded episodes in the simulator"),

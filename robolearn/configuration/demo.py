@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig
+from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.policy import MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
-from robolearn.configuration.rl import FinetuneConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.seeds import DAGGER_SEED, RECORD_SEED, REPORT_SEED
 

@@ -12,10 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robolearn.configuration.parts.algorithms import DQNConfig, PPOConfig, SACConfig
 from robolearn.configuration.rl import RLConfig
@@ -32,15 +31,15 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.collecting.sanity import LARGEST, no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.dqn import DQN, ActionValues
+from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.ppo import PPO
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
 from robolearn.seeds import RL_EVAL_SEED, run_seeds
-from robolearn.specs import Actor
 from robolearn.training import distributed
-from robolearn.training.loop import Ranked, RunState
+from robolearn.training.loop import RunState
 from robolearn.training.run import card_figures, open_run
 
 
@@ -57,34 +56,6 @@ class RLResult:
     """Of the last evaluation."""
     note: str = ""
     """Why nothing was learned, where no reward was ever seen."""
-
-
-@dataclass(frozen=True)
-class Learner:
-    """An algorithm, its source of batches, the actor of evaluations, and the networks that the main loop computes."""
-
-    algorithm: Any
-    source: RolloutCollector | ReplayCollector
-    actor: Policy | Actor
-    networks: tuple[nn.Module, ...]
-
-
-class Reporting:
-    """An algorithm whose metrics include those of the episodes that its source finished meanwhile."""
-
-    def __init__(self, algorithm: Any, source: ReplayCollector) -> None:
-        self.algorithm, self.source = algorithm, source
-        self.state_dict, self.load_state_dict = algorithm.state_dict, algorithm.load_state_dict
-
-    def update(self, batch: Any) -> dict[str, Any]:
-        return self.algorithm.update(batch) | self.source.take_metrics()
-
-    def rank_state_dict(self) -> dict[str, Any]:
-        return self.algorithm.rank_state_dict() if isinstance(self.algorithm, Ranked) else {}
-
-    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
-        if isinstance(self.algorithm, Ranked):
-            self.algorithm.load_rank_state_dict(state)
 
 
 class Greedy:
@@ -113,20 +84,17 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         env = run.resources.enter_context(make(config.task, num_envs, device=physics))
         run.seed()
         learner = make_learner(config, env, run.device)
-        # PPO's updates have threads of their own: what the loop itself computes there is one step of the environments.
-        rows = num_envs if isinstance(config.algorithm, PPOConfig) else config.algorithm.batch_size
-        run.fit_threads(*learner.networks, rows=rows)
+        run.fit_threads(*learner.networks, rows=learner.rows)
         judge: VectorEnv | None = None
         if config.eval_episodes and distributed.is_main():
             side_by_side = min(config.eval_episodes, max(8, num_envs))
             judge = run.resources.enter_context(make(config.task, side_by_side, device=physics))
-        if isinstance(learner.source, ReplayCollector):
-            run.resources.callback(learner.source.settle)
+        run.resources.callback(learner.close)
         evaluate = (lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None
         run.begin()
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
-        seen = bool(distributed.sum_(torch.tensor(float(learner.source.driver.saw_reward), device=run.device)))
-        note = "" if seen else no_reward(learner.source.env_steps, "env")
+        (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
+        note = "" if rewarded else no_reward(learner.source.env_steps, "env")
         if isinstance(learner.actor, Policy):
             run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
     return RLResult(
@@ -159,7 +127,8 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         ppo = PPO(policy, critic, algorithm, total_updates=total, seed=config.seed)
         generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
         source = RolloutCollector(driver, policy, algorithm.num_steps, generator=generator, compile=algorithm.compile)
-        return Learner(ppo, source, policy, (policy,))
+        # PPO's updates have threads of their own: what the loop itself computes is one step of the environments.
+        return Learner(algorithm=ppo, source=source, actor=policy, networks=(policy,), rows=env.num_envs)
     critic = QEnsemble.beside(policy, algorithm.critic).to(device)
     learner: SAC | TD3
     if isinstance(algorithm, SACConfig):
@@ -174,7 +143,13 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         seed=config.seed,
         statistics=_statistics(config, learner),
     )
-    return Learner(Reporting(learner, replay), replay, policy, (policy, critic))
+    return Learner(
+        algorithm=Reporting(learner, replay),
+        source=replay,
+        actor=policy,
+        networks=(policy, critic),
+        rows=algorithm.batch_size,
+    )
 
 
 def make_driver(
@@ -222,7 +197,13 @@ def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: to
     driver = make_driver(config, env, 1, tuple(spec), device)
     statistics = _statistics(config, dqn)
     source = ReplayCollector(driver, dqn, config.algorithm, seed=config.seed, statistics=statistics)
-    return Learner(Reporting(dqn, source), source, Greedy(values, config.actor.obs_steps), (values,))
+    return Learner(
+        algorithm=Reporting(dqn, source),
+        source=source,
+        actor=Greedy(values, config.actor.obs_steps),
+        networks=(values,),
+        rows=config.algorithm.batch_size,
+    )
 
 
 def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatistics | None:

@@ -76,7 +76,7 @@ def test_a_workspace_that_does_not_fit_holds_whole_files_only_and_is_completed_l
         ["init", "a file/w"],
         ["train", *SMALL, "--output", "a file/run"],
         ["plot", "run", "--output", "a file/x.png"],
-        ["finetune", "--policy", "{policy}", "--num_envs", "2", "--eval_episodes", "1", "--output", "a file/run"],
+        ["finetune", "{policy}", "--num_envs", "2", "--eval_episodes", "1", "--output", "a file/run"],
         ["eval", "--expert", "auto", "--task", "Reach", "--output", "a file/run"],
     ],
 )

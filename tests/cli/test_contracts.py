@@ -87,7 +87,7 @@ def test_a_policy_that_asks_for_more_than_there_is_is_refused_before_anything_is
     assert "executes -1 to 1" in out
     assert "--limits" in out
     words = ("--num_envs", 2, "--eval_episodes", 2, "--output", tmp_path / "run")
-    assert "acts in other units" in said(capsys, "finetune", "--policy", home / "wide", *task("Plain"), *words, code=2)
+    assert "acts in other units" in said(capsys, "finetune", home / "wide", *task("Plain"), *words, code=2)
     assert not list(tmp_path.iterdir())
 
 
@@ -297,9 +297,9 @@ def test_an_output_of_other_inputs_is_not_gone_on_with(home: Path, tmp_path: Pat
 
 def test_practice_without_a_reward_is_called_that(home: Path, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
-    words = ("--num_envs", 2, "--ppo.num_steps", 25, "--loop.total_steps", 1, "--eval_episodes", 2, "--output", run)
+    words = ("--num_envs", 2, "--method.num_steps", 25, "--loop.total_steps", 1, "--eval_episodes", 2, "--output", run)
     # A cloned policy without an exact likelihood cannot be fine-tuned; the default head is one that has it.
-    out = said(capsys, "finetune", "--policy", home / "plain", *task("Hopeless"), *words)
+    out = said(capsys, "finetune", home / "plain", *task("Hopeless"), *words)
     assert "no reward was seen in 50 steps of practice (no episode was solved)" in out
     assert "What helps" in out
     assert "not fine-tuned" in out

@@ -90,7 +90,7 @@ def test_run_folders_serve_where_policies_do(reach: Path) -> None:
     assert Path("density.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("verb", [["eval"], ["plot", "density", "--dataset", "x.hdf5"], ["finetune", "--policy"]])
+@pytest.mark.parametrize("verb", [["eval"], ["plot", "density", "--dataset", "x.hdf5"], ["finetune"]])
 def test_an_unfinished_run_is_called_one(verb: list[str], reach: Path, capsys: Capture) -> None:
     shutil.copytree(reach / "run", "stopped", ignore=shutil.ignore_patterns("policy"))
     assert main([*verb, "stopped"]) == 2

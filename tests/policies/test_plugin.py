@@ -60,14 +60,13 @@ def test_a_head_from_outside_goes_all_the_way(package: Path, tmp_path: Path) -> 
     assert head_of(tmp_path / "clone/policy") == {"name": "laplace", "min_scale": 1e-3}
     rounds = "--rounds 1 --episodes_per_round 2 --task.id Reach --task.max_steps 20 --loop.total_steps 20"
     run(f"dagger --policy clone/policy --dataset reach.hdf5 --output dagger {rounds} {QUICK}")
-    practice = (
-        "--num_envs 2 --eval_episodes 4 --max_steps 20 --ppo.num_steps 8 --ppo.batch_size 8 --ppo.critic_warmup 0"
-    )
+    settings = "--method.num_steps 8 --method.batch_size 8 --method.critic_warmup 0"
+    practice = f"--num_envs 2 --eval_episodes 4 --max_steps 20 {settings}"
     dense = (
         "--reward env --task.id Reach --task.kwargs.reward dense"  # practice that never saw a reward is not exported
     )
     budget = f"--export last --loop.total_steps 2 {QUICK}"
-    run(f"finetune --policy dagger/policy --output finetune {practice} {dense} {budget}")
+    run(f"finetune dagger/policy --output finetune {practice} {dense} {budget}")
     tuned = head_of(tmp_path / "finetune/policy")
     assert tuned["min_scale"] == pytest.approx(0.1 / 2**0.5), "fine-tuning raised the floor through the head"
     weights = [tmp_path / stage / "policy/policy.safetensors" for stage in ("clone", "dagger", "finetune")]

@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
-from robolearn.configuration.parts.algorithms import CriticConfig, PPOConfig
+from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.configuration.parts.algorithms import CriticConfig
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.rl import FinetuneConfig
+from robolearn.configuration.parts.ways import PPOTuningConfig
 from robolearn.configuration.tree import load
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError, PolicyError, TrainingError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import load_policy, save_policy
-from robolearn.rl.finetune import finetune
+from robolearn.rl.finetune import finetune, prepare
+from robolearn.rl.judge import Judge
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH
 
@@ -55,8 +57,17 @@ def config(policy: Path, output: Path, updates: int = 3) -> FinetuneConfig:
         num_envs=8,
         max_steps=30,
         eval_episodes=40,
-        critic=CriticConfig(hidden_sizes=(32,)),
-        ppo=PPOConfig(num_steps=64, epochs=5, batch_size=128, learning_rate=1e-3, critic_warmup=1, target_kl=0.05),
+        method=PPOTuningConfig(
+            num_steps=64,
+            epochs=5,
+            batch_size=128,
+            learning_rate=1e-3,
+            critic_learning_rate=None,
+            clip=0.2,
+            critic_warmup=1,
+            target_kl=0.05,
+            critic=CriticConfig(hidden_sizes=(32,)),
+        ),
         loop=LoopConfig(total_steps=updates, log_every=1, evaluate_every=0, checkpoint_every=0, tensorboard=False),
     )
 
@@ -66,6 +77,8 @@ def test_improves_a_policy_from_success_alone(tmp_path: Path) -> None:
     result = finetune(config(policy, tmp_path / "run", updates=15), tmp_path / "run")
     assert result.start["eval_success"] < 0.9
     assert result.best["eval_success"] > result.start["eval_success"] + 0.08
+    assert result.test is not None
+    assert result.test.difference.estimate > 0.0, "better on seeds that nothing was picked on, too"
     rows = read_metrics(tmp_path / "run")
     assert [row["step"] for row in rows if "value_loss" in row] == list(range(1, 16))
     assert [row["step"] for row in rows if "kl" in row] == list(range(2, 16)), "the critic warms up alone"
@@ -79,9 +92,12 @@ def test_never_exports_something_worse(tmp_path: Path) -> None:
     """A learning rate that ruins the policy leaves the one it started from."""
     policy = half_taught_policy(tmp_path / "start")
     broken = config(policy, tmp_path / "run")
-    broken = replace(broken, ppo=replace(broken.ppo, learning_rate=1.0, target_kl=None, critic_warmup=0))
+    broken = replace(broken, method=replace(broken.method, learning_rate=1.0, target_kl=None, critic_warmup=0))
     result = finetune(broken, tmp_path / "run")
     assert result.best == result.start
+    assert result.kept_start
+    assert result.note.startswith("the policy got worse: no evaluation came up to that of the start")
+    assert result.note in (result.policy / "card.md").read_text()
     for name, value in load_policy(policy).state_dict().items():
         assert torch.equal(value, load_policy(result.policy).state_dict()[name])
 
@@ -100,23 +116,24 @@ def test_resume_equals_no_interruption(tmp_path: Path) -> None:
 
 
 def test_training_seeds_keep_out_of_the_evaluations_way(tmp_path: Path) -> None:
-    c = config(tmp_path, tmp_path)
+    c = replace(config(tmp_path, tmp_path), test_episodes=30)
     assert c.eval_seeds == range(19_960, 20_000)
-    from robolearn.rl.finetune import make_collector
-
+    assert c.test_seeds == range(19_930, 19_960)
+    few = replace(c, num_seeds=80)
     with make(TASK, 8) as env:
-        collector = make_collector(env, load_policy(half_taught_policy(tmp_path / "start")), replace(c, num_seeds=50))
-        assert set(collector.driver.seeds.take(100)) == set(range(10_000, 10_010))
+        learner = prepare(few, load_policy(half_taught_policy(tmp_path / "start")), env, torch.device("cpu"))
+        assert set(learner.source.driver.seeds.take(100)) == set(range(10_000, 10_010))
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy, run = half_taught_policy(tmp_path / "start"), tmp_path / "run"
-    arguments = ["--policy", policy, "--task", POINT_REACH, "--task.worker_kind", "sync", "--output", run]
-    small = ["--num_envs", 2, "--ppo.num_steps", 40, "--loop.total_steps", 1, "--eval_episodes", 2]
+    arguments = [policy, "--method", "ppo", "--task", POINT_REACH, "--task.worker_kind", "sync", "--output", run]
+    small = ["--num_envs", 2, "--method.num_steps", 40, "--loop.total_steps", 1, "--eval_episodes", 2]
     small += ["--task.kwargs.tolerance", 0.3]
     assert main(["finetune", *map(str, arguments + small)]) == 0
     out = capsys.readouterr().out
-    assert "success on training seeds" in out
+    assert "success on held-out seeds" in out
+    assert "on 100 fresh seeds, fine-tuned against start" in out
     assert str(run / "policy") in out
     assert (run / "config.yaml").exists()
     assert json.loads((run / "start.json").read_text())["eval_success"] <= 1.0
@@ -124,12 +141,34 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "resume it" in capsys.readouterr().err
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_a_policy_that_got_worse_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its evaluations were lucky, the test on fresh seeds is not: the start is exported, unless the last was asked."""
     policy = half_taught_policy(tmp_path / "start")
+    broken = config(policy, tmp_path / "run")
+    broken = replace(broken, method=replace(broken.method, learning_rate=1.0, target_kl=None, critic_warmup=0))
+    last = finetune(replace(broken, export="last"), tmp_path / "last")
+    assert last.test is not None
+    assert not last.kept_start
+    assert last.note == f"the policy got worse: {last.test}"
+    assert last.test.counts.only_first > last.test.counts.only_second
+    monkeypatch.setattr(Judge, "start", lambda judge, policy: {"eval_success": 0.0, "eval_steps": 30.0, "score": -1.0})
+    best = finetune(broken, tmp_path / "run")
+    assert best.kept_start
+    assert best.note.startswith("the policy got worse: fine-tuned against start")
+    weights = load_policy(policy).state_dict()
+    assert all(torch.equal(v, weights[name]) for name, v in load_policy(best.policy).state_dict().items())
+
+
+def test_refusals(tmp_path: Path) -> None:
+    policy = half_taught_policy(tmp_path / "policy")
     with pytest.raises(
         PolicyError, match=r"sees 'state' as float32 \(4,\); the task .*Counter-v0 offers float32 \(3,\)"
     ):
         finetune(replace(config(policy, tmp_path / "a"), task=TaskConfig(id=COUNTER)), tmp_path / "a")
+    with pytest.raises(ConfigError, match="it is never written over"):
+        finetune(config(tmp_path / "policy", tmp_path), tmp_path)
+    with pytest.raises(ConfigError, match="leave no seed to practise on out of num_seeds 200; raise num_seeds"):
+        FinetuneConfig(policy="p", num_seeds=200)
     with pytest.raises(ConfigError, match="export last"):
         FinetuneConfig(policy="p", task=TASK, eval_episodes=0)
     with make(TASK) as env:

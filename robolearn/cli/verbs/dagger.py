@@ -29,7 +29,7 @@ def run(config: DaggerConfig) -> int:
         )
     print(f"corrected policy: {policy}")
     print(f"report: {write_dagger_report(output)}")
-    print(f"next: {hint('eval', policy)}    {hint('finetune', '--policy', policy)}")
+    print(f"next: {hint('eval', policy)}    {hint('finetune', policy)}")
     return 0
 
 

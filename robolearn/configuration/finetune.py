@@ -1,0 +1,103 @@
+"""Configuration of improving a cloned policy by its own experience; free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from robolearn.configuration.parts.loop import LoopConfig
+from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.parts.ways import PPOTuningConfig
+from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
+from robolearn.errors import ConfigError
+from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Improve a policy by practice, from the task's success alone or from its reward."""
+
+    OWN_TASK: ClassVar[str] = "policy"
+    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "task.workers", "device", "output", "resume")
+    """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
+
+    policy: str = field(metadata={"positional": True})
+    """Policy folder to start from."""
+    method: PPOTuningConfig = field(default_factory=PPOTuningConfig)
+    """How it learns."""
+    task: TaskConfig | None = None
+    """Task to practise; none takes the one that the policy was made for."""
+    output: str = "runs/finetune"
+    """Run folder; the improved policy is its sub-folder `policy`."""
+    reward: Literal["success", "env"] = "success"
+    """One where the task is solved (which ends the episode) and else zero, or the environment's own reward."""
+    max_steps: int | None = 200
+    """Steps until a training episode is truncated; none takes the task's own limit. Evaluation keeps the task's."""
+    num_envs: int = 32
+    """Environments that run side by side."""
+    seed: int = 0
+    """Seed of the exploration noise and of the new networks."""
+    first_seed: int = PRACTICE_SEED
+    """Seed of the first training episode."""
+    num_seeds: int = PRACTICE_SEEDS
+    """Training, evaluations and the final test take this many seeds, so that other seeds stay fresh for reports."""
+    eval_episodes: int = 100
+    """Seeds, the last ones, that the policy is evaluated on before, during and after; the best evaluation is what picks
+    the policy to export. 0 evaluates never."""
+    test_episodes: int = 100
+    """Seeds, those before the evaluations', on which the picked policy is tested against the start, pair by pair:
+    nothing was trained or picked on them. 0 leaves the test out."""
+    export: Literal["best", "last"] = "best"
+    """Export the policy of the best evaluation (the one that training started from counts), or the last."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(total_steps=50, log_every=1, evaluate_every=10, checkpoint_every=10)
+    )
+    """Updates (PPO: one rollout of `num_envs` x `method.num_steps` macro-steps each), and how often to report and
+    save."""
+    device: str = "cpu"
+    """Where the networks live: cpu, cuda, or auto."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "num_envs", low=1, high=MAX_ENVS)
+        check_range(self, "num_seeds", low=1, high=MAX_EPISODES)
+        check_range(self, "seed", "first_seed", low=0, high=MAX_SEED)
+        check_range(self, "eval_episodes", "test_episodes", low=0, high=MAX_EPISODES)
+        if self.eval_episodes + self.test_episodes >= self.num_seeds:
+            raise ConfigError(
+                f"eval_episodes {self.eval_episodes} and test_episodes {self.test_episodes} leave no seed to practise "
+                f"on out of num_seeds {self.num_seeds}; raise num_seeds"
+            )
+        if self.export == "best" and not self.eval_episodes:
+            raise ConfigError("export best needs evaluations: set eval_episodes, or export last")
+
+    @property
+    def practice_seeds(self) -> range:
+        """The seeds of training episodes."""
+        return range(self.first_seed, self.test_seeds.start)
+
+    @property
+    def test_seeds(self) -> range:
+        """The seeds of the final test; neither training nor evaluations ever take them."""
+        return range(self.eval_seeds.start - self.test_episodes, self.eval_seeds.start)
+
+    @property
+    def eval_seeds(self) -> range:
+        """The seeds that evaluation takes; training never does."""
+        end = self.first_seed + self.num_seeds
+        return range(end - self.eval_episodes, end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(FinetuneConfig):
+    """Improve a policy by practice."""
+
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("policy", "method", "task", "reward", "max_steps"),
+        "training": ("loop.total_steps", "method.num_steps", "method.learning_rate", "method.min_std"),
+        "how": ("seed", "num_envs", "device"),
+        "evaluation": ("eval_episodes", "test_episodes", "export"),
+        "output": ("output", "resume"),
+    }
+
+    resume: bool = False
+    """Go on where the run in the output folder stopped."""

@@ -1,0 +1,51 @@
+"""A learner: an algorithm, where its experience comes from, and whom to evaluate. The main loop needs no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.replay_collector import ReplayCollector
+from robolearn.rl.collecting.rollout_collector import RolloutCollector
+from robolearn.specs import Actor
+from robolearn.training.loop import Ranked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """An algorithm with its source of batches, and what it makes."""
+
+    algorithm: Any
+    source: RolloutCollector | ReplayCollector
+    actor: Policy | Actor
+    """Evaluated and, where it is a policy, exported; `algorithm.load_state_dict` brings it back to a checkpoint."""
+    networks: tuple[nn.Module, ...]
+    """Those that the main loop computes, for its number of threads."""
+    rows: int
+    """Rows that it computes at a time."""
+
+    def close(self) -> None:
+        """Wait for what still runs beside the main loop."""
+        if isinstance(self.source, ReplayCollector):
+            self.source.settle()
+
+
+class Reporting:
+    """An algorithm whose metrics include those of the episodes that its source finished meanwhile."""
+
+    def __init__(self, algorithm: Any, source: ReplayCollector) -> None:
+        self.algorithm, self.source = algorithm, source
+        self.state_dict, self.load_state_dict = algorithm.state_dict, algorithm.load_state_dict
+
+    def update(self, batch: Any) -> dict[str, Any]:
+        return self.algorithm.update(batch) | self.source.take_metrics()
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        return self.algorithm.rank_state_dict() if isinstance(self.algorithm, Ranked) else {}
+
+    def load_rank_state_dict(self, state: dict[str, Any]) -> None:
+        if isinstance(self.algorithm, Ranked):
+            self.algorithm.load_rank_state_dict(state)
