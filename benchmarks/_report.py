@@ -99,12 +99,12 @@ def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
         "name": name,
         "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version()} | _versions(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
-        "gpu": _gpu(),
+        "gpu": gpu_name(),
         "seconds": round(seconds, 1),
         "rows": [asdict(row) | {"met": row.met} for row in rows],
     }
@@ -145,6 +145,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def commit() -> str:
+    """Return the commit that is checked out; empty where there is no repository."""
+    return _git("rev-parse", "HEAD")
+
+
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -171,7 +176,8 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _gpu() -> str | None:
+def gpu_name() -> str | None:
+    """Return the card's name; None where there is no card."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

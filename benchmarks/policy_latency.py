@@ -1,6 +1,7 @@
 """Latency per action chunk at batch one, and a control loop at 20 Hz with a slow policy.
 
     python -m benchmarks.policy_latency [--repeats 100] [--seconds 300] [--threads 2]
+    python -m benchmarks.policy_latency --device cuda                  # the heads alone: no control loop
 
 Every head has the size its paper or robomimic published. The peer is the same network with the same weights, called
 eagerly in float32 through diffusers' scheduler step by step, measured in turns with ours. The floor is the larger of
@@ -79,18 +80,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--cases", default="", help="beginnings of cases beside the U-Net, comma-separated; empty for all"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
-    rows = unet_rows(args.repeats)
+    rows = unet_rows(args.repeats, args.device)
     for case in CASES:
-        if case != UNET:
-            rows += head_rows(case, args.repeats)
-    rows += realtime_rows(args.seconds, args.threads)
+        if case != UNET and case.startswith(tuple(args.cases.split(","))):
+            rows += head_rows(case, args.repeats, args.device)
+    if args.device == "cpu" and args.seconds:
+        rows += realtime_rows(args.seconds, args.threads)
     write("policy_latency", rows, seconds=time.perf_counter() - start)
 
 
-def make_policy(case: str) -> Policy:
+def make_policy(case: str, device: str = "cpu") -> Policy:
     torch.manual_seed(0)
     head, backbone, obs_steps, pred_steps = CASES[case]
     config = PolicyConfig(
@@ -100,25 +106,30 @@ def make_policy(case: str) -> Policy:
         pred_steps=pred_steps,
         exec_steps=max(pred_steps // 2, 1),
     )
-    return build_policy(config, OBSERVATION, ACTION).eval()
+    return build_policy(config, OBSERVATION, ACTION).to(device).eval()
 
 
-def head_rows(case: str, repeats: int) -> list[Row]:
+def shipped(policy: Policy, device: str) -> Policy:
+    """Return the policy as it drives a robot: on a processor made ready for it, on a GPU as it is."""
+    return accelerate(policy) if device == "cpu" else policy
+
+
+def head_rows(case: str, repeats: int, device: str) -> list[Row]:
     """p50 and p99 of the shipped path."""
-    policy = accelerate(make_policy(case))
-    obs = {"state": torch.randn(1, policy.config.obs_steps, 23)}
+    policy = shipped(make_policy(case, device), device)
+    obs = {"state": torch.randn(1, policy.config.obs_steps, 23, device=device)}
     (times,) = in_turns([lambda: policy.act(obs)], repeats)
     return latency_rows(case, times)
 
 
-def unet_rows(repeats: int) -> list[Row]:
+def unet_rows(repeats: int, device: str) -> list[Row]:
     """The shipped path against diffusers step by step, and against the floor."""
-    policy = make_policy(UNET)
-    fast = accelerate(policy)
-    obs = {"state": torch.randn(1, 2, 23)}
+    policy = make_policy(UNET, device)
+    fast = shipped(policy, device)
+    obs = {"state": torch.randn(1, 2, 23, device=device)}
     assert (policy.act(obs, deterministic=True) - fast.act(obs, deterministic=True)).abs().max() < 0.05
     eager = eager_diffusers(policy, obs)
-    dtype = faster_dtype()
+    dtype = faster_dtype() if device == "cpu" else torch.float32
     floor_s, floor_name = floor(policy, obs, dtype)
     ours, peer = in_turns([lambda: fast.act(obs), eager], repeats)
     p50, eager_p50 = float(np.median(ours)), float(np.median(peer))
@@ -152,13 +163,13 @@ def eager_diffusers(policy: Policy, obs: dict[str, torch.Tensor]) -> Callable[[]
     """One chunk as a user of diffusers would compute it: the same network, conditioned and stepped at every level."""
     scheduler = DDIMScheduler(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", clip_sample=True)
     scheduler.set_timesteps(10)
-    network = denoiser(policy)
+    network, device = denoiser(policy), obs["state"].device
 
     def chunk() -> torch.Tensor:
         features = policy.features(obs)
-        x = torch.randn(1, 16, ACTION.size)
+        x = torch.randn(1, 16, ACTION.size, device=device)
         for t in scheduler.timesteps:
-            output = network(x, network.condition(t[None], features))
+            output = network(x, network.condition(t[None].to(device), features))
             x = scheduler.step(output, t, x).prev_sample  # type: ignore[arg-type, union-attr]
         return x.clamp(-1.0, 1.0)
 
@@ -179,7 +190,8 @@ def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype) -> t
     weight_bytes = (10 * per_step + once) * torch.finfo(dtype).bits // 8
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         policy.act(obs)
-    bandwidth, rate = memory_bandwidth(), matmul_rate(dtype)
+    device = obs["state"].device
+    bandwidth, rate = memory_bandwidth(device), matmul_rate(dtype, device)
     seconds = {
         f"{weight_bytes / 1e9:.2f} GB of weights at {bandwidth / 1e9:.1f} GB/s": weight_bytes / bandwidth,
         f"{counter.get_total_flops() / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s": counter.get_total_flops() / rate,
@@ -188,16 +200,16 @@ def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype) -> t
     return seconds[name], name
 
 
-def memory_bandwidth() -> float:
+def memory_bandwidth(device: torch.device) -> float:
     """Bytes/s of reading 1 GiB once, far more than the caches keep for us."""
-    big = torch.ones(2**28)
+    big = torch.ones(2**28, device=device)
     (times,) = in_turns([big.sum], 8)
     return 2**30 / min(times)
 
 
-def matmul_rate(dtype: torch.dtype) -> float:
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Operations/s of a large matrix product."""
-    a = torch.ones(2048, 2048, dtype=dtype)
+    a = torch.ones(2048, 2048, dtype=dtype, device=device)
     (times,) = in_turns([lambda: F.linear(a, a)], 8)
     return 2 * 2048**3 / min(times)
 
@@ -228,6 +240,8 @@ def in_turns(calls: list[Callable[[], Any]], repeats: int) -> list[list[float]]:
             for call, record in zip(calls, times):
                 began = time.perf_counter()
                 call()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
                 if repeat >= 0:
                     record.append(time.perf_counter() - began)
     return times

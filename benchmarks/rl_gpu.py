@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if CUDA else "cpu")
     parser.add_argument("--tasks", default="Reach,Lift,PushT")
     parser.add_argument("--worlds", type=int, default=4096 if CUDA else 4)
-    parser.add_argument("--sac-worlds", default="1,1024" if CUDA else "1")
+    parser.add_argument("--sac-worlds", default="1,1024" if CUDA else "1", help="empty: learn tasks alone")
     parser.add_argument("--updates", type=int, default=50 if CUDA else 1, help="timed, of each case")
     parser.add_argument("--episodes", type=int, default=256 if CUDA else 2, help="of each evaluation")
     parser.add_argument("--minutes", type=float, default=3.0 if CUDA else 0.1, help="to learn a task at most")
@@ -48,10 +48,11 @@ def main() -> None:
     began, rows = time.perf_counter(), []
     for task in args.tasks.split(","):
         rows += learning_rows(ppo(task, args.worlds, args.device), args)
-    for worlds in map(int, args.sac_worlds.split(",")):
-        rows.append(together_row(sac("Reach", worlds, args.device), args.updates))
-    for config in (ppo("Reach", args.worlds, args.device), sac("Reach", 1, args.device)):
-        rows.append(update_row(config, args.updates))
+    if args.sac_worlds:
+        for worlds in map(int, args.sac_worlds.split(",")):
+            rows.append(together_row(sac("Reach", worlds, args.device), args.updates))
+        for config in (ppo("Reach", args.worlds, args.device), sac("Reach", 1, args.device)):
+            rows.append(update_row(config, args.updates))
     write("rl_gpu" if args.device.startswith("cuda") else "rl_warp_cpu", rows, seconds=time.perf_counter() - began)
 
 
