@@ -127,3 +127,13 @@ class CurvesConfig:
         if not self.runs:
             raise ConfigError("name the run folders to plot, for example runs/*")
         check_range(self, "bootstraps", low=1, high=10**6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticPlotConfig:
+    """Plot what the critics of an off-policy run promised against what evaluated episodes returned."""
+
+    run: str = field(metadata={"positional": True})
+    """Run folder of `finetune --method residual` (or sac), or of `rl` with sac or td3."""
+    output: str = "critic.png"
+    """Picture to write: .png, .svg or .pdf."""

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.loop import LoopConfig
+from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.parts.ways import PPOTuningConfig
+from robolearn.configuration.parts.ways import PPOTuningConfig, Way
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(Reading):
     """Improve a policy by practice, from the task's success alone or from its reward."""
 
     OWN_TASK: ClassVar[str] = "policy"
@@ -23,8 +24,10 @@ class FinetuneConfig:
 
     policy: str = field(metadata={"positional": True})
     """Policy folder to start from."""
-    method: PPOTuningConfig = field(default_factory=PPOTuningConfig)
+    method: Way = field(default_factory=PPOTuningConfig)
     """How it learns."""
+    demonstrations: tuple[str, ...] = ()
+    """Data set files that learning goes back to, for the ways that use them (residual, sac: half of each batch)."""
     task: TaskConfig | None = None
     """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"
@@ -52,12 +55,13 @@ class FinetuneConfig:
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(total_steps=50, log_every=1, evaluate_every=10, checkpoint_every=10)
     )
-    """Updates (PPO: one rollout of `num_envs` x `method.num_steps` macro-steps each), and how often to report and
-    save."""
+    """Updates (PPO: one rollout of `num_envs` x `method.num_steps` macro-steps each; off-policy ways: `collect_steps`
+    instead, and their share `utd` of gradient steps), and how often to report and save."""
     device: str = "cpu"
     """Where the networks live: cpu, cuda, or auto."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, "num_envs", low=1, high=MAX_ENVS)
         check_range(self, "num_seeds", low=1, high=MAX_EPISODES)
         check_range(self, "seed", "first_seed", low=0, high=MAX_SEED)
@@ -92,7 +96,7 @@ class FinetuneCommand(FinetuneConfig):
     """Improve a policy by practice."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("policy", "method", "task", "reward", "max_steps"),
+        "what": ("policy", "method", "demonstrations", "task", "reward", "max_steps"),
         "training": ("loop.total_steps", "method.num_steps", "method.learning_rate", "method.min_std"),
         "how": ("seed", "num_envs", "device"),
         "evaluation": ("eval_episodes", "test_episodes", "export"),

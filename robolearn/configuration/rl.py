@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.algorithms import CriticConfig, DQNConfig, PPOConfig, SACConfig, TD3Config
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class RLConfig:
+class RLConfig(Reading):
     """Train a controller from scratch with PPO, SAC, TD3 or DQN."""
 
     BUDGET: ClassVar[tuple[str, ...]] = (
@@ -27,6 +28,10 @@ class RLConfig:
     """Task to learn, by its own reward."""
     algorithm: PPOConfig | SACConfig | TD3Config | DQNConfig = field(default_factory=PPOConfig)
     """The algorithm."""
+    demonstrations: tuple[str, ...] = ()
+    """Data set files that SAC and TD3 draw a share of each batch from (RLPD)."""
+    reward: Literal["env", "success"] = "env"
+    """The environment's own reward, or one where the task is solved (which ends the episode) and else zero."""
     policy: PolicyConfig | None = None
     """The actor; none takes the algorithm's usual one (PPO: tanh 64x64, SAC and TD3: relu 256x256, tanh-Gaussian)."""
     critic: CriticConfig = field(default_factory=lambda: CriticConfig(hidden_sizes=(64, 64)))
@@ -55,6 +60,12 @@ class RLConfig:
     """Where networks and replay live: cpu, cuda, or auto."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.demonstrations and not isinstance(self.algorithm, SACConfig | TD3Config):
+            raise ConfigError(
+                f"demonstrations enter the replay of SAC and TD3, {self.algorithm.name} has none for them; use "
+                "algorithm sac or td3, or clone the demonstrations first (robolearn train) and fine-tune"
+            )
         check_range(self, "env_steps", low=1, high=MAX_STEPS)
         check_range(self, "num_envs", low=1, high=MAX_ENVS)
         check_range(self, "eval_episodes", low=0, high=MAX_EPISODES)
@@ -129,7 +140,7 @@ class RLCommand(RLConfig):
     """Train a controller from scratch with RL."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("task", "task.kwargs", "algorithm", "env_steps"),
+        "what": ("task", "task.kwargs", "algorithm", "demonstrations", "reward", "env_steps"),
         "algorithm": ("algorithm.learning_rate", "algorithm.batch_size", "algorithm.gamma", "policy.head"),
         "how": ("seed", "num_envs", "device"),
         "evaluation": ("eval_episodes", "evaluate_every"),

@@ -19,6 +19,7 @@ from robolearn.deploy.unet_inference import UNetInference
 from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.networks.unet1d import UNet1d
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import ResidualPolicy
 
 LARGE = 2**16
 """Weights from which on a matrix is worth reading in half the bytes."""
@@ -45,8 +46,11 @@ def accelerate(policy: Policy, *, dtype: torch.dtype | None = None) -> Policy:
     Args:
         dtype: of large weights; None takes the faster of float32 and bfloat16, measured here and now.
     """
-    fast = copy.deepcopy(policy).eval().requires_grad_(False)
     dtype = dtype or faster_dtype()
+    if isinstance(policy, ResidualPolicy):
+        correction = copy.deepcopy(policy.correction).eval().requires_grad_(False)  # small, and exact
+        return ResidualPolicy(accelerate(policy.base, dtype=dtype), correction)
+    fast = copy.deepcopy(policy).eval().requires_grad_(False)
     if dtype != torch.bfloat16:
         return fast
     if isinstance(fast.head, ChainHead) and isinstance(fast.head.network, UNet1d):

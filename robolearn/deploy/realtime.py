@@ -22,6 +22,7 @@ from torch import Tensor
 from robolearn.errors import PolicyError
 from robolearn.policies.noise import RowNoise
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import BASE_ACTION
 
 LATENCIES_REMEMBERED = 8
 """The next chunk is asked for as early as the slowest of the last few was late."""
@@ -92,16 +93,17 @@ class RealtimeRunner:
             threads: torch's threads for inference; None leaves them as they are. One core fewer than there are keeps
                 the control loop's free.
         """
-        Tp = policy.config.pred_steps
+        self.policy, self.control_hz, self.deterministic, self.threads = policy, control_hz, deterministic, threads
+        self.planner, self.corrections = policy.planner, policy.corrections
+        Tp = self.planner.config.pred_steps
         self.exec_steps = policy.config.exec_steps if exec_steps is None else exec_steps
         if not 1 <= self.exec_steps <= Tp:
             raise PolicyError(f"exec_steps must be between 1 and the policy's pred_steps {Tp}, received {exec_steps}")
         if not control_hz > 0:
             raise PolicyError(f"control_hz must be positive, received {control_hz}")
-        self.policy, self.control_hz, self.deterministic, self.threads = policy, control_hz, deterministic, threads
         self.stats = RealtimeStats()
-        self._generator = torch.Generator()
-        self._history: deque[dict[str, Tensor]] = deque(maxlen=policy.config.obs_steps)
+        self._generator, self._correcting = torch.Generator(), torch.Generator()
+        self._history: deque[dict[str, Tensor]] = deque(maxlen=self.planner.config.obs_steps)
         self._queue = ChunkQueue()
         self._tick = 0
         self._last = torch.zeros(policy.action_spec.size)
@@ -129,6 +131,7 @@ class RealtimeRunner:
         self._results.clear()
         self._history.clear()
         self._generator.manual_seed(seed)
+        self._correcting.manual_seed(seed + 1)
         self._queue, self._tick, self.stats = ChunkQueue(), 0, RealtimeStats()
         self._remember(obs)
         self._ask()
@@ -153,7 +156,7 @@ class RealtimeRunner:
             self._ask()
         self._last, self._tick = action, self._tick + 1
         self.stats.ticks += 1
-        return action
+        return self._corrected(action)
 
     def close(self) -> None:
         """End the inference thread."""
@@ -167,9 +170,20 @@ class RealtimeRunner:
         if missing:
             raise PolicyError(f"the policy needs observations {missing}; received {list(obs)}")
         frame = {key: torch.as_tensor(obs[key]) for key in self.policy.observation_spec}
-        while len(self._history) < self.policy.config.obs_steps - 1:
+        while len(self._history) < self.planner.config.obs_steps - 1:
             self._history.append(frame)
         self._history.append(frame)
+
+    @torch.inference_mode()
+    def _corrected(self, action: Tensor) -> Tensor:
+        """Return a planned action (A,) as the corrections, small networks of this tick's observation, have it."""
+        for correction in self.corrections:
+            seen = self._history[-1] | {BASE_ACTION: action}
+            device = next(correction.parameters()).device
+            window = {key: seen[key][None, None].to(device) for key in correction.observation_spec}
+            noise = RowNoise([self._correcting], device)
+            action = correction.act(window, deterministic=self.deterministic, noise=noise)[0, 0].cpu()
+        return action
 
     def _ask(self) -> None:
         """Have a chunk predicted from the history as it is now."""
@@ -200,7 +214,7 @@ class RealtimeRunner:
         """Predict whatever is asked for, in the inference thread."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        device = next(self.policy.parameters()).device
+        device = next(self.planner.parameters()).device
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._request is not None or self._closed)
@@ -211,8 +225,8 @@ class RealtimeRunner:
             began = time.perf_counter()
             try:
                 with torch.inference_mode():
-                    chunk = self.policy.act(
-                        {key: value.to(device) for key, value in window.items()},
+                    chunk = self.planner.act(
+                        {key: window[key].to(device) for key in self.planner.observation_spec},
                         deterministic=self.deterministic,
                         noise=RowNoise([self._generator], device),
                     )[0].cpu()

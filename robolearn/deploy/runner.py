@@ -6,11 +6,13 @@ With To=2, Tp=4 and Ta=3 (queue: what is left of the chunk predicted at the mark
     history      0 0  0 1  1 2  2 3  3 4     the first frame is repeated
     predicts     *              *
     executes     a0   a1   a2   b0   b1      a3 is dropped
+
+Where the policy is a correction of another one, the chunks are the other's, and each action is corrected as it is due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from torch import Tensor
 from robolearn.errors import PolicyError
 from robolearn.policies.noise import RowNoise
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import BASE_ACTION
 
 INFERENCE_ROWS = 16
 """Matrix products over this many rows give each row the same bits wherever it stands (tests hold this), which products
@@ -49,13 +52,14 @@ class PolicyRunner:
                 exp(-m i), i = 0 for the oldest (Zhao et al. 2023 use m = 0.01); None executes chunks in turn.
             inference_rows: rows of each forward pass, padded; 1 has the least latency with a single environment.
         """
-        Tp = policy.config.pred_steps
+        self.policy, self.num_envs, self.deterministic = policy, num_envs, deterministic
+        self.planner, self.corrections = policy.planner, policy.corrections
+        Tp = self.planner.config.pred_steps
         self.exec_steps = policy.config.exec_steps if exec_steps is None else exec_steps
         if not 1 <= self.exec_steps <= Tp:
             raise PolicyError(f"exec_steps must be between 1 and the policy's pred_steps {Tp}, received {exec_steps}")
         if inference_rows < 1 or num_envs < 1:
             raise PolicyError(f"num_envs and inference_rows must be positive, received {num_envs}, {inference_rows}")
-        self.policy, self.num_envs, self.deterministic = policy, num_envs, deterministic
         self.temporal_ensemble, self.inference_rows = temporal_ensemble, inference_rows
         self.device = next(policy.parameters()).device
         self._generators = [torch.Generator() for _ in range(num_envs)]
@@ -100,7 +104,7 @@ class PolicyRunner:
     def plan(self, row: int) -> Tensor:
         """Return (T, A), what environment `row` is meant to do after the last `act`, as far as that is predicted.
 
-        T may be 0, and steps beyond Ta will be predicted again.
+        Before corrections, where there are any. T may be 0, and steps beyond Ta will be predicted again.
         """
         if self.temporal_ensemble is None:
             return self._chunks[row, self._next[row] :]
@@ -108,29 +112,41 @@ class PolicyRunner:
         return self._chunks[row, live] / self._weights[row, live, None]
 
     @torch.no_grad()
-    def act(self, obs: Mapping[str, Tensor]) -> Tensor:
+    def act(self, obs: Mapping[str, Tensor], mask: Tensor | None = None) -> Tensor:
         """Return what the policy proposes, (N, A) in [-1, 1], on its device, given observations (N, ...).
 
         To be called once per control step, also while somebody else drives, so that the history is complete.
+
+        Args:
+            mask: (N,) bool, the environments that made a step; rows of the others mean nothing. None means all.
         """
-        self._remember(obs)
-        if self.temporal_ensemble is not None:
-            return self._ensemble(self._predict(list(range(self.num_envs))))
-        due = [row for row, index in enumerate(self._next) if index >= self.exec_steps]
-        if due:
-            self._chunks[due] = self._predict(due)
-            for row in due:
-                self._next[row] = 0
-        rows = torch.arange(self.num_envs, device=self.device)
-        actions = self._chunks[rows, torch.tensor(self._next, device=self.device)]
-        self._next = [index + 1 for index in self._next]
+        rows = self._rows(mask)
+        self._remember(obs, rows)
+        actions = torch.zeros(self.num_envs, self.policy.action_spec.size, device=self.device)
+        actions[rows] = self._due(rows) if self.temporal_ensemble is None else self._ensemble(rows)
+        for correction in self.corrections:
+            actions[rows] = self._corrected(correction, actions, rows)
         return actions
 
     def _rows(self, mask: Tensor | None) -> list[int]:
         return list(range(self.num_envs)) if mask is None else torch.as_tensor(mask).nonzero()[:, 0].tolist()
 
-    def _remember(self, obs: Mapping[str, Tensor]) -> None:
-        """Append observations to the history, (N, To, ...) per key."""
+    def _due(self, rows: list[int]) -> Tensor:
+        """Return the next actions (len(rows), A) of the chunks, of new ones where the old are used up."""
+        used_up = [row for row in rows if self._next[row] >= self.exec_steps]
+        if used_up:
+            self._chunks[used_up] = self._plan(used_up)
+            for row in used_up:
+                self._next[row] = 0
+        actions = self._chunks[rows, [self._next[row] for row in rows]]
+        for row in rows:
+            self._next[row] += 1
+        return actions
+
+    def _remember(self, obs: Mapping[str, Tensor], rows: list[int]) -> None:
+        """Append the rows' observations to the history, (N, To, ...) per key."""
+        moving = torch.zeros(self.num_envs, dtype=torch.bool)
+        moving[rows] = True
         for key, spec in self.policy.observation_spec.items():
             if key not in obs:
                 raise PolicyError(f"the policy needs observation {key!r}; the environment gives {list(obs)}")
@@ -141,43 +157,65 @@ class PolicyRunner:
                     f"received {tuple(value.shape)}"
                 )
             value = value.to(self.device).unsqueeze(1)
-            To = self.policy.config.obs_steps
+            To = self.planner.config.obs_steps
             repeated = value.expand(-1, To, *spec.shape)
             if key not in self._history:
                 self._history[key] = repeated.clone()
                 continue
             moved = torch.cat([self._history[key][:, 1:], value], dim=1)
-            fresh = self._fresh.to(self.device).view(-1, *[1] * (moved.ndim - 1))
-            self._history[key] = torch.where(fresh, repeated, moved)
-        self._fresh.zero_()
+            moved = torch.where(_wide(self._fresh, moved), repeated, moved)
+            everyone = len(rows) == self.num_envs
+            self._history[key] = moved if everyone else torch.where(_wide(moving, moved), moved, self._history[key])
+        self._fresh[rows] = False
 
-    def _predict(self, rows: list[int]) -> Tensor:
-        """Predict chunks (len(rows), Tp, A), in passes of `inference_rows` rows each, the last one padded."""
-        was_training = self.policy.training
+    def _plan(self, rows: list[int]) -> Tensor:
+        """Return new chunks (len(rows), Tp, A) of the planner."""
+        keys = tuple(self.planner.observation_spec)
+        return self._predict(self.planner, rows, lambda index: {key: self._history[key][index] for key in keys})
+
+    def _corrected(self, correction: Policy, actions: Tensor, rows: list[int]) -> Tensor:
+        """Return the rows' actions (len(rows), A) corrected, given all actions (N, A)."""
+        keys = [key for key in correction.observation_spec if key != BASE_ACTION]
+
+        def window(index: Tensor) -> dict[str, Tensor]:
+            return {key: self._history[key][index, -1:] for key in keys} | {BASE_ACTION: actions[index, None]}
+
+        return self._predict(correction, rows, window)[:, 0]
+
+    def _predict(self, policy: Policy, rows: list[int], window: Callable[[Tensor], dict[str, Tensor]]) -> Tensor:
+        """Predict chunks (len(rows), Tp, A), in passes of `inference_rows` rows each, the last one padded.
+
+        Args:
+            window: gives the windows (B, To, ...) of environments (B,).
+        """
+        was_training = policy.training
         if was_training:
-            self.policy.eval()
+            policy.eval()
         chunks = []
         for start in range(0, len(rows), self.inference_rows):
             part = rows[start : start + self.inference_rows]
             padding = self.inference_rows - len(part)
             index = torch.tensor(part + part[:1] * padding, device=self.device)
             generators = [self._generators[row] for row in part] + [self._padding] * padding
-            window = {key: value[index] for key, value in self._history.items()}
             noise = RowNoise(generators, self.device)
-            chunks.append(self.policy.act(window, deterministic=self.deterministic, noise=noise)[: len(part)])
+            chunks.append(policy.act(window(index), deterministic=self.deterministic, noise=noise)[: len(part)])
         if was_training:
-            self.policy.train()
+            policy.train()
         return torch.cat(chunks)
 
-    def _ensemble(self, chunks: Tensor) -> Tensor:
-        """Add the newest chunks (N, Tp, A) to the running weighted sums and take the first step of their mean."""
+    def _ensemble(self, rows: list[int]) -> Tensor:
+        """Add the newest chunks to the rows' running weighted sums; return the first step of their mean, (rows, A)."""
         assert self.temporal_ensemble is not None
-        weights = torch.exp(-self.temporal_ensemble * self._ages)
-        self._chunks = torch.where(self._weights[..., None] > 0, self._chunks, 0.0) + weights[..., None] * chunks
-        self._weights = self._weights + weights
-        self._ages = self._ages + 1
-        actions = self._chunks[:, 0] / self._weights[:, :1]
-        self._chunks, self._weights, self._ages = (
-            torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], dim=1) for x in (self._chunks, self._weights, self._ages)
-        )
+        sums, total, ages = self._chunks[rows], self._weights[rows], self._ages[rows]
+        weights = torch.exp(-self.temporal_ensemble * ages)
+        sums = torch.where(total[..., None] > 0, sums, 0.0) + weights[..., None] * self._plan(rows)
+        total, ages = total + weights, ages + 1
+        actions = sums[:, 0] / total[:, :1]
+        for kept, moved in zip((self._chunks, self._weights, self._ages), (sums, total, ages)):
+            kept[rows] = torch.cat([moved[:, 1:], torch.zeros_like(moved[:, :1])], dim=1)
         return actions
+
+
+def _wide(rows: Tensor, like: Tensor) -> Tensor:
+    """Return (N,) flags in the shape (N, 1, ...) and on the device of `like`."""
+    return rows.to(like.device).view(-1, *[1] * (like.ndim - 1))

@@ -43,7 +43,11 @@ def env_for_rounds(policy: Policy, env: VectorEnv, dataset: Dataset, place: obje
 
 def check_init_policy(policy: Policy, dataset: Dataset, place: object) -> None:
     """Raise PolicyError where the data does not hold what the policy sees, or its actions are in other limits."""
-    needs = policy.interface(f"the policy {place}")
+    check_same_actions(policy.interface(f"the policy {place}"), dataset)
+
+
+def check_same_actions(needs: Interface, dataset: Dataset) -> None:
+    """Raise PolicyError where the data does not hold what `needs` sees, or its actions are in other limits."""
     offers = interface_of(dataset)
     if not reconcile(needs, offers).is_identity:
         raise PolicyError(

@@ -27,6 +27,7 @@ from robolearn.imitation.weights import step_weights
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import check_clonable
 from robolearn.specs import Batch
 from robolearn.training import distributed
 from robolearn.training.loop import RunState
@@ -204,6 +205,7 @@ def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
     _check_units(dataset, config.target)
     if config.init_policy:
         policy = load_policy(config.init_policy)
+        check_clonable(policy, config.init_policy)
         if config.policy not in (PolicyConfig(), policy.config):
             raise ConfigError(f"init_policy {config.init_policy} decides what the policy is; leave `policy` out")
         check_init_policy(policy, dataset, config.init_policy)

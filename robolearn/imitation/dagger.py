@@ -44,6 +44,7 @@ from robolearn.imitation.intervention import InterventionDriver
 from robolearn.imitation.round_figures import figures
 from robolearn.policies.folder import WEIGHTS_FILE, load_policy
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import check_clonable
 from robolearn.specs import ActionMode
 from robolearn.storage import atomic_folder, write_json
 from robolearn.teleop.correct import correct, device_for_correcting
@@ -87,8 +88,11 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
     task = config.task or TaskConfig.from_env_args(_env_args(config))
     _check_same_run(config, run_dir)
     with make(task, 1) as env:  # refused before there is a run folder
+        policy = load_policy(config.policy)
+        if not config.from_scratch:
+            check_clonable(policy, config.policy)
         with Dataset(config.dataset) as demonstrations:
-            env_for_rounds(load_policy(config.policy), env, demonstrations, config.policy)
+            env_for_rounds(policy, env, demonstrations, config.policy)
         _check_correctors(config, task, env)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(config, run_dir / "config.yaml")
@@ -282,7 +286,8 @@ def _export(policy: Path, target: Path) -> Path:
 def fingerprint(policy: Path) -> str:
     """Return a fingerprint of a policy's weights, by which files name who acted."""
     folder = policy / "policy" if (policy / "policy").is_dir() else policy
-    return blake2s((folder / WEIGHTS_FILE).read_bytes(), digest_size=8).hexdigest()
+    weights = b"".join(path.read_bytes() for path in sorted(folder.rglob(WEIGHTS_FILE)))  # of what it corrects as well
+    return blake2s(weights, digest_size=8).hexdigest()
 
 
 def _env_args(config: DaggerConfig) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""Saved policies: a folder with `config.yaml`, `policy.safetensors` and `card.md`. Loading runs no code from it."""
+"""Saved policies: a folder with `config.yaml`, `policy.safetensors` and `card.md`. Loading runs no code from it.
+
+A policy with a correction is the folder of the correction, with the folder of the policy that it corrects inside:
+
+    policy/config.yaml  policy.safetensors  card.md  base/config.yaml  base/policy.safetensors  base/card.md
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,7 @@ from robolearn.configuration.tree import from_dict, read_yaml, to_dict, unknown_
 from robolearn.errors import ConfigError, PolicyError, TaskError, printable
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import Correction, ResidualPolicy
 from robolearn.specs import ActionSpec, ObservationSpec
 from robolearn.storage import absence, atomic_folder
 
@@ -26,9 +32,9 @@ FORMAT = "robolearn-policy"
 VERSION = 1
 RUN_PARTS = ("checkpoints", "metrics.jsonl", "rounds")
 """What tells the folder of a run."""
-KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights")
-"""Of `config.yaml`."""
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.yaml", "policy.safetensors", "card.md"
+KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights", "base")
+"""Of `config.yaml`; `base` only where the policy is a correction, and always the folder of that name."""
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, BASE_FOLDER = "config.yaml", "policy.safetensors", "card.md", "base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +51,18 @@ class PolicyCard:
     """Its results, and the seeds they were measured on."""
 
     def markdown(self, policy: Policy) -> str:
-        head, backbone, config = policy.config.head.name, policy.config.backbone.name, policy.config
+        config = policy.config
         keys = ", ".join(f"{key} {list(spec.shape)}" for key, spec in policy.observation_spec.items())
         makeup = {
-            "head": head,
-            "backbone": backbone,
+            "head": config.head.name,
+            "backbone": config.backbone.name,
             "parameters": f"{sum(p.numel() for p in policy.parameters()):,}",
             "sees": f"{config.obs_steps} step(s) of {keys}",
             "predicts": f"{config.pred_steps} step(s) of {policy.action_spec.size} actions",
             "executes": f"{config.exec_steps} step(s)",
         }
         sections = {"Task": self.task, "Policy": makeup, "Data": self.data, "Training": self.training}
-        lines = [f"# Policy: {head} on {backbone}", ""]
+        lines = [f"# Policy: {policy.kind}", ""]
         for title, section in (sections | {"Evaluation": self.evaluation}).items():
             body = [f"- {name}: {value}" for name, value in section.items()] or ["- not stated"]
             lines += [f"## {title}", *body, ""]
@@ -74,23 +80,33 @@ def save_policy(
     Args:
         env_args: the task the policy is for, as data set files name it, so that it can be evaluated without naming it.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in policy.state_dict().items()}
-    _check_finite(state, "the policy")
+    for part in (policy.planner, *policy.corrections):
+        _check_finite(part.state_dict(), "the policy")
+    with atomic_folder(folder) as fresh:
+        _write(policy, fresh, card, dict(env_args or {}))
+
+
+def _write(policy: Policy, folder: Path, card: str | PolicyCard, env_args: dict[str, Any]) -> None:
+    """Write the files of a policy into an empty folder."""
+    networks = policy.correction if isinstance(policy, ResidualPolicy) else policy
+    weights = save({name: value.detach().cpu().contiguous().clone() for name, value in networks.state_dict().items()})
     description = {
         "format": FORMAT,
         "version": VERSION,
-        "policy": to_dict(policy.config),
-        "observation_spec": policy.observation_spec.to_dict(),
-        "action_spec": policy.action_spec.to_dict(),
-        "env_args": dict(env_args or {}),
+        "policy": to_dict(networks.config),
+        "observation_spec": networks.observation_spec.to_dict(),
+        "action_spec": networks.action_spec.to_dict(),
+        "env_args": env_args,
+        "weights": checksum(weights),
     }
-    weights = save({name: value.clone() for name, value in state.items()})
-    description["weights"] = checksum(weights)
-    with atomic_folder(folder) as fresh:
-        (fresh / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-        (fresh / WEIGHTS_FILE).write_bytes(weights)
-        text = card.markdown(policy) if isinstance(card, PolicyCard) else card
-        (fresh / CARD_FILE).write_text(printable(text or PolicyCard().markdown(policy)), encoding="utf-8")
+    if isinstance(policy, ResidualPolicy):
+        description["base"] = BASE_FOLDER
+        (folder / BASE_FOLDER).mkdir()
+        _write(policy.base, folder / BASE_FOLDER, "", env_args)
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    text = card.markdown(policy) if isinstance(card, PolicyCard) else card
+    (folder / CARD_FILE).write_text(printable(text or PolicyCard().markdown(policy)), encoding="utf-8")
 
 
 def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Policy:
@@ -100,12 +116,14 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     """
     folder = policy_folder(folder)
     description = read_description(folder)
+    base = _load_base(folder, description)
     try:
-        policy = build_policy(
+        networks = build_policy(
             from_dict(PolicyConfig, description["policy"]),
             ObservationSpec.from_dict(description["observation_spec"]),
             ActionSpec.from_dict(description["action_spec"]),
         )
+        policy = networks if base is None else Correction(networks)
     except (ConfigError, TaskError, PolicyError) as error:
         raise PolicyError(f"{folder / CONFIG_FILE}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -123,7 +141,23 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     except (SafetensorError, OSError, ValueError) as error:
         raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
     _load_weights(policy, state, folder / WEIGHTS_FILE)
+    if isinstance(policy, Correction):
+        assert base is not None
+        policy = ResidualPolicy(base, policy)
     return policy.to(device).eval()
+
+
+def _load_base(folder: Path, description: Mapping[str, Any]) -> Policy | None:
+    """Return the policy that the one in `folder` corrects; None where it corrects none."""
+    if "base" not in description:
+        return None
+    base = folder / BASE_FOLDER
+    if description["base"] != BASE_FOLDER or not base.resolve().is_relative_to(folder.resolve()):
+        raise PolicyError(
+            f"{folder / CONFIG_FILE}: base must be {BASE_FOLDER!r}, a folder within, received {description['base']!r} "
+            f"({base.resolve()}); copy the policy that is corrected into {base}"
+        )
+    return load_policy(base)
 
 
 def checksum(content: bytes) -> str:

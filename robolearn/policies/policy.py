@@ -55,8 +55,23 @@ class Policy(nn.Module):
         return Interface(name=name, observation_spec=self.observation_spec, action_spec=self.action_spec)
 
     @property
+    def kind(self) -> str:
+        """What it is, in words: its head and its backbone."""
+        return f"{self.config.head.name} on {self.config.backbone.name}"
+
+    @property
     def exact_likelihood(self) -> bool:
         return self.head.exact_likelihood
+
+    @property
+    def planner(self) -> Policy:
+        """The policy whose chunks are executed: this one, or the one that it corrects."""
+        return self
+
+    @property
+    def corrections(self) -> tuple[Policy, ...]:
+        """Policies of single steps that correct the planner's actions, in this order; see `residual`."""
+        return ()
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the behaviour-cloning loss of a batch, a scalar, and scalar metrics (detached)."""

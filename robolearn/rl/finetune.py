@@ -15,6 +15,7 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.parts.ways import ResidualConfig, SACTuningConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import env_for
@@ -26,7 +27,7 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.sanity import no_reward
 from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
-from robolearn.rl.ways import ppo
+from robolearn.rl.ways import ppo, residual, sac
 from robolearn.training import distributed
 from robolearn.training.loop import RunState
 from robolearn.training.run import Run, card_figures, open_run
@@ -96,7 +97,7 @@ def finetune(
         run.begin()
         start = distributed.from_main(lambda: judge.start(load_policy(config.policy, run.device)))
         run.fit_threads(*learner.networks, rows=learner.rows)
-        evaluate = (lambda step: judge(tuned, step)) if config.eval_episodes else None
+        evaluate = (lambda step: judge(tuned, step, learner.critic_check)) if config.eval_episodes else None
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
         (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
         note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)
@@ -115,7 +116,12 @@ def finetune(
 
 def prepare(config: FinetuneConfig, policy: Policy, env: VectorEnv, device: torch.device) -> Learner:
     """Return the learner of the way that `config.method` names; it may train `policy` itself."""
-    return ppo.prepare(config, config.method, policy, env, device)
+    method = config.method
+    if isinstance(method, ResidualConfig):
+        return residual.prepare(config, method, policy, env, device)
+    if isinstance(method, SACTuningConfig):
+        return sac.prepare(config, method, policy, env, device)
+    return ppo.prepare(config, method, policy, env, device)
 
 
 def _spare_the_start(config: FinetuneConfig, run: Run) -> None:

@@ -25,11 +25,13 @@ from robolearn.evaluation.evaluate import evaluate
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.collecting.sanity import LARGEST, no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
+from robolearn.rl.critic_check import CriticCheck
 from robolearn.rl.dqn import DQN, ActionValues
 from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
@@ -90,11 +92,11 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
             side_by_side = min(config.eval_episodes, max(8, num_envs))
             judge = run.resources.enter_context(make(config.task, side_by_side, device=physics))
         run.resources.callback(learner.close)
-        evaluate = (lambda step: evaluation(config, learner, judge)) if config.eval_episodes else None
+        evaluate = (lambda step: evaluation(config, learner, judge, run.folder, step)) if config.eval_episodes else None
         run.begin()
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
         (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
-        note = "" if rewarded else no_reward(learner.source.env_steps, "env")
+        note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)
         if isinstance(learner.actor, Policy):
             run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
     return RLResult(
@@ -135,6 +137,8 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         learner = SAC(policy, critic, algorithm, seed=config.seed)
     else:
         learner = TD3(policy, critic, algorithm, seed=config.seed)
+    shape = Shape.of(policy, gamma=algorithm.gamma, n_step=algorithm.n_step)
+    demonstrations = open_demonstrations(config, policy.interface(f"the task {config.task.id}"), shape, device=device)
     replay = ReplayCollector(
         driver,
         learner,
@@ -142,13 +146,16 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         exec_steps=policy.config.exec_steps,
         seed=config.seed,
         statistics=_statistics(config, learner),
+        demonstrations=demonstrations,
     )
+    check = CriticCheck(critic=critic, subset=algorithm.critic.subset, gamma=algorithm.gamma, reward=config.reward)
     return Learner(
         algorithm=Reporting(learner, replay),
         source=replay,
         actor=policy,
         networks=(policy, critic),
         rows=algorithm.batch_size,
+        critic_check=check,
     )
 
 
@@ -164,18 +171,27 @@ def make_driver(
         gamma=config.algorithm.gamma,
         obs_keys=obs_keys,
         obs_steps=obs_steps,
+        reward=config.reward,
         largest_obs=math.inf if config.algorithm.normalise_obs else LARGEST,
         device=device,
     )
 
 
-def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dict[str, float]:
-    """Evaluate the policy's mode on the fixed evaluation seeds; the score is the mean return.
+def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None, run_dir: Path, step: int) -> dict[str, float]:
+    """Evaluate the policy's mode on the fixed evaluation seeds; the score is the mean return, or the rate of success
+    where that is the reward.
 
-    Most Gymnasium tasks know no success: a rate of 0 is reported of those only that were told what success is.
+    Critics of actions are asked about the episodes, and what they say is appended to a file in `run_dir`. Most
+    Gymnasium tasks know no success: a rate of 0 is reported of those only that were told what success is.
     """
     assert env is not None, "only the first process evaluates"
-    result = evaluate(learner.actor, env, list(range(RL_EVAL_SEED, RL_EVAL_SEED + config.eval_episodes)))
+    seeds, honest = list(range(RL_EVAL_SEED, RL_EVAL_SEED + config.eval_episodes)), {}
+    if learner.critic_check is None or not isinstance(learner.actor, Policy):
+        result = evaluate(learner.actor, env, seeds)
+    else:
+        result, report = learner.critic_check.evaluate(learner.actor, env, seeds)
+        report.append_to(run_dir, step)
+        honest = report.metrics()
     task = config.task
     told = task.gym_id is None or task.success_key is not None or task.success_threshold is not None
     return {
@@ -183,7 +199,8 @@ def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None) -> dic
         **({"eval_success": result.success_rate} if told or result.success_rate else {}),
         "eval_length": result.mean_steps,
         "env_steps": learner.source.env_steps,
-        "score": result.mean_return,
+        **honest,
+        "score": result.mean_return if config.reward == "env" else result.success_rate,
     }
 
 

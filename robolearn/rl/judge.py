@@ -16,10 +16,12 @@ from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
+from robolearn.episodes.actor import env_for
 from robolearn.evaluation.compare import Comparison, compare
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.policies.policy import Policy
+from robolearn.rl.critic_check import CriticCheck
 from robolearn.storage import write_json
 from robolearn.training.seeding import untouched_rng
 
@@ -49,14 +51,25 @@ class Judge:
         self.config, self.task, self.device, self.run_dir, self.told = config, task, device, run_dir, told
         self.env: VectorEnv | None = None
 
-    def __call__(self, policy: Policy, update: int) -> dict[str, float]:
-        """Return success rate, mean steps, and a score in which a faster success breaks ties."""
-        result = self._evaluate(policy, self.config.eval_seeds, "evaluation")
+    def __call__(self, policy: Policy, update: int, check: CriticCheck | None = None) -> dict[str, float]:
+        """Return success rate, mean steps, and a score in which a faster success breaks ties.
+
+        Args:
+            check: asks the critics about the episodes; what they said goes into the metrics and the run's folder.
+        """
+        honest: dict[str, float] = {}
+        if check is None:
+            result = self._evaluate(policy, self.config.eval_seeds, "evaluation")
+        else:
+            with untouched_rng():
+                result, report = check.evaluate(policy, env_for(policy, self._env()), list(self.config.eval_seeds))
+            report.append_to(self.run_dir, update)
+            honest = report.metrics()
         success, steps = result.success_rate, result.mean_steps
         worth = success if self.config.reward == "success" else result.mean_return
         metrics = {"eval_success": success, "eval_steps": steps, "eval_return": result.mean_return}
         self.told(update, metrics)
-        return metrics | {"score": worth - 0.01 * steps / self._env().max_steps}
+        return metrics | honest | {"score": worth - 0.01 * steps / self._env().max_steps}
 
     def start(self, policy: Policy) -> dict[str, float]:
         """Return the metrics before any update, remembered in the run folder; none where nothing is evaluated."""

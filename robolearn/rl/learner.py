@@ -10,6 +10,7 @@ from torch import nn
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
+from robolearn.rl.critic_check import CriticCheck
 from robolearn.specs import Actor
 from robolearn.training.loop import Ranked
 
@@ -26,6 +27,8 @@ class Learner:
     """Those that the main loop computes, for its number of threads."""
     rows: int
     """Rows that it computes at a time."""
+    critic_check: CriticCheck | None = None
+    """What asks the critics about evaluated episodes; None where there are no critics of actions."""
 
     def close(self) -> None:
         """Wait for what still runs beside the main loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch.nn import functional as F
 
 from robolearn.configuration.parts.algorithms import CriticConfig, QConfig
 from robolearn.envs.interface import Observation
+from robolearn.policies.encoders import ObservationEncoder
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import BASE_ACTION
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 
@@ -108,7 +111,7 @@ class QEnsemble(nn.Module):
         self.dropout, self.activation = config.dropout, ACTIVATIONS[config.activation]()
 
     @classmethod
-    def beside(cls, policy: Policy, config: QConfig) -> QEnsemble:
+    def beside(cls, policy: Policy, config: QConfig) -> Self:
         """Return critics with their own copy of the policy's encoder."""
         chunk = policy.config.pred_steps * policy.action_spec.size
         return cls(copy.deepcopy(policy.encoder), encoded_size(policy) + chunk, config)
@@ -124,6 +127,24 @@ class QEnsemble(nn.Module):
         # Beyond 256 bfloat16 knows every second number only, and values of hundreds differ by less.
         with torch.autocast(x.device.type, enabled=False):
             return self.last(x.float())[..., 0]
+
+
+class ExecutedActionValues(QEnsemble):
+    """Critics of what a corrected action comes to, whoever proposed it: they do not see the base's action, and value
+    what lies beyond [-1, 1] as the limit that is executed. So demonstrations and practice are of one kind."""
+
+    @classmethod
+    def beside(cls, policy: Policy, config: QConfig) -> Self:
+        """Return critics with their own copy of a correction's encoder, the base's action left out."""
+        encoder = copy.deepcopy(policy.encoder)
+        assert isinstance(encoder, ObservationEncoder)
+        pairs = zip(encoder.keys, encoder.encoders.values())
+        seen = ObservationEncoder({key: module for key, module in pairs if key != BASE_ACTION})
+        return cls(seen, policy.config.obs_steps * seen.output_size + policy.action_spec.size, config)
+
+    def forward(self, obs: Observation, actions: Tensor) -> Tensor:
+        """Return values (M, B) of actions (B, 1, A) in windows (B, 1, ...)."""
+        return super().forward(obs, actions.clamp(-1.0, 1.0))
 
 
 @torch.no_grad()

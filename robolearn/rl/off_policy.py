@@ -46,11 +46,13 @@ class OffPolicyAlgorithm(ABC, Generic[C]):
         self._step = compiled(self.step) if config.compile else self.step
 
     def update(self, batch: Sequence[ReplayBatch]) -> dict[str, Tensor]:
-        """Take one critic step for each batch, one actor step for every `policy_delay` of them; return metrics."""
+        """Take a critic step for each batch, an actor step for every `policy_delay` of them after the warm-up; return
+        metrics."""
         metrics: dict[str, Tensor] = {}
         for part in batch:
             self.updates += 1
-            metrics |= self._step(part, self.updates % self.config.policy_delay == 0)
+            due = self.updates % self.config.policy_delay == 0 and self.updates > self.config.critic_warmup
+            metrics |= self._step(part, due)
         return metrics
 
     def step(self, batch: ReplayBatch, update_actor: bool) -> dict[str, Tensor]:
@@ -152,7 +154,9 @@ class CriticLoss(nn.Module):
 def least_of_subset(values: Tensor, subset: int, generator: torch.Generator | None) -> Tensor:
     """Return the least value of `subset` random members, (M, B) -> (B,) (REDQ)."""
     if subset < len(values):
-        values = values[torch.randperm(len(values), generator=generator, device=values.device)[:subset]]
+        # The places of the largest random numbers: compiled graphs have no permutations.
+        drawn = torch.rand(len(values), generator=generator, device=values.device)
+        values = values[drawn.topk(subset).indices]
     return values.amin(0)
 
 

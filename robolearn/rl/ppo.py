@@ -154,11 +154,7 @@ class PPO:
 
         Raises PolicyError where the policy has no exact likelihood.
         """
-        if not policy.exact_likelihood:
-            raise PolicyError(
-                f"PPO needs the log-probability of actions, which the head {policy.config.head.name!r} does not have; "
-                "train the policy with a gaussian, mixture or autoregressive head"
-            )
+        check_exact_likelihood(policy)
         self.policy, self.critic, self.config = policy.eval(), critic.eval(), config
         self.batch_size = distributed.share_of(config.batch_size, "batch_size")
         distributed.broadcast_(policy, critic)
@@ -356,3 +352,12 @@ class PPO:
 def _beyond(kl: float, target: float) -> int:
     """Return 1 well above the target, -1 well below, 0 near it (the bounds of Schulman et al. 2017, section 4)."""
     return int(kl > 1.5 * target) - int(kl < target / 1.5)
+
+
+def check_exact_likelihood(policy: Policy) -> None:
+    """Raise PolicyError where the density of actions is not known, which PPO's ratio is made of."""
+    if not policy.exact_likelihood:
+        raise PolicyError(
+            f"PPO needs the exact log-probability of actions, which a policy of {policy.kind} does not have; take a "
+            "way that does without (--method residual), or a gaussian, mixture or autoregressive head"
+        )

@@ -28,6 +28,10 @@ class TickPolicy:
     def __getattr__(self, name: str):
         return getattr(self.real, name)
 
+    @property
+    def planner(self) -> TickPolicy:
+        return self
+
     def act(self, obs: dict[str, Tensor], **_: object) -> Tensor:
         self.windows.append(obs["state"][0, :, 0].tolist())
         if self.gate is not None:

@@ -339,7 +339,7 @@ def test_refusals_say_what_to_do() -> None:
     env = Ledger(2)
     policy = make_policy(env, DeterministicHeadConfig())
     critic = ValueNetwork.beside(policy, CriticConfig())
-    with pytest.raises(PolicyError, match=r"log-probability.*'deterministic'.*gaussian, mixture or autoregressive"):
+    with pytest.raises(PolicyError, match=r"log-probability.*deterministic on mlp.*gaussian, mixture or"):
         PPO(policy, critic, PPOConfig())
     with pytest.raises(ConfigError, match="target_kl"):
         PPOConfig(surrogate="kl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from robolearn.configuration.evaluation import CurvesConfig, DensityConfig
+from robolearn.configuration.evaluation import CriticPlotConfig, CurvesConfig, DensityConfig
 
 
 def run_curves(config: CurvesConfig) -> int:
@@ -28,8 +28,19 @@ def run_density(config: DensityConfig) -> int:
     return 0
 
 
+def run_critic(config: CriticPlotConfig) -> int:
+    from robolearn.evaluation.critic_plot import KINDS, plot_critic
+
+    path, errors = plot_critic(config)
+    for kind, error in errors.items():
+        print(f"{KINDS[kind]}: predicted minus realised return {error:+.3f}")
+    print(f"wrote {path}")
+    return 0
+
+
 VERBS: dict[str, tuple[type, Callable[[Any], int], str]] = {
     "curves": (CurvesConfig, run_curves, "learning curves, runs of several seeds as one mean with its interval"),
+    "critic": (CriticPlotConfig, run_critic, "what an off-policy run's critics promised against what came of it"),
     "density": (DensityConfig, run_density, "a policy's action density at recorded states"),
 }
 DEFAULT = "curves"

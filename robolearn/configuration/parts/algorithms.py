@@ -79,6 +79,10 @@ class OffPolicyConfig:
     """Adam's step size of the critics; none takes the actor's."""
     policy_delay: int = 1
     """Critic updates for each update of the actor."""
+    critic_warmup: int = 0
+    """First gradient steps, which train the critics alone."""
+    demonstration_share: float = 0.5
+    """Share of each batch that is drawn from the demonstrations, where there are any (RLPD)."""
     max_grad_norm: float = 0.0
     """Clip the gradient norms of the actor and of the critics, each by itself; 0 leaves them alone."""
     normalise_obs: bool = False
@@ -94,7 +98,12 @@ class OffPolicyConfig:
         check_range(self, "n_step", "collect_steps", "policy_delay", low=1, high=MAX_STEPS)
         check_range(self, "batch_size", low=1, high=MAX_BATCH)
         check_range(self, "capacity", low=1, high=MAX_STEPS)
-        check_range(self, "random_steps", low=0, high=MAX_STEPS)
+        check_range(self, "random_steps", "critic_warmup", low=0, high=MAX_STEPS)
+        if not 0.0 <= self.demonstration_share < 1.0:
+            raise ConfigError(
+                f"demonstration_share must lie in [0, 1), received {self.demonstration_share}; to learn from "
+                "demonstrations alone, clone them (robolearn train)"
+            )
         for name in ("utd", "tau", "learning_rate"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"{name} must be positive, received {getattr(self, name)}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from robolearn.configuration.parts.algorithms import CriticConfig, PPOConfig
+from robolearn.configuration.parts.algorithms import CriticConfig, PPOConfig, QConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.tree.bounds import MAX_STEPS, check_range
+from robolearn.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +29,63 @@ class PPOTuningConfig(PPOConfig):
     ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
+
+
+def _robust_critics() -> QConfig:
+    """Critics that stay in bounds at many gradient steps for each transition (RLPD)."""
+    return QConfig(hidden_sizes=(256, 256), members=10, subset=2, layer_norm=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACTuningConfig(SACConfig):
+    """SAC on a cloned tanh-Gaussian, with demonstrations in half of each batch (RLPD)."""
+
+    name: Literal["sac"] = "sac"
+    n_step: int = 3
+    random_steps: int = 5_000
+    """Control steps of the policy itself before learning begins."""
+    collect_steps: int = 32
+    utd: float = 0.5
+    critic_warmup: int = 2_000
+    temperature: float = 0.01
+    target_entropy: float | None = None
+    """Entropy of the policy in nats; none takes minus half the number of action dimensions (RLPD)."""
+    entropy_backup: bool = False
+    actor_value: Literal["min", "mean"] = "mean"
+    critic: QConfig = field(default_factory=_robust_critics)
+    min_std: float | None = 0.05
+    """Raise the head's smallest standard deviation to this, in the units before tanh; none leaves the head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualConfig:
+    """A small correction of a frozen policy's every action, learned off-policy: any head, chunks included (ResFiT)."""
+
+    name: Literal["residual"] = "residual"
+    algorithm: SACTuningConfig | TD3Config = field(default_factory=SACTuningConfig)
+    """What learns the correction; `random_steps` are the base's own."""
+    scale: float = 0.2
+    """Size of the largest correction, of the way from 0 to 1 that an action can take."""
+    first_scale: float = 0.05
+    """Its size at first."""
+    scale_steps: int = 10_000
+    """Gradient steps after the critics' warm-up over which it grows from the one to the other."""
+    policy: PolicyConfig = field(
+        default_factory=lambda: PolicyConfig(
+            backbone=MLPConfig(hidden_sizes=(256, 256), layer_norm=True), head=GaussianHeadConfig(initial_std=0.2)
+        )
+    )
+    """The correction: a tanh-Gaussian of one step; `obs_keys` names what it sees, empty means what the base sees."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "scale_steps", low=0, high=MAX_STEPS)
+        if not 0.0 < self.first_scale <= self.scale <= 2.0:
+            raise ConfigError(f"need 0 < first_scale <= scale <= 2, received {self.first_scale} and {self.scale}")
+
+    @property
+    def learning_rate(self) -> float:
+        return self.algorithm.learning_rate
+
+
+Way = PPOTuningConfig | ResidualConfig | SACTuningConfig
+"""Ways of fine-tuning, told apart by `name`."""

@@ -35,7 +35,7 @@ class LikelihoodGate(AskingGate):
         if not policy.exact_likelihood:
             raise PolicyError(
                 f"the likelihood gate needs a head with an exact likelihood (gaussian, mixture or autoregressive), "
-                f"received {policy.config.head.name!r}; clone with one of these, or use the ensemble or thrifty gate"
+                f"received {policy.kind}; clone with one of these, or use the ensemble or thrifty gate"
             )
         self.policy = policy.eval()
         self.budget.start(self._score(self._rehearsal(files[-1], round)))

@@ -109,6 +109,10 @@ class GaussianHead(Head):
         nn.init.orthogonal_(self.mean.weight, 0.01)
         nn.init.zeros_(self.mean.bias)
 
+    def start_at_zero(self) -> None:
+        nn.init.zeros_(self.mean.weight)
+        nn.init.zeros_(self.mean.bias)
+
     def distribution(self, features: Tensor) -> DiagonalGaussian | TanhGaussian:
         mean = self.mean(features).float().view(-1, *self.shape)
         raw = self.raw_std if isinstance(self.raw_std, Tensor) else self.raw_std(features).float()

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from robolearn.errors import PolicyError
 from robolearn.policies.distributions import ActionDistribution
 from robolearn.policies.noise import Noise
 
@@ -46,6 +47,11 @@ class Head(nn.Module, ABC):
 
     def start_near_zero(self) -> None:
         """Draw weights anew such that the mode is near zero whatever the features, where this head can: PPO's start."""
+
+    def start_at_zero(self) -> None:
+        """Set weights such that the mode is exactly zero whatever the features: a correction's start. Raises
+        PolicyError where this head cannot."""
+        raise PolicyError(f"{type(self).__name__} cannot begin with a mode of zero; take head gaussian")
 
     @abstractmethod
     def loss(self, features: Tensor, actions: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -46,6 +46,14 @@ class ReplayBatch(NamedTuple):
         return ReplayBatch(obs, function(self.actions), function(self.rewards), function(self.discounts), next_obs)
 
 
+def joined(first: ReplayBatch, second: ReplayBatch) -> ReplayBatch:
+    """Return the rows of both batches as one, those of `first` before the others."""
+    obs = {key: torch.cat([value, second.obs[key]]) for key, value in first.obs.items()}
+    next_obs = {key: torch.cat([value, second.next_obs[key]]) for key, value in first.next_obs.items()}
+    actions, rewards, discounts = (torch.cat(pair) for pair in zip(first[1:4], second[1:4]))
+    return ReplayBatch(obs, actions, rewards, discounts, next_obs)
+
+
 @dataclass(frozen=True)
 class Field:
     """One array of the ring: trailing shape and dtype."""

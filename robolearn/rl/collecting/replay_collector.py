@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from robolearn.configuration.parts.algorithms import OffPolicyConfig
 from robolearn.envs.interface import Observation
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, FinishedEpisode, Transition, episode_metrics
-from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch
+from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch, joined
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.training import distributed
 
@@ -66,11 +66,16 @@ class ReplayCollector:
         exec_steps: int = 1,
         seed: int = 0,
         statistics: ObservationStatistics | None = None,
+        demonstrations: Replay | None = None,
+        first_actions: Literal["uniform", "policy"] = "uniform",
     ) -> None:
         """
         Args:
             statistics: set from the random steps, where `config.normalise_obs` asks for it.
+            demonstrations: of which `config.demonstration_share` of each batch is drawn; never written to.
+            first_actions: who acts in the `config.random_steps` before learning begins, nobody or the policy.
         """
+        self.demonstrations, self.first_actions = demonstrations, first_actions
         self.statistics = statistics
         self.driver, self.exploration, self.config, self.exec_steps = driver, exploration, config, exec_steps
         self.processes = distributed.world_size()
@@ -96,7 +101,7 @@ class ReplayCollector:
     def next(self) -> list[ReplayBatch]:
         """Collect, and return the batches that are due."""
         while self.driver.control_steps * self.processes < self.config.random_steps:
-            self._collect(self._random_actions(), self.replay.add)
+            self._collect(self._first_actions(), self.replay.add)
         if self.statistics is not None and not self.scaled:
             every = torch.arange(len(self.replay), device=self.driver.device)
             self.statistics.observe(self.replay.gather(every).obs, once=True)
@@ -111,7 +116,7 @@ class ReplayCollector:
         self.episodes += self.driver.take_finished()
         self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs * self.processes
         due, self.owed = int(self.owed), self.owed - int(self.owed)
-        batches = [self.replay.sample(self.batch_size, self.generator) for _ in range(due)]
+        batches = [self._sample() for _ in range(due)]
         if self.config.overlap:
             self._refresh()
             self._ahead = self._thread.submit(self._walk_ahead)
@@ -202,10 +207,19 @@ class ReplayCollector:
         keep(window, actions, transition)
         self.driver.restart(transition.done)
 
-    def _random_actions(self) -> Tensor:
-        """Draw uniform actions (N, Tp, A); discrete ones are the exploration's own, random at first."""
+    def _sample(self) -> ReplayBatch:
+        """Draw a batch: the practised transitions first, then the demonstrated ones."""
+        if self.demonstrations is None:
+            return self.replay.sample(self.batch_size, self.generator)
+        demonstrated = round(self.batch_size * self.config.demonstration_share)
+        own = self.replay.sample(self.batch_size - demonstrated, self.generator)
+        return joined(own, self.demonstrations.sample(demonstrated, self.generator))
+
+    def _first_actions(self) -> Tensor:
+        """Choose actions (N, Tp, A) before anything was learned: uniform ones, or the exploration's own; discrete ones
+        are always that, random at first."""
         actions = self.replay.arrays["actions"]
-        if actions.is_floating_point():
+        if actions.is_floating_point() and self.first_actions == "uniform":
             shape = (self.driver.num_envs, *actions.shape[2:])
             return torch.rand(shape, generator=self.generator, device=self.driver.device) * 2.0 - 1.0
         return self.exploration.explore(self.driver.window, self.generator)

@@ -14,7 +14,7 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
-from robolearn.rl.ppo import PPO
+from robolearn.rl.ppo import PPO, check_exact_likelihood
 from robolearn.rl.ways.practice import practice_driver
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
@@ -24,6 +24,7 @@ def prepare(
     config: FinetuneConfig, method: PPOTuningConfig, policy: Policy, env: VectorEnv, device: torch.device
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where its head has no exact likelihood."""
+    check_exact_likelihood(policy)
     policy = with_min_std(policy, method.min_std)
     critic = ValueNetwork.beside(policy, method.critic).to(device)
     algorithm = PPO(policy, critic, method, total_updates=config.loop.total_steps, seed=config.seed)

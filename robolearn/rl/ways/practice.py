@@ -1,16 +1,23 @@
-"""Training episodes of fine-tuning, whatever the way."""
+"""Training episodes of fine-tuning, whatever the way, and the replay of the ways that learn off-policy."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
+from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
+from robolearn.rl.critic_check import CriticCheck
+from robolearn.rl.learner import Learner, Reporting
+from robolearn.rl.sac import SAC
+from robolearn.rl.td3 import TD3
 
 
 def practice_driver(
@@ -26,4 +33,46 @@ def practice_driver(
         reward=config.reward,
         largest_obs=math.inf,  # the policy's normalisers know the magnitudes
         device=device,
+    )
+
+
+def off_policy_learner(
+    config: FinetuneConfig,
+    algorithm: Any,
+    learner: SAC | TD3,
+    *,
+    actor: Policy,
+    env: VectorEnv,
+    base: Policy | None = None,
+) -> Learner:
+    """Return a learner that practises in `env` and goes back to the demonstrations, where there are any.
+
+    Args:
+        algorithm: of the training loop: `learner`, or what guides it.
+        actor: what is evaluated and exported.
+        base: the policy whose action `env` shows; None where it shows none.
+
+    Raises PolicyError or DatasetError where the demonstrations are not for this policy, or show no reward.
+    """
+    network, method = learner.policy, learner.config
+    needs = actor.interface(f"the policy {config.policy}")
+    shape = Shape.of(network, gamma=method.gamma, n_step=method.n_step)
+    driver = practice_driver(config, env, network, gamma=method.gamma, device=learner.device)
+    source = ReplayCollector(
+        driver,
+        learner,
+        method,
+        exec_steps=network.config.exec_steps,
+        seed=config.seed,
+        demonstrations=open_demonstrations(config, needs, shape, base=base, device=learner.device),
+        first_actions="policy",
+    )
+    check = CriticCheck(critic=learner.critic, subset=method.critic.subset, gamma=method.gamma, reward=config.reward)
+    return Learner(
+        algorithm=Reporting(algorithm, source),
+        source=source,
+        actor=actor,
+        networks=(network, learner.critic),
+        rows=method.batch_size,
+        critic_check=check,
     )

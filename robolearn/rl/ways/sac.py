@@ -1,0 +1,38 @@
+"""SAC that goes on from a cloned tanh-Gaussian, demonstrations in half of each batch (RLPD, Ball et al. 2023).
+
+The policy keeps its weights, windows and chunks; a chunk is one action to the critics. They learn alone at first, from
+the policy's own practice and the demonstrations, so that the actor does not climb values of chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.configuration.parts.ways import SACTuningConfig
+from robolearn.envs.interface import VectorEnv
+from robolearn.policies.policy import Policy
+from robolearn.rl.learner import Learner
+from robolearn.rl.networks import QEnsemble
+from robolearn.rl.sac import SAC
+from robolearn.rl.ways.ppo import with_min_std
+from robolearn.rl.ways.practice import off_policy_learner
+
+
+def prepare(
+    config: FinetuneConfig, method: SACTuningConfig, policy: Policy, env: VectorEnv, device: torch.device
+) -> Learner:
+    """Return a learner of the policy. Raises PolicyError where it is no tanh-Gaussian."""
+    policy = with_min_std(policy, method.min_std)
+    critic = QEnsemble.beside(policy, method.critic).to(device)
+    algorithm = SAC(policy, critic, half_entropy(method, policy), seed=config.seed)
+    return off_policy_learner(config, algorithm, algorithm, actor=policy, env=env)
+
+
+def half_entropy(method: SACTuningConfig, policy: Policy) -> SACTuningConfig:
+    """Return the configuration with a target entropy: minus half the number of action dimensions where none is set."""
+    if method.target_entropy is not None:
+        return method
+    return replace(method, target_entropy=-0.5 * policy.config.pred_steps * policy.action_spec.size)
