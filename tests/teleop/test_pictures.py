@@ -39,6 +39,7 @@ def decoded(jpeg: bytes) -> np.ndarray:
 
 def test_the_process_draws_what_mujoco_draws_here() -> None:
     with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:
+        pictures.watch(True)
         env.reset([3])
         world = env.world(0)
         assert world is not None
@@ -54,6 +55,7 @@ def test_the_process_draws_what_mujoco_draws_here() -> None:
 
 def test_the_control_loop_never_waits_for_a_picture() -> None:
     with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:
+        pictures.watch(True)
         env.reset([3])
         process = pictures._process._process.pid  # type: ignore[attr-defined]
         pictures.show(env)
@@ -71,6 +73,30 @@ def test_the_control_loop_never_waits_for_a_picture() -> None:
         number = pictures.frames["wrist"][0]
         pictures.show(env)
         wait_for(pictures, "wrist", number)
+
+
+@pytest.mark.parametrize("task", ["Lift", POINT_REACH])
+def test_nothing_is_drawn_that_nobody_looks_at(task: str) -> None:
+    own = {} if task == "Lift" else {"worker_kind": "sync", "kwargs": {"render_mode": "rgb_array"}}
+    with make(TaskConfig(id=task, **own), 1) as env, make_pictures(env, SessionConfig()) as pictures:
+        env.reset([3])
+
+        def show_for(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                pictures.show(env)
+                time.sleep(0.02)
+
+        show_for(0.5)
+        assert not pictures.frames
+        pictures.watch(True)
+        pictures.show(env)
+        wait_for(pictures, pictures.cameras[0])
+        pictures.watch(False)
+        time.sleep(0.5)  # what was under way
+        pictures.watch(False)
+        show_for(0.5)
+        assert not pictures.frames
 
 
 def test_the_rotation_is_that_of_the_camera_shown() -> None:
@@ -99,6 +125,7 @@ def test_an_unknown_camera_is_refused_with_the_list() -> None:
 def test_what_only_the_environment_can_draw_is_rendered_by_it() -> None:
     task = TaskConfig(id=POINT_REACH, worker_kind="sync", kwargs={"render_mode": "rgb_array"})
     with make(task, 1) as env, make_pictures(env, SessionConfig()) as pictures:
+        pictures.watch(True)
         env.reset([0])
         pictures.show(env)
         picture = decoded(wait_for(pictures, "view")[1])
@@ -122,6 +149,7 @@ from robolearn.envs.make import make
 from robolearn.teleop.live_pictures import make_pictures
 with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:
     env.reset([0])
+    pictures.watch(True)
     pictures.show(env)
     print(pictures._process._process.pid, flush=True)
     time.sleep(600)

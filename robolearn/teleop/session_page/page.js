@@ -8,6 +8,7 @@ const SEND_MS = 50;        // at least so often, so that silence means that the 
 const SILENT_MS = 600;     // without any status: the line is broken
 const OLD_PICTURE_MS = 2000;
 const RETRY_MS = 1000;
+const FULL_FORCE_N = 20;
 
 const STATES = { ready: "Ready", countdown: "Get ready", recording: "Recording", paused: "Paused", review: "Review", done: "The session is over" };
 const START = { ready: ["Start", "record"], countdown: ["Stop", "stop"], recording: ["Pause", "pause"], paused: ["Go on", "play"], review: ["Keep", "check"] };
@@ -61,16 +62,17 @@ function connect() {
   control.onclose = () => { render(); if (!over) setTimeout(connect, RETRY_MS); };
 }
 
+/** A tab that is not seen asks for no pictures: they cost the program time to draw. */
 function watch() {
-  if (over) return;
-  pictures = new WebSocket(address("/pictures"));
-  pictures.binaryType = "arraybuffer";
-  pictures.onmessage = async ({ data }) => {
+  if (over || document.hidden || pictures?.readyState <= WebSocket.OPEN) return;
+  const line = pictures = new WebSocket(address("/pictures"));
+  line.binaryType = "arraybuffer";
+  line.onmessage = async ({ data }) => {
     const camera = new DataView(data).getUint8(0);
     try { await views[camera]?.put(new Blob([new Uint8Array(data, 5)], { type: "image/jpeg" })); }
-    finally { if (pictures.readyState === WebSocket.OPEN) pictures.send(String(camera)); }
+    finally { if (line.readyState === WebSocket.OPEN) line.send(String(camera)); }
   };
-  pictures.onclose = () => { if (!over) setTimeout(watch, RETRY_MS); };
+  line.onclose = () => setTimeout(watch, RETRY_MS);
 }
 
 function say(message) {
@@ -151,6 +153,7 @@ function begin(told) {
   if (hello.drives) driveByPointer();
   showActions();
   watch();
+  document.addEventListener("visibilitychange", () => document.hidden ? pictures?.close() : watch());
 }
 
 /** Keys that the page takes for itself; those of a profile also in fields would be typed, not driven. */
@@ -367,6 +370,7 @@ function renderRobot() {
     set($("#gripper-word"), status.gripper > 0.5 ? "closed" : status.gripper < -0.5 ? "open" : `${Math.round(50 * (status.gripper + 1))} %`);
     set($("#touch-gripper"), status.gripper > 0 ? "Open gripper" : "Close gripper");
   }
+  renderForces(Object.entries(status.force_n));
   const box = $("#numbers");
   for (const [name, values] of Object.entries(status.robot)) {
     let node = $(`output[data-key="${CSS.escape(name)}"]`, box);
@@ -378,9 +382,21 @@ function renderRobot() {
   }
 }
 
+function renderForces(forces) {
+  const box = $("#forces");
+  box.hidden = !forces.length;
+  if (box.children.length !== forces.length) box.replaceChildren(...forces.map(([name]) => el("div", { class: "gripper" }, el("span", { class: "muted small" }, `Force ${name}`), el("span", { class: "meter" }), el("span", { class: "small" }))));
+  forces.forEach(([, newtons], i) => {
+    const [, meter, words] = box.children[i].children;
+    meter.style.setProperty("--value", newtons / FULL_FORCE_N);
+    set(words, `${newtons.toFixed(1)} N`);
+  });
+}
+
 function renderTiming() {
   const late = $("#late"), share = status.ticks ? status.late / status.ticks : 0;
   late.className = `pill ${share > 0.02 ? "bad" : status.late ? "warn" : "good"}`;
+  late.title = Object.entries(status.late_by).map(([name, steps]) => `${steps} by ${name}`).join(", ");
   set(late, status.late ? `${status.late} of ${status.ticks} late` : "in time");
   $("#slow").hidden = !status.slow;
   set($("#slow"), status.slow ?? "");
