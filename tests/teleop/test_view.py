@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -338,3 +340,8 @@ def test_the_scene_is_drawn_from_the_model_in_the_file(tmp_path: Path) -> None:
             assert shown.std() > 5
             assert np.abs(shown - first).max() > 30
         assert pictures(web, episode=0, step=0, view={}) == pictures(web, episode=0, step=0, view={"camera": "free"})
+
+
+def test_the_table_waits_for_neither_torch_nor_mujoco() -> None:
+    script = "import sys, robolearn.teleop.view.app; sys.exit(bool({'torch', 'mujoco'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -28,7 +28,8 @@ from robolearn.configuration.view import ViewConfig
 from robolearn.errors import DatasetError, RobolearnError
 from robolearn.teleop.view.library import THUMBNAIL_WIDTH, Library
 from robolearn.teleop.view.marks import Marks
-from robolearn.teleop.view.scene import FREE, Scene, View
+from robolearn.teleop.view.point_of_view import FREE, View
+from robolearn.teleop.view.scene import Scene
 from robolearn.teleop.web.server import WebServer, announce
 
 PAGE = Path(__file__).parent / "static"
