@@ -233,7 +233,7 @@ class Session:
         """Return what each button does now."""
         meanings: dict[str, Callable[[], None]] = {}
         if self.state is State.READY:
-            meanings = {"start": self._start, "discard": self._skip, "rerecord": self._skip}
+            meanings = {"start": self._start, "discard": self._skip}
         elif self.state is State.COUNTDOWN:
             meanings = dict.fromkeys(("start", "pause", "discard", "rerecord"), self._back)
         elif self.state in (State.RECORDING, State.PAUSED):

@@ -11,6 +11,7 @@ const RETRY_MS = 1000;
 const FULL_FORCE_N = 20;
 
 const STATES = { ready: "Ready", countdown: "Get ready", recording: "Recording", paused: "Paused", review: "Review", done: "The session is over" };
+const SKIP = { ready: ["Skip", "forward"] };
 const START = { ready: ["Start", "record"], countdown: ["Stop", "stop"], recording: ["Pause", "pause"], paused: ["Go on", "play"], review: ["Keep", "check"] };
 const ACTIONS = [
   ["start", "Start", "record", "primary", "start, pause, go on, keep"], ["success", "Success", "check", "", "end: it is solved"],
@@ -24,6 +25,7 @@ const MOTION = { "+x": "away", "-x": "back", "+y": "left", "-y": "right", "+z": 
   "+pitch": "tip forward", "-pitch": "tip back", "+roll": "roll right", "-roll": "roll left" };
 const STICK_WORDS = { x: "move", y: "move", z: "height", roll: "tilt", pitch: "tilt", yaw: "turn" };
 const AXES = ["x", "y", "z", "roll", "pitch", "yaw"];
+const PAD_NAMES = { left_x: "left stick ↔", left_y: "left stick ↕", right_x: "right stick ↔", right_y: "right stick ↕" };
 const CAPS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "Space", Escape: "Esc", Backspace: "⌫", Enter: "⏎", ShiftLeft: "⇧", ShiftRight: "⇧ right",
   ControlLeft: "Ctrl", AltLeft: "Alt", BracketLeft: "[", BracketRight: "]", Minus: "-", Equal: "=", Comma: ",", Period: ".", Slash: "/" };
 
@@ -259,16 +261,21 @@ function help() {
   const more = hello.corrects ? [["takeover", "", "", "", "take over from the policy"], ["release", "", "", "", "hand back to the policy"]] : [];
   const session = ACTIONS.concat([["pause", "Pause", "", "", "pause and go on"]], more).map(([button, , , , words]) => row(caps(Object.keys(hello.keys).filter((key) => hello.keys[key] === button)), words)).filter(([keys]) => keys.children.length);
   const drive = hello.drives ? motions().map(([names, words]) => row(caps(names), words)) : [];
-  const pad = hello.drives ? padHelp() : [];
-  ask("Keys", el("div", { class: "keys two" }, ...session.flat(), ...drive.flat(), ...pad.flat(), ...row([el("kbd", {}, "?")], "show these keys").flat()), [{ label: "Close", value: "", kind: "primary" }]);
+  const parts = { Session: [...session, row([el("kbd", {}, "?")], "show these keys")], Motion: drive, Gamepad: hello.drives ? padHelp() : [] };
+  const sections = Object.entries(parts).filter(([, rows]) => rows.length).map(([title, rows]) => el("section", {}, el("h3", {}, title), el("div", { class: "keys" }, rows.flat())));
+  ask("Keys", el("div", { class: "help" }, sections), [{ label: "Close", value: "", kind: "primary" }]);
 }
 
 function padHelp() {
   const profile = hello.profile, rows = {};
-  const add = (name, words) => { if (!isKey(name) && !/^(touch|mouse|wheel)/.test(name)) (rows[words] ??= []).push(name.length === 1 ? `pad ${name.toUpperCase()}` : `pad ${name.replace("_", " ")}`); };
+  const add = (name, words) => { if (!isKey(name) && !/^(touch|mouse|wheel)/.test(name)) (rows[words] ??= []).push(PAD_NAMES[name] ?? (name.length === 1 ? name.toUpperCase() : name.replace("dpad_", "d-pad ").replace("_", " "))); };
   for (const [name, axis] of Object.entries(profile.axes)) if (hello.axes.includes(axis.slice(1))) add(name, `${MOTION[flip(axis)]} and ${MOTION[axis]}`);
   for (const name of profile.gripper.toggle) add(name, "gripper");
-  for (const [name, button] of Object.entries(profile.buttons)) add(name, button);
+  for (const name of profile.gripper.open) add(name, "open");
+  for (const name of profile.gripper.close) add(name, "close");
+  for (const name of profile.fine) add(name, "slowly");
+  const words = { pause: "pause and go on", ...Object.fromEntries(ACTIONS.map(([button, , , , text]) => [button, text])) };
+  for (const [name, button] of Object.entries(profile.buttons)) add(name, words[button] ?? button);
   return Object.entries(rows).map(([words, names]) => [el("span", { class: "small muted" }, names.join(", ")), el("span", {}, words)]);
 }
 
@@ -304,7 +311,9 @@ function render() {
   set(line, !alive ? "offline" : status?.rtt_ms == null ? "online" : `${status.rtt_ms < 10 ? status.rtt_ms.toFixed(1) : status.rtt_ms.toFixed(0)} ms`);
   for (const view of views) view.figure.classList.toggle("old", view.isOld || !alive);
   if (!status || !hello) return;
-  set($("#rates"), `${views.length ? `${plural(Math.max(...views.map((view) => view.rate)), "picture")}/s · ` : ""}${hello.hz} Hz`);
+  // A world that stands still is drawn now and then, which says nothing about the line.
+  const shown = views.length && status.state === "recording" ? `${plural(Math.max(...views.map((view) => view.rate)), "picture")}/s · ` : "";
+  set($("#rates"), `${shown}${hello.hz} Hz`);
   renderState(alive);
   renderSeat();
   renderRobot();
@@ -335,9 +344,10 @@ function renderState(alive) {
   for (const node of $("#actions").children) {
     const button = node.dataset.button;
     node.disabled = !alive || !status.you_drive || !status.buttons.includes(button);
-    if (button === "start") {
-      const [label, drawing] = START[state] ?? START.ready;
-      if (node.children[1].textContent !== label) { node.children[1].textContent = label; node.firstChild.replaceWith(icon(drawing)); }
+    const changing = { start: START[state] ?? START.ready, discard: SKIP[state] ?? ["Discard", "trash"] }[button];
+    if (changing && node.children[1].textContent !== changing[0]) {
+      node.children[1].textContent = changing[0];
+      node.firstChild.replaceWith(icon(changing[1]));
     }
   }
 }
@@ -411,7 +421,8 @@ function end() {
   over = true;
   control.close();
   pictures?.close();
-  const next = hello.corrects ? [el("p", {}, "When the round is complete, the policy is trained on it; the next round has a page at the same link.")] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`)] : [];
+  const next = hello.corrects ? [el("p", {}, "When the round is complete, the policy is trained on it; the next round has a page at the same link.")] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`),
+    ...(status.kept < status.target ? [el("p", {}, "To go on where this session ended:"), el("code", {}, `robolearn record --config ${hello.path}.yaml --resume`)] : [])] : [];
   $("#main").replaceWith(el("main", { class: "end-page", style: "display: block" }, el("section", { class: "panel end", role: "status" },
     el("h2", {}, STATES.done), status.error ? el("p", { class: "pill bad", style: "white-space: normal" }, status.error) : null,
     el("p", {}, `${status.kept} of ${status.target} episodes are kept${status.discarded ? `; ${status.discarded} were not` : ""}.`), next)));

@@ -63,7 +63,7 @@ class ModelStage(Stage):
         self._flat = size == 1 + model.nq + model.nv  # robosuite's: time, qpos, qvel
         if not self._flat and size < self._full:
             raise DatasetError(f"its states have {size} numbers, the model's {self._full}")
-        self._pictures = Pictures(model, HEIGHT, WIDTH)
+        self._pictures = Pictures(model, HEIGHT, WIDTH, quick=True)
         self.cameras = [model.camera(i).name or str(i) for i in range(model.ncam)]
 
     def draw(self, state: np.ndarray, view: View, seed: int) -> np.ndarray:
