@@ -1,5 +1,5 @@
 # make demo   set everything up and run the whole line once, on CPU, in under 15 minutes
-# make teleop  set everything up, serve the recording page for Lift and print its link (ARGS="--episodes 10" and so on)
+# make teleop  set everything up, open the recording page for Lift and print its link (ARGS="--episodes 10" and so on)
 # make test   the fast tests        make test-slow   the slow ones
 # make test-lowest, test-newest   physics on the oldest and on the newest MuJoCo that pyproject.toml allows
 # make test-learning   SAC, PPO and DQN on tasks that they must solve
@@ -34,7 +34,7 @@ demo: $(READY)
 	$(BIN)/robolearn demo
 
 teleop: $(READY)
-	$(BIN)/robolearn record --task Lift --device browser --output datasets/lift.hdf5 --resume $(ARGS)
+	$(BIN)/robolearn record --task Lift --device browser --output datasets/lift.hdf5 --resume --session.open_page $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

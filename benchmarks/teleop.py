@@ -1,20 +1,25 @@
 """A session's timing on loopback: input to action, input to picture, jitter with and without pictures, memory.
 
-python -m benchmarks.teleop [--minutes 5] [--soak_minutes 0] [--presses 200]
+python -m benchmarks.teleop [--minutes 5] [--presses 200]
+python -m benchmarks.teleop --soak_minutes 60
 
 The recorder runs as users start it, in a process of its own that measures its own loop; this process is the page, over
 the same WebSockets. Both read one monotonic clock, so that their times compare.
 
 - input to command: from the page's message being sent to a command that holds it being readable by the control loop;
-- input to action: from there to the action being handed to the physics, which waits for the next control step: the
-  figure without the control period is what the system adds;
+- input to action: to the action being handed to the physics, which waits for the next control step: up to a whole
+  period of what is measured is that wait;
 - input to picture: to the first JPEG that shows the motion having arrived here;
-- jitter: how far the time between the beginnings of two control steps is from whole periods.
+- jitter: how far the time between the beginnings of two control steps is from whole periods;
+- memory: growth of the resident memory of recorder and picture process together, after the first sixth of the time.
+
+The machine's load average before each measurement stands beside it: on a shared machine only the quiet ones count.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +42,11 @@ from benchmarks._report import ROOT, Row, write
 
 TASK = "Lift"
 SIZE = (240, 320)
-GREY_LEVELS, PIXELS = 25, 20
-"""A picture has changed where more pixels than these differ by more than that: a joint that settles is not seen."""
+GREY_LEVELS, PIXELS = 20, 12
+"""The arm has moved where more pixels than these differ by more than that from a picture of it at rest."""
+REST_S, SHOWN_S = 0.6, 1.5
+"""For how long the arm rests before a press, and how long a press waits to be seen."""
+BLOCK_S = 30.0
 GOAL_INPUT_MS, GOAL_JITTER_MS, GOAL_JITTER_PICTURES_MS = 15.0, 2.0, 5.0
 
 
@@ -58,7 +67,8 @@ def serve(folder: Path, hz: float, pictures: bool) -> None:
     config = SessionConfig(rate=hz, image_size=SIZE, port=0)
     readable: list[tuple[float, float]] = []
     executed: list[tuple[float, float]] = []
-    began: list[float] = []
+    began = array("d")  # eight bytes a step: an hour of them is not seen in the memory
+    fresh: list[int] = []
     memory: list[tuple[float, float]] = []
 
     def nothing() -> Iterator[LivePictures]:
@@ -74,7 +84,7 @@ def serve(folder: Path, hz: float, pictures: bool) -> None:
 
         def on_tick(session: Session) -> None:
             if session.pacer.ticks % int(10 * hz) == 0:
-                memory.append((time.monotonic(), resident_mb()))
+                memory.append((time.monotonic(), sum(map(resident_mb, [os.getpid(), *children()]))))
             page.publish(session)
 
         wait = session.pacer.wait
@@ -84,6 +94,13 @@ def serve(folder: Path, hz: float, pictures: bool) -> None:
             began.append(time.monotonic())
 
         session.pacer.wait = timed_wait  # type: ignore[method-assign]
+        restart = session.pacer.restart
+
+        def noted_restart() -> None:
+            fresh.append(len(began))
+            restart()
+
+        session.pacer.restart = noted_restart  # type: ignore[method-assign]
         advance = session._loop.advance
 
         def timed_advance() -> Any:
@@ -106,14 +123,22 @@ def serve(folder: Path, hz: float, pictures: bool) -> None:
             session.run(on_tick)
     for name, rows in {"readable": readable, "executed": executed, "memory": memory}.items():
         print(json.dumps({name: rows}))
-    print(json.dumps({"began": began, "late": session.pacer.late, "ticks": session.pacer.ticks}))
+    print(
+        json.dumps({"began": began.tolist(), "fresh": fresh, "late": session.pacer.late, "ticks": session.pacer.ticks})
+    )
 
 
-def resident_mb() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+def resident_mb(process: int) -> float:
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS"):
             return float(line.split()[1]) / 1024
-    return float("nan")
+    return 0.0
+
+
+def children() -> list[int]:
+    """The processes that this one started: the one that draws."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return [int(word) for path in lists for word in path.read_text(encoding="utf-8").split()]
 
 
 # ---- in this one
@@ -125,8 +150,11 @@ class Page:
     def __init__(self, port: int, pictures: bool) -> None:
         self.keys: list[str] = []
         self.status: dict[str, Any] = {}
-        self.changes: list[float] = []
-        """When a picture of the first camera arrived that differs from the one before."""
+        self.resting: np.ndarray | None = None
+        """The picture of the first camera to compare with: the last one, until the arm is told to move."""
+        self.moved_at: float | None = None
+        """When the first picture arrived that shows the arm elsewhere."""
+        self.comparing = False
         self._lock = threading.Lock()
         self.control: ClientConnection = connect(f"ws://127.0.0.1:{port}/control?page=benchmark")
         self.pictures = connect(f"ws://127.0.0.1:{port}/pictures") if pictures else None
@@ -180,7 +208,6 @@ class Page:
 
     def _watch(self) -> None:
         assert self.pictures is not None
-        before: np.ndarray | None = None
         for data in self.pictures:
             assert isinstance(data, bytes)
             now = time.monotonic()
@@ -188,9 +215,14 @@ class Page:
             if data[0] != 0:
                 continue
             picture = cv2.imdecode(np.frombuffer(data, np.uint8, offset=5), cv2.IMREAD_GRAYSCALE).astype(np.int16)
-            if before is not None and (np.abs(picture - before) > GREY_LEVELS).sum() > PIXELS:
-                self.changes.append(now)
-            before = picture
+            if not self.comparing:
+                self.resting = picture
+            elif (
+                self.resting is not None
+                and self.moved_at is None
+                and (np.abs(picture - self.resting) > GREY_LEVELS).sum() > PIXELS
+            ):
+                self.moved_at = now
 
 
 @contextmanager
@@ -216,66 +248,84 @@ def session(hz: float, pictures: bool) -> Iterator[tuple[Page, dict[str, Any]]]:
                     measured |= json.loads(line)
 
 
-def latencies(presses: int, hz: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def latencies(presses: int, hz: float, pictures: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Milliseconds from input to command, to action and to picture, of key presses at random moments."""
     rng = np.random.default_rng(0)
-    sent: list[float] = []
-    with session(hz, pictures=True) as (page, measured):
+    sent, seen = [], []
+    with session(hz, pictures) as (page, measured):
         for number in range(presses):
-            # A scene for each press: the arm stands, so that the first picture that changes shows this press.
+            # A scene for each press: the arm stands, so that the first picture that differs shows this press.
             page.press("start")
             page.wait("recording")
-            time.sleep(1.0 + rng.uniform(0.0, 2.0 / hz))
-            sent.append(page.hold("KeyW" if number % 2 else "KeyS"))
-            time.sleep(0.4)
+            time.sleep(REST_S + rng.uniform(0.0, 2.0 / hz))
+            page.moved_at, page.comparing = None, pictures
+            at = page.hold("KeyW" if number % 2 else "KeyS")
+            while time.monotonic() < at + (SHOWN_S if pictures and page.moved_at is None else 0.1):
+                time.sleep(0.005)
+            sent.append(at)
+            seen.append(np.nan if page.moved_at is None else page.moved_at)
+            page.comparing = False
             page.hold()
-            time.sleep(0.1)
             page.press("rerecord")
             page.wait("ready")
-    return tuple(  # type: ignore[return-value]
-        1e3 * np.array([_first(times, at) - at for at in sent])
-        for times in (
-            [at for at, on in measured["readable"] if on],
-            [at for at, on in measured["executed"] if on],
-            page.changes,
-        )
-    )
+    moments = [[_first([t for t, on in measured[name] if on], at) for at in sent] for name in ("readable", "executed")]
+    return tuple(1e3 * (np.array(times) - sent) for times in (*moments, seen))  # type: ignore[return-value]
 
 
 def _first(times: Sequence[float], after: float) -> float:
-    """The first of `times` after a moment, within a second."""
+    """Return the first of `times` after a moment, within a second."""
     found = [at for at in times if after < at < after + 1.0]
     return found[0] if found else float("nan")
 
 
-def jitter(hz: float, pictures: bool, minutes: float) -> tuple[np.ndarray, float, float]:
-    """Milliseconds of each step from its schedule, share of late steps, and growth of memory in MB an hour."""
+def run(hz: float, pictures: bool, minutes: float) -> dict[str, Any]:
+    """Record for so long, episode after episode, of which every other one is kept; returns what was measured."""
     with session(hz, pictures) as (page, measured):
-        page.press("start")
-        page.wait("recording")
         ends = time.monotonic() + 60.0 * minutes
         while time.monotonic() < ends:
             page.hold("KeyW" if int(time.monotonic()) % 2 else "KeyS")
             state = page.status["state"]
             if state == "review":
-                page.press("discard")
-            elif state == "ready":
+                page.press("failure" if page.status["discarded"] > page.status["kept"] else "discard")
+            elif state in ("ready", "paused"):
                 page.press("start")
             time.sleep(0.1)
         page.hold()
-    steps = np.diff(np.array(measured["began"]))
+    return measured | {"kept": page.status["kept"]}
+
+
+def jitter(hz: float, pictures: bool, minutes: float) -> tuple[np.ndarray, float]:
+    """Milliseconds of each step from its schedule, and the share of late steps."""
+    measured = run(hz, pictures, minutes)
     # New scenes take their own time and begin a new schedule; steps within one are a whole period apart.
-    off = 1e3 * np.abs(steps - np.round(steps * hz).clip(1) / hz)
-    memory = np.array(measured["memory"])[1:]
-    growth = np.polyfit(memory[:, 0], memory[:, 1], 1)[0] * 3600 if len(memory) > 2 else float("nan")
-    return off, measured["late"] / measured["ticks"], float(growth)
+    within = np.isin(np.arange(1, len(measured["began"])), measured["fresh"], invert=True)
+    steps = np.diff(np.array(measured["began"]))[within]
+    return 1e3 * np.abs(steps - np.round(steps * hz).clip(1) / hz), measured["late"] / measured["ticks"]
+
+
+def soak(minutes: float) -> list[Row]:
+    """Growth of memory in a long session with two streams; its first sixth is left out."""
+    load, measured = load_now(), run(20.0, True, minutes)
+    memory = np.array(measured["memory"])
+    memory = memory[len(memory) // 6 :]
+    growth = 3600.0 * np.polyfit(memory[:, 0], memory[:, 1], 1)[0]
+    began, ended = (float(np.median(part)) for part in (memory[:30, 1], memory[-30:, 1]))
+    note = (
+        f"{began:.1f} MB, then {ended:.1f} MB, recorder and picture process; {measured['kept']} episodes kept; "
+        f"24 hours so would be {24 * growth:.0f} MB; {load}"
+    )
+    return [Row(case=f"memory growth over {minutes:g} min", unit="MB/h", ours=growth, better="lower", note=note)]
+
+
+def load_now() -> str:
+    return f"load average before {os.getloadavg()[0]:.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0, help="of each of the four measurements of jitter")
-    parser.add_argument("--soak_minutes", type=float, default=0.0, help="of one more with pictures, for the memory")
     parser.add_argument("--presses", type=int, default=200)
+    parser.add_argument("--soak_minutes", type=float, default=0.0, help="measure only the memory, for so long")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--hz", type=float, default=20.0, help=argparse.SUPPRESS)
     parser.add_argument("--pictures", action="store_true", help=argparse.SUPPRESS)
@@ -284,27 +334,34 @@ def main() -> None:
         serve(arguments.serve, arguments.hz, arguments.pictures)
         return
     started = time.perf_counter()
+    if arguments.soak_minutes:
+        write("teleop_soak", soak(arguments.soak_minutes), seconds=time.perf_counter() - started)
+        return
     rows: list[Row] = []
 
     def add(case: str, values: np.ndarray, goal: float | None = None, note: str = "") -> None:
         for name, share, limit in (("p50", 50, None), ("p99", 99, goal)):
             figure = float(np.nanpercentile(values, share))
             rows.append(Row(case=f"{case}, {name}", unit="ms", ours=figure, goal=limit, better="lower", note=note))
+        print(case, *(f"{row.ours:.2f}" for row in rows[-2:]), note, flush=True)
 
-    command, action, picture = latencies(arguments.presses, 50.0)
-    missing = f"{int(np.isnan(picture).sum())} of {len(picture)} presses showed in no picture within a second"
-    add("input to command", command, GOAL_INPUT_MS)
-    add("input to action at 50 Hz", action, GOAL_INPUT_MS + 1e3 / 50.0, "the goal and one control period")
-    add("input to picture at 50 Hz", picture, note=missing)
-    runs = [(hz, shown, arguments.minutes) for hz in (20.0, 50.0) for shown in (False, True)]
-    if arguments.soak_minutes:
-        runs.append((20.0, True, arguments.soak_minutes))
-    for hz, shown, minutes in runs:
-        off, late, growth = jitter(hz, shown, minutes)
-        name = f"{hz:g} Hz {'with two 320x240 streams' if shown else 'without pictures'}, {minutes:g} min"
-        add(f"jitter at {name}", off, GOAL_JITTER_PICTURES_MS if shown else GOAL_JITTER_MS, f"{100 * late:.2f}% late")
-        if np.isfinite(growth):
-            rows.append(Row(case=f"memory growth at {name}", unit="MB/h", ours=growth, better="lower"))
+    load = load_now()
+    command, action, picture = latencies(arguments.presses, 50.0, pictures=True)
+    unseen = f"{int(np.isnan(picture).sum())} of {len(picture)} presses unseen within {SHOWN_S:g} s; {load}"
+    add("input to command", command, GOAL_INPUT_MS, load)
+    add("input to action at 50 Hz", action, note=f"of which up to 20 ms wait for the control step; {load}")
+    add("input to picture at 50 Hz", picture, note=unseen)
+    load = load_now()
+    _, action, _ = latencies(arguments.presses, 100.0, pictures=False)
+    add("input to action at 100 Hz", action, GOAL_INPUT_MS, f"of which up to 10 ms wait for the control step; {load}")
+    for hz, shown in itertools.product((20.0, 50.0), (False, True)):
+        load = load_now()
+        off, late = jitter(hz, shown, arguments.minutes)
+        name = f"{hz:g} Hz {'with two 320x240 streams' if shown else 'without pictures'}, {arguments.minutes:g} min"
+        steps = int(BLOCK_S * hz)
+        blocks = [np.percentile(off[i : i + steps], 99) for i in range(0, max(1, len(off) - steps + 1), steps)]
+        note = f"p99 of {BLOCK_S:g} s: median {np.median(blocks):.2f} of {len(blocks)}; {100 * late:.2f}% late; {load}"
+        add(f"jitter at {name}", off, GOAL_JITTER_PICTURES_MS if shown else GOAL_JITTER_MS, note)
     write("teleop", rows, seconds=time.perf_counter() - started)
 
 

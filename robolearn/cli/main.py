@@ -29,7 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("robolearn.cli.verbs.demo", "the whole line once: record, clone, correct, fine-tune, evaluate, report"),
     "init": ("robolearn.cli.verbs.init", "make a workspace: folders and example configurations"),
     "tasks": ("robolearn.cli.verbs.tasks", "list, render and view the tasks"),
-    "record": ("robolearn.cli.verbs.record", "record demonstrations of an expert into an HDF5 file"),
+    "record": ("robolearn.cli.verbs.record", "record demonstrations, yours or an expert's, into an HDF5 file"),
     "teleop": ("robolearn.cli.verbs.teleop", "list the devices to drive with, and test one"),
     "dataset": ("robolearn.cli.verbs.dataset", "look at, check, repair, edit and convert datasets"),
     "train": ("robolearn.cli.verbs.train", "train a policy by behaviour cloning"),

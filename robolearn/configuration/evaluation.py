@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
@@ -69,12 +69,15 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig(Reading):
-    """Replay recorded episodes in the simulator."""
+    """Replay recorded episodes in the simulator, by their actions or by their states."""
 
     dataset: str = field(default="", metadata={"positional": True})
     """HDF5 file with the episodes."""
     episodes: tuple[int, ...] = (0,)
     """Indices of the episodes, from 0."""
+    by: Literal["action", "state"] = "action"
+    """action: make the recorded actions again from the first state, and say how far the simulator strays; state:
+    restore every recorded state, which shows exactly what was recorded."""
     video: str = ""
     """MP4 file to render the replay into; needs OpenGL and the extra `video`."""
 

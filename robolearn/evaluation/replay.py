@@ -1,4 +1,4 @@
-"""Replay a recorded episode: the same first state and the same actions must give the same states."""
+"""Replay a recorded episode: by its actions, which must give the same states again, or by the states themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robolearn.envs.adapted import fitted
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.episodes.actor import ActorDriver
 from robolearn.episodes.episode_loop import EpisodeLoop
-from robolearn.errors import count
+from robolearn.errors import DatasetError, count
 from robolearn.specs import Episode
 
 
@@ -30,11 +30,23 @@ class Replay:
     largest_difference: float
     success: bool
     recorded_success: bool
+    restored: bool = False
+    """Whether every state was restored, and no action made."""
+    observation_difference: float | None = None
+    """Largest difference of what restored states look like, pictures apart, from the recorded observations."""
     frames: list[np.ndarray] = field(default_factory=list, repr=False)
     """(H, W, 3) uint8 each, where asked for."""
 
     def __str__(self) -> str:
         outcome = "success" if self.success else "no success"
+        if self.restored:
+            off = "exactly as recorded" if self.exact else f"off by at most {self.largest_difference:.3g}"
+            seen = (
+                ""
+                if self.observation_difference is None
+                else f"; observations off by {self.observation_difference:.3g}"
+            )
+            return f"{count(self.steps, 'state')} restored, {off}{seen}; recorded as {outcome}"
         if self.exact:
             return f"{count(self.steps, 'step')}, every state exactly as recorded, {outcome}"
         agreement = "as recorded" if self.success == self.recorded_success else "not as recorded"
@@ -93,16 +105,52 @@ def replay(env: VectorEnv, episode: Episode, *, render: bool = False) -> Replay:
     )
 
 
+def restore(env: VectorEnv, episode: Episode, *, render: bool = False) -> Replay:
+    """Restore every recorded state in environment 0 of `env`, one after the other; no action is made.
+
+    Raises DatasetError where the episode has no states, TaskError where the environment cannot take them.
+    """
+    if episode.states is None:
+        raise DatasetError("this episode holds no physics states to restore; replay its actions: --by action")
+    mask = torch.arange(env.num_envs, device=env.device) == 0
+    env.reset([episode.info.seed], mask)  # what no state holds, as the goal of some environments
+    differences, unlike, frames = [], [], []
+    for t in range(len(episode)):
+        obs = env.set_states(episode.states[t : t + 1], mask)
+        differences.append(_difference(env, obs, episode, t))
+        unlike.append(_unlike(obs, episode, t, pictures=False))
+        if render:
+            frames.append(env.render(0))
+    off = [t for t, difference in enumerate(differences) if difference > 0]
+    return Replay(
+        steps=len(episode),
+        exact=not off,
+        first_difference=off[0] if off else None,
+        largest_difference=max(differences),
+        success=episode.info.success,
+        recorded_success=episode.info.success,
+        restored=True,
+        observation_difference=max((x for x in unlike if x is not None), default=None),
+        frames=frames,
+    )
+
+
 def in_units_of(dataset: Dataset, env: VectorEnv) -> VectorEnv:
     """Return `env` in the units of a file's actions. Raises PolicyError where the file's are not for it."""
     name, seen = str(dataset.paths[0]), env.observation_spec  # a replay acts and reads no observations
     return fitted(env, Interface(name=name, observation_spec=seen, action_spec=dataset.action_spec))
 
 
-def _difference(env: VectorEnv, obs: dict[str, torch.Tensor], episode: Episode, t: int) -> float:
+def _difference(env: VectorEnv, obs: Observation, episode: Episode, t: int) -> float:
     """Largest absolute difference of the state (or of the observation) before step t from the recorded one."""
     states = env.get_states()
     if episode.states is not None and states is not None:
         return float(np.abs(states[0] - episode.states[t]).max())
-    pairs = [(obs[key][0].cpu().numpy(), value[t]) for key, value in episode.obs.items() if key in obs]
-    return max(float(np.abs(now.astype(np.float64) - then).max()) for now, then in pairs)
+    return _unlike(obs, episode, t, pictures=True) or 0.0
+
+
+def _unlike(obs: Observation, episode: Episode, t: int, *, pictures: bool) -> float | None:
+    """Largest absolute difference of the observation before step t from the recorded one; None of nothing."""
+    keys = [key for key, value in episode.obs.items() if key in obs and (pictures or value.dtype != np.uint8)]
+    pairs = [(obs[key][0].cpu().numpy(), episode.obs[key][t]) for key in keys]
+    return max((float(np.abs(now.astype(np.float64) - then).max()) for now, then in pairs), default=None)

@@ -14,19 +14,29 @@ import numpy as np
 
 from robolearn.sim import rendering
 
+_QUICK_SHADOW = 1024
+"""Texels along a side of the shadow map."""
 _LOOKS = ("geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat")
 
 
 class Pictures:
     """One renderer for all worlds of a model; not to be shared between threads."""
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int):
-        """Raises TaskError, saying what to install, where OpenGL is missing."""
+    def __init__(self, model: mujoco.MjModel, height: int, width: int, *, quick: bool = False):
+        """
+        Args:
+            quick: for somebody who looks on, and never for a policy: coarse shadows and no antialiasing, which are
+                three fourths of what a picture costs where the processor draws.
+
+        Raises TaskError, saying what to install, where OpenGL is missing.
+        """
         rendering.prepare()
         self._model = copy.copy(model)
         # A shadow of more texels than the picture can show costs most of a frame where the processor draws.
         quality = self._model.vis.quality
         quality.shadowsize = min(quality.shadowsize, 2 ** math.ceil(math.log2(8 * max(height, width))))
+        if quick:
+            quality.shadowsize, quality.offsamples = min(quality.shadowsize, _QUICK_SHADOW), 0
         self._renderer: Any = mujoco.Renderer(self._model, height, width)
         self._close = weakref.finalize(self, self._renderer.close)
         # Also at interpreter exit, and before OpenGL goes, whose own exit function is older than this one. That of

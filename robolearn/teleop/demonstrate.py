@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,8 @@ class Demonstrated:
     late: int
     """Control steps that began more than half a period late, and all of them."""
     steps: int
+    late_by: Mapping[str, int]
+    """Late steps by what made them late."""
 
 
 def demonstrate(config: RecordConfig) -> Demonstrated:
@@ -82,6 +84,7 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
         discarded=session.discarded,
         late=session.pacer.late,
         steps=session.pacer.ticks,
+        late_by=dict(session.pacer.late_by),
     )
 
 

@@ -29,10 +29,18 @@ class LivePictures:
         self.changed = threading.Condition()
         self.frames: dict[str, tuple[int, bytes]] = {}
         """(number, JPEG) by camera."""
+        self.watched = False
+        """Whether anybody looks; `watch` sets it."""
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(self.frames)
+
+    def watch(self, watched: bool) -> None:
+        """Draw from now on, or draw no more: nothing is drawn that nobody looks at."""
+        self.watched = watched
+        if not watched:
+            self.frames.clear()  # who looks next would see the past at first
 
     def show(self, env: VectorEnv) -> None:
         """Take the present state of environment 0."""
@@ -64,7 +72,8 @@ class DrawnPictures(LivePictures):
     def show(self, env: VectorEnv) -> None:
         world = env.world(0)
         assert world is not None
-        self._process.show(*world)
+        if self.watched:
+            self._process.show(*world)
         right, up, back = world[1].cam_xmat[self._camera].reshape(3, 3).T
         self._axes = np.stack([-back, -right, up], axis=1)
 
@@ -93,7 +102,7 @@ class RenderedPictures(LivePictures):
 
     def show(self, env: VectorEnv) -> None:
         now = time.monotonic()
-        if now >= self._due:
+        if self.watched and now >= self._due:
             self._due = now + 1.0 / RENDER_HZ
             self._picture: Any = env.render(0)
             self._wake.set()

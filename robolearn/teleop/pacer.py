@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SPIN_S = 0.0005
 """The last stretch before a deadline is waited out awake: a sleeping process is woken that much late."""
 SMOOTHING = 0.1
+OTHERS = "other programs"
+SWITCH_S = 0.0005
+"""After so long a thread hands the interpreter to one that waits; Python's own 5 ms are a fourth of a step at 50 Hz."""
 
 
 class Pacer:
@@ -29,6 +35,10 @@ class Pacer:
         self.ticks = 0
         self.costs: dict[str, float] = {}
         """Seconds of each section, smoothed over ticks."""
+        self.late_by: Counter[str] = Counter()
+        """Late ticks by the section that took longest in the step before; OTHERS where none of them did."""
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        """Seconds of each section in the present tick."""
         self._clock, self._sleep = clock, sleep
         self._due: float | None = None
 
@@ -42,11 +52,15 @@ class Pacer:
         self.is_late = behind > 0.5 * self.period
         self.ticks += 1
         self.late += self.is_late
+        if self.is_late:
+            self.late_by[self._slowest()] += 1
+        self._spent.clear()
         self._due = due + self.period * (1 + int(behind / self.period))
 
     def restart(self) -> None:
         """Begin anew after something that is no part of a control step: the next tick is due a period from now."""
         self._due = self._clock() + self.period
+        self._spent.clear()
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
@@ -56,6 +70,7 @@ class Pacer:
             yield
         finally:
             spent = self._clock() - began
+            self._spent[name] += spent
             self.costs[name] = self.costs.get(name, spent) + SMOOTHING * (spent - self.costs.get(name, spent))
 
     def blame(self) -> str | None:
@@ -68,3 +83,23 @@ class Pacer:
             f"a step takes {1e3 * total:.0f} ms where {self.hz:g} Hz leave {1e3 * self.period:.0f} ms; "
             f"{worst} costs {1e3 * self.costs[worst]:.0f} ms"
         )
+
+    def _slowest(self) -> str:
+        if sum(self._spent.values()) < self.period:
+            return OTHERS
+        return max(self._spent, key=lambda name: self._spent[name])
+
+
+@contextmanager
+def punctual() -> Iterator[None]:
+    """Keep Python itself from making a loop late, inside: threads that serve pages give way at once, and the garbage
+    collector leaves alone what was there before, which takes it tens of milliseconds to walk through."""
+    before = sys.getswitchinterval()
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+        gc.unfreeze()

@@ -127,7 +127,8 @@ class SessionPage:
     def __enter__(self) -> SessionPage:
         self.server.start()
         threading.Thread(target=self._watch_pictures, name="page-pictures", daemon=True).start()
-        announce(f"{'Correct' if self.session.corrects else 'Record'} {self.session.task}", self.server)
+        what = f"{'Correct' if self.session.corrects else 'Record'} {self.session.task}"
+        announce(what, self.server, open_page=self.session.config.open_page)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -296,6 +297,7 @@ class SessionPage:
         self._loop = asyncio.get_running_loop()
         wake, room = asyncio.Event(), Counter[int]()
         self._watching.append(wake)
+        self._pictures.watch(True)
         sending = asyncio.create_task(self._send_pictures(socket, wake, room))
         try:
             while True:
@@ -309,6 +311,7 @@ class SessionPage:
         finally:
             sending.cancel()
             self._watching.remove(wake)
+            self._pictures.watch(bool(self._watching))
 
     async def _send_pictures(self, socket: WebSocket, wake: asyncio.Event, under_way: Counter[int]) -> None:
         shown: dict[str, int] = {}

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ HEAD = struct.Struct("<HI")
 QUALITY = 80
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS | mujoco.mjtState.mjSTATE_USER
 MAX_STATE_BYTES = 1 << 17
+STILL_HZ = 4.0
+"""So often, at most, is the same state drawn again."""
 
 
 class PictureProcess:
@@ -54,6 +57,7 @@ class PictureProcess:
         """(number, JPEG) of the newest picture of each camera."""
         self.changed = threading.Condition()
         self._state = np.zeros(mujoco.mj_stateSize(model, STATE))
+        self._sent, self._due = b"", 0.0
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         pictures, out = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
@@ -74,12 +78,16 @@ class PictureProcess:
         threading.Thread(target=self._receive, name="pictures", daemon=True).start()
 
     def show(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Hand over the present state; dropped where the process is behind."""
+        """Hand over the present state; dropped where the process is behind, or the world stands still."""
         mujoco.mj_getState(model, data, self._state, STATE)
+        state, now = self._state.tobytes(), time.monotonic()
+        if state == self._sent and now < self._due:
+            return
         try:
-            self._states.send(self._state.tobytes())
+            self._states.send(state)
         except (BlockingIOError, ConnectionError, OSError):
             return
+        self._sent, self._due = state, now + 1.0 / STILL_HZ
 
     def close(self) -> None:
         """End the process."""
@@ -114,7 +122,7 @@ def main(states: socket.socket, pictures: socket.socket, job: dict[str, Any]) ->
     model = mujoco.MjModel.from_binary_path(job["model"])
     data = mujoco.MjData(model)
     height, width = job["size"]
-    artist = Pictures(model, height, width)
+    artist = Pictures(model, height, width, quick=True)
     pictures.sendall(b"\x01")
     size = mujoco.mj_stateSize(model, STATE)
     while True:

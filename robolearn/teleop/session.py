@@ -44,7 +44,8 @@ from robolearn.teleop.devices.device import (
     hold,
 )
 from robolearn.teleop.driving import Operator, SessionDriver
-from robolearn.teleop.pacer import Pacer
+from robolearn.teleop.pacer import Pacer, punctual
+from robolearn.teleop.touch import Touch
 
 MOVING = 0.02
 """Largest component of a twist from which it counts as motion."""
@@ -145,6 +146,7 @@ class Session:
         self._loop = EpisodeLoop(env, self._driver, self._scenes, states=True)
         describe = {**describe, "device": device_name}
         self._recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
+        self._touch = Touch(env)
         self._clock = clock
         self._command = hold(clock())
         self._gripper, self._moved_at = -1.0, clock()
@@ -190,10 +192,12 @@ class Session:
         Raises DatasetError where the disk fails; what was committed is safe, and the episode in progress can be
         recovered.
         """
-        while self.state is not State.DONE:
-            self.pacer.wait()
-            self.tick()
-            on_tick(self)
+        with punctual():
+            while self.state is not State.DONE:
+                self.pacer.wait()
+                self.tick()
+                with self.pacer.section("page"):
+                    on_tick(self)
 
     def tick(self) -> None:
         """Take one control step: read the device, answer its buttons, and move the world where it is to move."""
@@ -229,7 +233,7 @@ class Session:
         """Return what each button does now."""
         meanings: dict[str, Callable[[], None]] = {}
         if self.state is State.READY:
-            meanings = {"start": self._start, "discard": self._skip, "rerecord": self._skip}
+            meanings = {"start": self._start, "discard": self._skip}
         elif self.state is State.COUNTDOWN:
             meanings = dict.fromkeys(("start", "pause", "discard", "rerecord"), self._back)
         elif self.state in (State.RECORDING, State.PAUSED):
@@ -287,6 +291,7 @@ class Session:
             "late": self.pacer.late,
             "ticks": self.pacer.ticks,
             "slow": self.pacer.blame(),
+            "late_by": dict(self.pacer.late_by),
             "costs_ms": {name: round(1e3 * spent, 2) for name, spent in self.pacer.costs.items()},
             "engaged": self._command.engaged,
             "device_lost": self._lost_at is not None,
@@ -295,6 +300,7 @@ class Session:
             "twist": [round(float(x), 3) for x in self._command.twist],
             "gripper": round(self._gripper, 3) if self.mapper.has_gripper else None,
             "robot": low_dim,
+            "force_n": self._touch.newtons(),
             **self._driver.status(),
         }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from robolearn.teleop.pacer import Pacer
+from robolearn.teleop.pacer import OTHERS, Pacer, punctual
 from tests.teleop.session_parts import Clock
 
 
@@ -96,3 +99,30 @@ def test_a_section_that_fails_is_booked_too() -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert pacer.costs["physics"] == pytest.approx(0.02)
+
+
+def test_late_steps_are_counted_by_what_made_them_late() -> None:
+    clock = Clock()
+    pacer = paced(20.0, clock)
+    pacer.wait()
+    with pacer.section("physics"):
+        clock.now += 0.01
+    with pacer.section("recording"):
+        clock.now += 0.2
+    pacer.wait()
+    assert pacer.is_late
+    with pacer.section("physics"):
+        clock.now += 0.01
+    clock.now += 0.2  # in none of our sections
+    pacer.wait()
+    pacer.wait()
+    assert pacer.late_by == {"recording": 1, OTHERS: 1}
+    assert sum(pacer.late_by.values()) == pacer.late
+
+
+def test_inside_the_loop_threads_give_way_and_the_collector_leaves_the_past_alone() -> None:
+    before = sys.getswitchinterval(), gc.get_freeze_count()
+    with punctual():
+        assert sys.getswitchinterval() < 0.001
+        assert gc.get_freeze_count() > before[1]
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == (pytest.approx(before[0]), 0)

@@ -50,7 +50,7 @@ def bring(session: Session, state: State) -> None:
 
 R, C, G, P, V, D = State.READY, State.COUNTDOWN, State.RECORDING, State.PAUSED, State.REVIEW, State.DONE
 TABLE: dict[State, dict[str, State]] = {
-    R: {"start": C, "discard": R, "rerecord": R, "undo": R, "quit": D},
+    R: {"start": C, "discard": R, "undo": R, "quit": D},
     C: {"start": R, "pause": R, "discard": R, "rerecord": R, "undo": C, "quit": D},
     G: {
         "start": P,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,6 +55,19 @@ def serve(source: str) -> Iterator[TestClient]:
         viewer.close()
 
 
+def pictures(web: TestClient, **wish: Any) -> list[bytes]:
+    """The JPEGs that the viewer answers a wish with."""
+    found = []
+    with web.websocket_connect("ws://localhost/api/pictures") as socket:
+        socket.send_json(wish)
+        data = socket.receive_bytes()
+    while data:
+        size = int.from_bytes(data[:4], "big")
+        found.append(data[4 : 4 + size])
+        data = data[4 + size :]
+    return found
+
+
 def rows(web: TestClient) -> list[dict[str, Any]]:
     until = time.monotonic() + 20
     while time.monotonic() < until:
@@ -75,8 +90,8 @@ def test_the_table_holds_what_the_file_says(web: TestClient) -> None:
 
 
 def test_pictures_are_the_recorded_ones(web: TestClient) -> None:
-    answer = web.get("/api/episodes/2/cameras/wrist/5.jpg")
-    shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    (jpeg,) = pictures(web, episode=2, step=5, cameras=["wrist"])
+    shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
     recorded = episode(2, STEPS + 2).obs["wrist"][5]
     assert shown.shape == recorded.shape
     # Noise loses much in a JPEG, but what is left belongs to this step and to no other.
@@ -110,20 +125,36 @@ def test_events_and_measured_times_are_told(web: TestClient) -> None:
     np.testing.assert_allclose(found["times"], recorded.timestamps, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "/api/episodes/4",
-        "/api/episodes/0/cameras/front/0.jpg",
-        "/api/episodes/0/cameras/wrist/99.jpg",
-        "/api/episodes/0/scene/0.jpg?zoom=nan",
-        "/api/episodes/99/curves",
-    ],
-)
+@pytest.mark.parametrize("address", ["/api/episodes/4", "/api/episodes/99/curves", "/api/rows?since=nan"])
 def test_what_is_not_there_is_refused_with_words(web: TestClient, address: str) -> None:
     answer = web.get(address)
     assert answer.status_code == 400
     assert len(answer.json()["error"]) > 10
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"episode": 4, "step": 0, "cameras": ["wrist"]},
+        {"episode": 0, "step": 0, "cameras": ["front"]},
+        {"episode": 0, "step": 99, "cameras": ["wrist"]},
+        {"episode": 0, "step": -2, "cameras": ["wrist"]},
+        {"episode": "0", "step": 0},
+        {"episode": 0, "step": 0, "view": {"zoom": "nan"}},
+        {"episode": 0, "step": 0, "view": {"zoom": [1]}},
+        {"episode": 0, "step": 0, "view": 7},
+        {"step": 0},
+        [1],
+    ],
+)
+def test_pictures_that_are_not_there_are_refused_with_words_and_others_follow(web: TestClient, wish: Any) -> None:
+    with web.websocket_connect("ws://localhost/api/pictures") as socket:
+        socket.send_json(wish)
+        assert len(socket.receive_json()["error"]) > 10
+        socket.send_text("{")
+        assert "JSON" in socket.receive_json()["error"]
+        socket.send_json({"episode": 1, "step": 3, "cameras": ["wrist", "wrist"]})
+        assert socket.receive_bytes()[4:6] == b"\xff\xd8"
 
 
 def test_a_scene_that_cannot_be_shown_says_why(web: TestClient) -> None:
@@ -235,7 +266,7 @@ def test_a_file_of_robomimics_layout_is_shown_and_revised(path: Path, tmp_path: 
     for web in serve(str(tmp_path / "theirs.hdf5")):
         assert not web.get("/api/dataset").json()["in_place"]
         assert [row["steps"] for row in rows(web)] == [STEPS + i for i in range(4)]
-        assert web.get("/api/episodes/1/cameras/wrist/3.jpg").status_code == 200
+        assert len(pictures(web, episode=1, step=3, cameras=["wrist"])) == 1
         web.post("/api/marks", json={"demo_3": {"deleted": True}})
         assert web.post("/api/save_masks", json={}).status_code == 400
         assert web.post("/api/save", json={"name": "mine.hdf5"}).json()["notes"]
@@ -299,10 +330,18 @@ def test_the_scene_is_drawn_from_the_model_in_the_file(tmp_path: Path) -> None:
             "turns": True,
         }
         last = web.get("/api/dataset").json() and rows(web)[0]["steps"] - 1
-        asked = ["0.jpg", f"{last}.jpg", "0.jpg?azimuth=10", "0.jpg?camera=front", "0.jpg?zoom=0.5&elevation=-80"]
-        shown = [web.get(f"/api/episodes/0/scene/{address}").content for address in asked]
-        pictures = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in shown]
-        assert all(picture.std() > 5 for picture in pictures)
-        differences = [np.abs(picture.astype(int) - pictures[0]).max() for picture in pictures[1:]]
-        assert min(differences) > 30
-        assert web.get("/api/episodes/0/scene/0.jpg").content == shown[0]
+        views = [{}, {"azimuth": 10}, {"camera": "front"}, {"zoom": 0.5, "elevation": -80}]
+        asked = [{"step": last, "view": {}}, *({"step": 0, "view": view} for view in views)]
+        later, first, *others = (
+            cv2.imdecode(np.frombuffer(pictures(web, episode=0, **wish)[0], np.uint8), cv2.IMREAD_COLOR).astype(int)
+            for wish in asked
+        )
+        for shown in (later, *others):
+            assert shown.std() > 5
+            assert np.abs(shown - first).max() > 30
+        assert pictures(web, episode=0, step=0, view={}) == pictures(web, episode=0, step=0, view={"camera": "free"})
+
+
+def test_the_table_waits_for_neither_torch_nor_mujoco() -> None:
+    script = "import sys, robolearn.teleop.view.app; sys.exit(bool({'torch', 'mujoco'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

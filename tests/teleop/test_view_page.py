@@ -57,7 +57,7 @@ SHADE = """(image) => { const canvas = document.createElement("canvas"); canvas.
 def wait_for_step(page: Any, step: int) -> None:
     """Until the picture on the screen is that of the step."""
     page.wait_for_function(
-        f"(step) => {{ const image = document.querySelector('.picture img'); return image && image.naturalWidth "
+        f"(step) => {{ const image = document.querySelector('.picture canvas'); return image && image.width "
         f"&& Math.abs(({SHADE})(image) - 10 * step) <= 3; }}",
         arg=step,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from robolearn.configuration.record import RecordConfig
 from robolearn.errors import count, hint
 
@@ -25,10 +27,16 @@ def _by_hand(config: RecordConfig) -> int:
     from robolearn.teleop.demonstrate import demonstrate
 
     done = demonstrate(config)
-    late = f"; {count(done.late, 'late step')} of {done.steps}" if done.late else ""
+    late = f"; {count(done.late, 'late step')} of {done.steps}, by {_reasons(done.late_by)}" if done.late else ""
     print(f"recorded {count(done.kept, 'episode')}, {done.discarded} not kept{late}")
     print(f"{done.path} holds {count(done.total, 'complete episode')} of {config.task.id}")
     print(f"next: {hint('view', done.path)}    {hint('train', '--dataset', done.path)}")
     if done.total < config.episodes:
         print(f"to go on: {hint('record', '--config', f'{done.path}.yaml', '--resume')}")
     return 0
+
+
+def _reasons(late_by: Mapping[str, int]) -> str:
+    """The reasons, the worst first, with their numbers where there are several."""
+    worst = sorted(late_by.items(), key=lambda item: -item[1])
+    return ", ".join(name if len(worst) == 1 else f"{name} ({steps})" for name, steps in worst)

@@ -1,4 +1,4 @@
-"""`robolearn replay`: run recorded actions again and say how far the simulator strays from the recording."""
+"""`robolearn replay`: run recorded actions again and say how far the simulator strays, or restore recorded states."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ def run(config: ReplayConfig) -> int:
     from robolearn.configuration.parts.task import TaskConfig
     from robolearn.datasets.dataset import Dataset
     from robolearn.envs.make import make
-    from robolearn.evaluation.replay import in_units_of, replay
+    from robolearn.evaluation.replay import in_units_of, replay, restore
+    from robolearn.evaluation.video import film_task
 
     with Dataset(config.dataset, reading=config.reading) as dataset:
         task = TaskConfig.from_env_args(dataset.env_args)
+        task = film_task(task) if config.video else task
         with make(task, 1) as made:
             env, frames = in_units_of(dataset, made), []
             for index in config.episodes:
@@ -23,7 +25,8 @@ def run(config: ReplayConfig) -> int:
                     raise ConfigError(
                         f"episode {index} is not there; {config.dataset} has {count(len(dataset), 'episode')}, from 0"
                     )
-                result = replay(env, dataset.read(index), render=bool(config.video))
+                again = restore if config.by == "state" else replay
+                result = again(env, dataset.read(index), render=bool(config.video))
                 frames += result.frames
                 print(f"{dataset.episodes[index]}: {result}")
     if config.video:

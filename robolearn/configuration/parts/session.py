@@ -32,6 +32,8 @@ class SessionConfig:
     """Address of the page; 0.0.0.0 lets other machines reach it, who must then know the token in the link."""
     port: int = 8080
     """Port of the page; the next free one is taken."""
+    open_page: bool = False
+    """Open the page in a browser of this machine, where it has a screen."""
 
     def __post_init__(self) -> None:
         for name in ("countdown_s", "idle_pause_s"):

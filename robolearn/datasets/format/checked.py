@@ -87,11 +87,12 @@ def attrs(obj: h5py.HLObject) -> dict[str, Any]:
     """Return the attributes, strings decoded; sizes are checked before anything is read."""
     values: dict[str, Any] = {}
     with reading(f"{place(obj)} attributes"):
-        for name in obj.attrs:
-            space = obj.attrs.get_id(name)
+        held = obj.attrs  # asked of the file anew each time otherwise
+        for name in held:
+            space = held.get_id(name)
             if space.get_storage_size() > MAX_ATTR_BYTES:
                 raise DatasetError(f"{place(obj)}: the attribute {name} has an absurd size")
-            value = obj.attrs[name]
+            value = held[name]
             if isinstance(value, bytes):
                 value = value.decode("utf-8")
             values[name] = value.item() if isinstance(value, np.generic) else value

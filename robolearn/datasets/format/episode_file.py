@@ -68,7 +68,8 @@ class EpisodeFile:
                     safe.check_schema(self._file)
                 self._data = safe.group(self._file, "data")
                 self._all = safe.demo_names(self._data)
-                self._names = [name for name in self._all if name not in self.excluded]
+                excluded = self.excluded
+                self._names = [name for name in self._all if name not in excluded]
                 self.masks = safe.read_masks(self._file)
                 self._foreign = None if self.ours else self._foreign_layout()
                 self.header = self._seen_header()

@@ -8,8 +8,10 @@ const SEND_MS = 50;        // at least so often, so that silence means that the 
 const SILENT_MS = 600;     // without any status: the line is broken
 const OLD_PICTURE_MS = 2000;
 const RETRY_MS = 1000;
+const FULL_FORCE_N = 20;
 
 const STATES = { ready: "Ready", countdown: "Get ready", recording: "Recording", paused: "Paused", review: "Review", done: "The session is over" };
+const SKIP = { ready: ["Skip", "forward"] };
 const START = { ready: ["Start", "record"], countdown: ["Stop", "stop"], recording: ["Pause", "pause"], paused: ["Go on", "play"], review: ["Keep", "check"] };
 const ACTIONS = [
   ["start", "Start", "record", "primary", "start, pause, go on, keep"], ["success", "Success", "check", "", "end: it is solved"],
@@ -23,6 +25,7 @@ const MOTION = { "+x": "away", "-x": "back", "+y": "left", "-y": "right", "+z": 
   "+pitch": "tip forward", "-pitch": "tip back", "+roll": "roll right", "-roll": "roll left" };
 const STICK_WORDS = { x: "move", y: "move", z: "height", roll: "tilt", pitch: "tilt", yaw: "turn" };
 const AXES = ["x", "y", "z", "roll", "pitch", "yaw"];
+const PAD_NAMES = { left_x: "left stick ↔", left_y: "left stick ↕", right_x: "right stick ↔", right_y: "right stick ↕" };
 const CAPS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "Space", Escape: "Esc", Backspace: "⌫", Enter: "⏎", ShiftLeft: "⇧", ShiftRight: "⇧ right",
   ControlLeft: "Ctrl", AltLeft: "Alt", BracketLeft: "[", BracketRight: "]", Minus: "-", Equal: "=", Comma: ",", Period: ".", Slash: "/" };
 
@@ -61,16 +64,17 @@ function connect() {
   control.onclose = () => { render(); if (!over) setTimeout(connect, RETRY_MS); };
 }
 
+/** A tab that is not seen asks for no pictures: they cost the program time to draw. */
 function watch() {
-  if (over) return;
-  pictures = new WebSocket(address("/pictures"));
-  pictures.binaryType = "arraybuffer";
-  pictures.onmessage = async ({ data }) => {
+  if (over || document.hidden || pictures?.readyState <= WebSocket.OPEN) return;
+  const line = pictures = new WebSocket(address("/pictures"));
+  line.binaryType = "arraybuffer";
+  line.onmessage = async ({ data }) => {
     const camera = new DataView(data).getUint8(0);
     try { await views[camera]?.put(new Blob([new Uint8Array(data, 5)], { type: "image/jpeg" })); }
-    finally { if (pictures.readyState === WebSocket.OPEN) pictures.send(String(camera)); }
+    finally { if (line.readyState === WebSocket.OPEN) line.send(String(camera)); }
   };
-  pictures.onclose = () => { if (!over) setTimeout(watch, RETRY_MS); };
+  line.onclose = () => setTimeout(watch, RETRY_MS);
 }
 
 function say(message) {
@@ -151,6 +155,7 @@ function begin(told) {
   if (hello.drives) driveByPointer();
   showActions();
   watch();
+  document.addEventListener("visibilitychange", () => document.hidden ? pictures?.close() : watch());
 }
 
 /** Keys that the page takes for itself; those of a profile also in fields would be typed, not driven. */
@@ -256,16 +261,21 @@ function help() {
   const more = hello.corrects ? [["takeover", "", "", "", "take over from the policy"], ["release", "", "", "", "hand back to the policy"]] : [];
   const session = ACTIONS.concat([["pause", "Pause", "", "", "pause and go on"]], more).map(([button, , , , words]) => row(caps(Object.keys(hello.keys).filter((key) => hello.keys[key] === button)), words)).filter(([keys]) => keys.children.length);
   const drive = hello.drives ? motions().map(([names, words]) => row(caps(names), words)) : [];
-  const pad = hello.drives ? padHelp() : [];
-  ask("Keys", el("div", { class: "keys two" }, ...session.flat(), ...drive.flat(), ...pad.flat(), ...row([el("kbd", {}, "?")], "show these keys").flat()), [{ label: "Close", value: "", kind: "primary" }]);
+  const parts = { Session: [...session, row([el("kbd", {}, "?")], "show these keys")], Motion: drive, Gamepad: hello.drives ? padHelp() : [] };
+  const sections = Object.entries(parts).filter(([, rows]) => rows.length).map(([title, rows]) => el("section", {}, el("h3", {}, title), el("div", { class: "keys" }, rows.flat())));
+  ask("Keys", el("div", { class: "help" }, sections), [{ label: "Close", value: "", kind: "primary" }]);
 }
 
 function padHelp() {
   const profile = hello.profile, rows = {};
-  const add = (name, words) => { if (!isKey(name) && !/^(touch|mouse|wheel)/.test(name)) (rows[words] ??= []).push(name.length === 1 ? `pad ${name.toUpperCase()}` : `pad ${name.replace("_", " ")}`); };
+  const add = (name, words) => { if (!isKey(name) && !/^(touch|mouse|wheel)/.test(name)) (rows[words] ??= []).push(PAD_NAMES[name] ?? (name.length === 1 ? name.toUpperCase() : name.replace("dpad_", "d-pad ").replace("_", " "))); };
   for (const [name, axis] of Object.entries(profile.axes)) if (hello.axes.includes(axis.slice(1))) add(name, `${MOTION[flip(axis)]} and ${MOTION[axis]}`);
   for (const name of profile.gripper.toggle) add(name, "gripper");
-  for (const [name, button] of Object.entries(profile.buttons)) add(name, button);
+  for (const name of profile.gripper.open) add(name, "open");
+  for (const name of profile.gripper.close) add(name, "close");
+  for (const name of profile.fine) add(name, "slowly");
+  const words = { pause: "pause and go on", ...Object.fromEntries(ACTIONS.map(([button, , , , text]) => [button, text])) };
+  for (const [name, button] of Object.entries(profile.buttons)) add(name, words[button] ?? button);
   return Object.entries(rows).map(([words, names]) => [el("span", { class: "small muted" }, names.join(", ")), el("span", {}, words)]);
 }
 
@@ -301,7 +311,9 @@ function render() {
   set(line, !alive ? "offline" : status?.rtt_ms == null ? "online" : `${status.rtt_ms < 10 ? status.rtt_ms.toFixed(1) : status.rtt_ms.toFixed(0)} ms`);
   for (const view of views) view.figure.classList.toggle("old", view.isOld || !alive);
   if (!status || !hello) return;
-  set($("#rates"), `${views.length ? `${plural(Math.max(...views.map((view) => view.rate)), "picture")}/s · ` : ""}${hello.hz} Hz`);
+  // A world that stands still is drawn now and then, which says nothing about the line.
+  const shown = views.length && status.state === "recording" ? `${plural(Math.max(...views.map((view) => view.rate)), "picture")}/s · ` : "";
+  set($("#rates"), `${shown}${hello.hz} Hz`);
   renderState(alive);
   renderSeat();
   renderRobot();
@@ -332,9 +344,10 @@ function renderState(alive) {
   for (const node of $("#actions").children) {
     const button = node.dataset.button;
     node.disabled = !alive || !status.you_drive || !status.buttons.includes(button);
-    if (button === "start") {
-      const [label, drawing] = START[state] ?? START.ready;
-      if (node.children[1].textContent !== label) { node.children[1].textContent = label; node.firstChild.replaceWith(icon(drawing)); }
+    const changing = { start: START[state] ?? START.ready, discard: SKIP[state] ?? ["Discard", "trash"] }[button];
+    if (changing && node.children[1].textContent !== changing[0]) {
+      node.children[1].textContent = changing[0];
+      node.firstChild.replaceWith(icon(changing[1]));
     }
   }
 }
@@ -367,6 +380,7 @@ function renderRobot() {
     set($("#gripper-word"), status.gripper > 0.5 ? "closed" : status.gripper < -0.5 ? "open" : `${Math.round(50 * (status.gripper + 1))} %`);
     set($("#touch-gripper"), status.gripper > 0 ? "Open gripper" : "Close gripper");
   }
+  renderForces(Object.entries(status.force_n));
   const box = $("#numbers");
   for (const [name, values] of Object.entries(status.robot)) {
     let node = $(`output[data-key="${CSS.escape(name)}"]`, box);
@@ -378,9 +392,21 @@ function renderRobot() {
   }
 }
 
+function renderForces(forces) {
+  const box = $("#forces");
+  box.hidden = !forces.length;
+  if (box.children.length !== forces.length) box.replaceChildren(...forces.map(([name]) => el("div", { class: "gripper" }, el("span", { class: "muted small" }, `Force ${name}`), el("span", { class: "meter" }), el("span", { class: "small" }))));
+  forces.forEach(([, newtons], i) => {
+    const [, meter, words] = box.children[i].children;
+    meter.style.setProperty("--value", newtons / FULL_FORCE_N);
+    set(words, `${newtons.toFixed(1)} N`);
+  });
+}
+
 function renderTiming() {
   const late = $("#late"), share = status.ticks ? status.late / status.ticks : 0;
   late.className = `pill ${share > 0.02 ? "bad" : status.late ? "warn" : "good"}`;
+  late.title = Object.entries(status.late_by).map(([name, steps]) => `${steps} by ${name}`).join(", ");
   set(late, status.late ? `${status.late} of ${status.ticks} late` : "in time");
   $("#slow").hidden = !status.slow;
   set($("#slow"), status.slow ?? "");
@@ -395,7 +421,8 @@ function end() {
   over = true;
   control.close();
   pictures?.close();
-  const next = hello.corrects ? [el("p", {}, "When the round is complete, the policy is trained on it; the next round has a page at the same link.")] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`)] : [];
+  const next = hello.corrects ? [el("p", {}, "When the round is complete, the policy is trained on it; the next round has a page at the same link.")] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`),
+    ...(status.kept < status.target ? [el("p", {}, "To go on where this session ended:"), el("code", {}, `robolearn record --config ${hello.path}.yaml --resume`)] : [])] : [];
   $("#main").replaceWith(el("main", { class: "end-page", style: "display: block" }, el("section", { class: "panel end", role: "status" },
     el("h2", {}, STATES.done), status.error ? el("p", { class: "pill bad", style: "white-space: normal" }, status.error) : null,
     el("p", {}, `${status.kept} of ${status.target} episodes are kept${status.discarded ? `; ${status.discarded} were not` : ""}.`), next)));

@@ -1,4 +1,12 @@
-"""The viewer's application: what the page asks for over HTTP, and the command that serves it."""
+"""The viewer's application: what the page asks for, and the command that serves it.
+
+Pictures of a step are asked for over the WebSocket /api/pictures, answered in order, all of a step in one message:
+
+    {"episode": 3, "step": 57, "cameras": ["front", "wrist"]}              what the cameras recorded
+    {"episode": 3, "step": 57, "view": {"camera": "free", "azimuth": 140, "elevation": -25, "zoom": 1}}    the scene
+
+An answer is binary: for each picture its length (4 bytes, big endian) and its JPEG; or the text {"error": words}.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +20,16 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.configuration.view import ViewConfig
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, RobolearnError
 from robolearn.teleop.view.library import THUMBNAIL_WIDTH, Library
 from robolearn.teleop.view.marks import Marks
-from robolearn.teleop.view.scene import FREE, Scene, View
+from robolearn.teleop.view.point_of_view import FREE, View
+from robolearn.teleop.view.scene import Scene
 from robolearn.teleop.web.server import WebServer, announce
 
 PAGE = Path(__file__).parent / "static"
@@ -44,9 +54,8 @@ class Viewer:
             Route(episode, self._episode),
             Route(f"{episode}/curves", self._curves),
             Route(f"{episode}/thumbnail.jpg", self._thumbnail),
-            Route(f"{episode}/cameras/{{key}}/{{step:int}}.jpg", self._picture),
             Route(f"{episode}/scene", self._scene),
-            Route(f"{episode}/scene/{{step:int}}.jpg", self._scene_picture),
+            WebSocketRoute("/api/pictures", self._pictures),
             Route("/api/marks", self._change_marks, methods=["POST"]),
             Route("/api/save", self._save, methods=["POST"]),
             Route("/api/save_masks", self._save_masks, methods=["POST"]),
@@ -76,24 +85,35 @@ class Viewer:
         if not self.library.cameras:
             return JSONResponse({"error": "no pictures in this file"}, HTTPStatus.NOT_FOUND)
         index = request.path_params["index"]
-        return _jpeg(self.library.picture(index, self.library.cameras[0], -1, width=THUMBNAIL_WIDTH))
-
-    def _picture(self, request: Request) -> Response:
-        where = request.path_params
-        return _jpeg(self.library.picture(where["index"], where["key"], where["step"]))
+        jpeg = self.library.picture(index, self.library.cameras[0], -1, width=THUMBNAIL_WIDTH)
+        return Response(jpeg, media_type="image/jpeg", headers=KEEP)
 
     def _scene(self, request: Request) -> Response:
         return JSONResponse(self.scene.describe(request.path_params["index"]))
 
-    def _scene_picture(self, request: Request) -> Response:
-        query = request.query_params
-        view = View(
-            camera=query.get("camera", FREE),
-            azimuth=_number(query.get("azimuth", "140"), float),
-            elevation=_number(query.get("elevation", "-25"), float),
-            zoom=_number(query.get("zoom", "1"), float),
-        )
-        return _jpeg(self.scene.picture(request.path_params["index"], request.path_params["step"], view))
+    async def _pictures(self, socket: WebSocket) -> None:
+        await socket.accept()
+        try:
+            while True:
+                wish = await socket.receive_text()
+                try:
+                    pictures = await run_in_threadpool(self._wished, wish)
+                except RobolearnError as error:
+                    await socket.send_text(json.dumps({"error": str(error)}))
+                else:
+                    await socket.send_bytes(b"".join(len(jpeg).to_bytes(4, "big") + jpeg for jpeg in pictures))
+        except WebSocketDisconnect:
+            return
+
+    def _wished(self, text: str) -> list[bytes]:
+        """Return the JPEGs that a wish asks for."""
+        wish = _object(text)
+        index, step, view = wish.get("episode"), wish.get("step"), wish.get("view")
+        if type(index) is not int or type(step) is not int:
+            raise DatasetError("a wish for pictures names an episode and a step by their numbers")
+        if view is None:
+            return [self.library.picture(index, str(key), step) for key in wish.get("cameras", ())]
+        return [self.scene.picture(index, step, _view(view))]
 
     async def _change_marks(self, request: Request) -> Response:
         return await _act(request, self.marks.change)
@@ -128,24 +148,32 @@ def view(config: ViewConfig) -> None:
 
 async def _act(request: Request, run: Callable[[dict[str, Any]], Any]) -> Response:
     """Answer a POST: a JSON object in, what `run` makes of it out."""
+    return JSONResponse(await run_in_threadpool(run, _object(await request.body())))
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
     try:
-        body = json.loads(await request.body())
+        told = json.loads(text)
     except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
+        told = None
+    if not isinstance(told, dict):
         raise DatasetError("the request must hold a JSON object")
-    return JSONResponse(await run_in_threadpool(run, body))
+    return told
 
 
-def _jpeg(data: bytes) -> Response:
-    return Response(data, media_type="image/jpeg", headers=KEEP)
+def _view(told: Any) -> View:
+    """A point of view; what it does not say is as usual."""
+    if not isinstance(told, dict):
+        raise DatasetError("a view must be a JSON object")
+    numbers = {name: _number(told[name], float) for name in ("azimuth", "elevation", "zoom") if name in told}
+    return View(camera=str(told.get("camera", FREE)), **numbers)
 
 
-def _number(text: str, kind: Callable[[str], Any]) -> Any:
+def _number(text: Any, kind: Callable[[Any], Any]) -> Any:
     try:
         value = kind(text)
-    except ValueError:
+    except (ValueError, TypeError):
         value = math.nan
     if not math.isfinite(value):
-        raise DatasetError(f"expected a number, received {text[:40]!r}")
+        raise DatasetError(f"expected a number, received {str(text)[:40]!r}")
     return value

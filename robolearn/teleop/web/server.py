@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import socket
+import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +87,7 @@ class WebServer:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_a_fault)
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
 
@@ -133,6 +138,11 @@ def make_app(routes: Sequence[BaseRoute], static: Path) -> Starlette:
     return Starlette(routes=[*routes, *files], exception_handlers={RobolearnError: _answer_error})
 
 
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    """Return whether a line of uvicorn's tells of a fault; a WebSocket that the guard refuses is none."""
+    return record.getMessage() != "ASGI callable returned without completing handshake."
+
+
 def _answer_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
@@ -148,8 +158,8 @@ class _Files(StaticFiles):
         return response
 
 
-def announce(what: str, server: WebServer) -> None:
-    """Print the one line that matters, and how to reach the page from elsewhere."""
+def announce(what: str, server: WebServer, *, open_page: bool = False) -> None:
+    """Print the one line that matters, and how to reach the page from elsewhere; on request, open it here."""
     print(f"\n  {what}:  {server.link}\n", flush=True)
     if server.token:
         print("  Whoever has this link may use the page; Ctrl-C ends it.", flush=True)
@@ -158,6 +168,14 @@ def announce(what: str, server: WebServer) -> None:
         print(
             f"  Only this machine can open it. Over SSH: ssh -L {port}:127.0.0.1:{port} HOST. Ctrl-C ends.", flush=True
         )
+    if open_page and _has_screen():
+        threading.Thread(target=webbrowser.open, args=(server.link,), daemon=True).start()
+
+
+def _has_screen() -> bool:
+    """Return whether somebody sits at this machine; a browser in a terminal, or sent over SSH, is of no use."""
+    local = "SSH_CONNECTION" not in os.environ
+    return local and (sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import socket
 import urllib.error
 import urllib.request
@@ -15,10 +16,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from robolearn.errors import DatasetError, TaskError
 from robolearn.teleop.web.guard import Access, Guard, is_loopback
-from robolearn.teleop.web.server import MAX_MESSAGE_BYTES, WebServer, make_app
+from robolearn.teleop.web.server import MAX_MESSAGE_BYTES, WebServer, announce, make_app
 
 
 async def echo(request: Request) -> JSONResponse:
@@ -211,3 +214,30 @@ def test_an_address_of_another_machine_is_refused_with_a_remedy(page: Path) -> N
 def test_loopback_is_told_from_the_rest() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.2", "robot.lan", socket.gethostname() + ".x")))
+
+
+def test_a_refused_socket_is_no_fault_in_the_terminal(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with WebServer(ROUTES, static=page, host="0.0.0.0", port=0) as server:
+        with pytest.raises(InvalidStatus, match="401"):
+            connect(f"ws://127.0.0.1:{server.port}/talk")
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"ws://127.0.0.1:{server.port}/talk?token={server.token}", origin="http://evil.example")  # type: ignore[arg-type]
+    assert capfd.readouterr().err == ""
+
+
+def test_the_page_is_opened_on_request_where_there_is_a_screen(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr("webbrowser.open", opened.put)
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("SSH_CONNECTION", "WAYLAND_DISPLAY", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with WebServer(ROUTES, static=page, port=0) as server:
+        announce("page", server, open_page=True)
+        monkeypatch.setenv("DISPLAY", ":7")
+        announce("page", server)
+        announce("page", server, open_page=True)
+        assert opened.get(timeout=5.0) == server.link
+        monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 1 10.0.0.2 22")
+        announce("page", server, open_page=True)
+        with pytest.raises(queue.Empty):
+            opened.get(timeout=0.2)

@@ -1,6 +1,7 @@
 // One episode: its pictures, its scene and its curves under one cursor, and the marks that a person sets.
-import { $, el, icon, toast, request, seconds, FrameFeed } from "/web/ui.js";
+import { $, el, icon, toast, request, seconds } from "/web/ui.js";
 import { outcomePill } from "/table.js";
+import { PictureLine } from "/pictures.js";
 import { Plot, readCurves, scrubbing, showCuts, spanNodes } from "/plots.js";
 
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
@@ -13,7 +14,7 @@ export class EpisodePage {
     this.place = store.order.indexOf(index);
     this.step = step;
     this.speed = 1;
-    this.feeds = [];
+    this.lines = [];
     this.plots = [];
     this.angle = { azimuth: 140, elevation: -25, zoom: 1 };
     this.stop = new AbortController();
@@ -66,18 +67,15 @@ export class EpisodePage {
 
   close() {
     this.stop.abort();
+    for (const [line] of this.lines) line.close();
     cancelAnimationFrame(this.ticking);
     clearTimeout(this.linking);
   }
 
   build() {
-    const { store, facts } = this, base = `/api/episodes/${this.index}`;
-    this.pictures = el("div", { class: "pictures panel" }, store.cameras.map((key) => {
-      const image = el("img", { alt: `camera ${key}` });
-      this.feeds.push([new FrameFeed(image, { onerror: (error) => this.complain(error) }), (step) => `${base}/cameras/${encodeURIComponent(key)}/${step}.jpg?v=${store.id}`]);
-      image.addEventListener("load", () => image.parentNode.classList.toggle("small", image.naturalWidth < 160));
-      return el("figure", { class: "picture" }, image, el("figcaption", {}, key));
-    }));
+    const { store, facts } = this, canvases = store.cameras.map((key) => screen(`camera ${key}`));
+    this.pictures = el("div", { class: "pictures panel" }, store.cameras.map((key, i) => el("figure", { class: "picture" }, canvases[i], el("figcaption", {}, key))));
+    if (canvases.length) this.lines.push([new PictureLine(canvases, { onerror: (error) => this.complain(error) }), (step) => ({ episode: this.index, step, cameras: store.cameras })]);
     const button = (name, label, run) => el("button", { class: "btn icon", type: "button", "aria-label": label, title: label, onclick: run }, icon(name));
     this.playButton = button("play", "Play", () => this.toggle());
     this.playButton.classList.add("primary");
@@ -134,11 +132,10 @@ export class EpisodePage {
     try { scene = await request(`/api/episodes/${this.index}/scene`); } catch (error) { scene = { available: false, reason: error.message }; }
     if (this.stop.signal.aborted) return;
     if (!scene.available) { this.pictures.append(el("p", { class: "notice" }, el("b", {}, "No 3-D scene. "), scene.reason)); return; }
-    const image = el("img", { alt: "3-D scene", draggable: "false" }), choice = el("select", { "aria-label": "Camera of the scene", onchange: () => this.show() }, scene.turns && el("option", { value: "free" }, "free camera"), scene.cameras.map((name) => el("option", { value: name }, name)));
+    const image = screen("3-D scene"), choice = el("select", { "aria-label": "Camera of the scene", onchange: () => this.show() }, scene.turns && el("option", { value: "free" }, "free camera"), scene.cameras.map((name) => el("option", { value: name }, name)));
     const figure = el("figure", { class: `picture scene ${scene.turns ? "turns" : ""}` }, image, el("figcaption", {}, scene.turns ? "scene · drag to turn" : "scene"), scene.turns ? choice : "");
     this.pictures.append(figure);
-    this.feeds.push([new FrameFeed(image, { inFlight: 1, onerror: (error) => this.complain(error) }), (step) => `/api/episodes/${this.index}/scene/${step}.jpg?camera=${encodeURIComponent(choice.value)}`
-      + (choice.value === "free" ? `&azimuth=${this.angle.azimuth.toFixed(1)}&elevation=${this.angle.elevation.toFixed(1)}&zoom=${this.angle.zoom.toFixed(3)}` : "") + `&v=${this.store.id}`]);
+    this.lines.push([new PictureLine([image], { inFlight: 1, onerror: (error) => this.complain(error) }), (step) => ({ episode: this.index, step, view: { camera: choice.value, ...this.angle } })]);
     if (scene.turns) this.turning(figure, choice);
     this.show();
   }
@@ -197,7 +194,7 @@ export class EpisodePage {
     this.cursor.style.left = `${100 * (step + 0.5) / steps}%`;
     this.played.style.width = `${100 * (step + 0.5) / steps}%`;
     for (const plot of this.plots) plot.show(step);
-    for (const [feed, url] of this.feeds) feed.show(url(step));
+    for (const [line, wish] of this.lines) line.show(wish(step));
   }
 
   toggle() {
@@ -212,7 +209,7 @@ export class EpisodePage {
 
   tick(now) {
     this.ticking = requestAnimationFrame((next) => this.tick(next));
-    if (this.feeds.length) this.rate.textContent = this.playing ? `${this.feeds[0][0].rate} pictures/s` : "";
+    if (this.lines.length) this.rate.textContent = this.playing ? `${this.lines[0][0].rate} pictures/s` : "";
     if (!this.playing) return;
     this.clock += this.then === undefined ? 0 : this.speed * this.store.control_hz * (now - this.then) / 1000;
     this.then = now;
@@ -244,3 +241,6 @@ export class EpisodePage {
     toast(error.message, "bad");
   }
 }
+
+/** What a camera's pictures are shown on; without a size until the first one. */
+const screen = (label) => el("canvas", { role: "img", "aria-label": label, width: "0", height: "0" });

@@ -1,4 +1,4 @@
-// What robolearn's pages share: elements, requests, toasts, dialogs, keys, the theme switch, frames with latest-wins.
+// What robolearn's pages share: elements, requests, toasts, dialogs, keys, the theme switch.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 
@@ -135,59 +135,6 @@ export class Keys {
   }
 }
 const KEY_NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", "Shift+ArrowLeft": "⇧ ←", "Shift+ArrowRight": "⇧ →", Escape: "Esc" };
-
-/** Pictures into an <img>, latest wins: while one is under way only the newest wish is remembered, so that a slow link
- *  shows fewer pictures and never old ones. `rate` is in pictures per second. */
-export class FrameFeed {
-  constructor(image, { onerror = () => {}, inFlight = 2 } = {}) {
-    this.image = image;
-    this.onerror = onerror;
-    this.room = inFlight;
-    this.wanted = null;
-    this.issued = this.shown = 0;
-    this.times = [];
-  }
-
-  /** Wish for the picture at `url`. */
-  show(url) {
-    if (url === this.url) return;
-    this.url = this.wanted = url;
-    this.next();
-  }
-
-  async next() {
-    if (!this.room || this.wanted === null) return;
-    const url = this.wanted, number = ++this.issued;
-    this.wanted = null;
-    this.room--;
-    try {
-      const answer = await fetch(url);
-      if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `status ${answer.status}`);
-      const picture = URL.createObjectURL(await answer.blob());
-      if (number > this.shown) this.put(picture, number); // decoding does not hold up the next request
-      else URL.revokeObjectURL(picture);
-    } catch (error) {
-      this.onerror(error);
-    }
-    this.room++;
-    this.next();
-  }
-
-  async put(picture, number) {
-    this.shown = number;
-    const old = this.image.src;
-    this.image.src = picture;
-    await this.image.decode().catch(() => {});
-    if (old.startsWith("blob:")) URL.revokeObjectURL(old);
-    this.times.push(performance.now());
-    if (this.times.length > 60) this.times.shift();
-  }
-
-  get rate() {
-    const now = performance.now(), recent = this.times.filter((time) => now - time < 1000);
-    return recent.length;
-  }
-}
 
 export const seconds = (value) => value < 60 ? `${value.toFixed(1)} s` : `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")} min`;
 
