@@ -222,7 +222,7 @@ class ActionMode(IntEnum):
     """The expert's turn by DAgger's mixture; nobody judged that the policy needed it. Ours, not Sirius'."""
 
 
-EventKind = Literal["takeover", "release", "pause", "resume", "mark"]
+EventKind = Literal["takeover", "release", "pause", "resume", "mark", "ask", "rewind"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
-from robolearn.configuration.parts.gates import BetaGateConfig, GateConfig
+from robolearn.configuration.parts.gates import BetaGateConfig, GateConfig, HumanGateConfig
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.parts.reading import Reading
@@ -41,13 +41,15 @@ class DaggerConfig(Reading):
     output: str = "runs/dagger"
     """Run folder; a folder with complete rounds is resumed."""
     expert: str = "auto"
-    """Who corrects: auto (the task's own expert), an entry point of robolearn.experts, or module:callable."""
+    """Who corrects: auto (the task's own expert), an entry point of robolearn.experts, module:callable, or the folder
+    of a better policy."""
     gate: GateConfig = field(default_factory=BetaGateConfig)
     """Who decides when: beta (DAgger's coin, every state labelled), human (simulated), or the robot asks by ensemble,
     thrifty or likelihood."""
     device: str = ""
     """What a person corrects with, who then decides when, too: browser, keyboard, gamepad, spacemouse, network, or
-    another device that `robolearn teleop devices` lists; empty leaves it to `expert` and `gate`."""
+    another device that `robolearn teleop devices` lists; with a gate by which the robot asks, it also asks the person.
+    Empty leaves all to `expert` and `gate`."""
     profile: str = ""
     """What the device's inputs do: a profile in teleop/ or a YAML file; empty takes the one named like the device."""
     device_options: dict[str, Any] = field(default_factory=dict)
@@ -93,13 +95,18 @@ class DaggerConfig(Reading):
         check_range(self, "seed", low=0, high=MAX_SEED)
         if not self.dataset:
             raise ConfigError("dataset needs at least one file: DAgger aggregates with the demonstrations")
-        if self.device and self.gate != BetaGateConfig():
+        if self.device and self.gate != BetaGateConfig() and isinstance(self.gate, BetaGateConfig | HumanGateConfig):
             raise ConfigError(
                 f"with the device {self.device} a person decides when to take over, not the gate {self.gate.name}; "
-                "leave out one of them"
+                "leave out one of them, or take a gate by which the robot asks"
             )
         if self.weights != "plain" and isinstance(self.gate, BetaGateConfig) and not self.device:
             raise ConfigError(f"weights {self.weights} weigh interventions, and the gate beta makes none; use plain")
+
+    @property
+    def robot_asks(self) -> bool:
+        """Return whether a gate asks the person at the device."""
+        return bool(self.device) and not isinstance(self.gate, BetaGateConfig)
 
     @property
     def eval_seeds(self) -> range:

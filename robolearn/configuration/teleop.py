@@ -16,7 +16,20 @@ from typing import Literal
 from robolearn.errors import ConfigError
 
 BUTTONS = (
-    *("start", "success", "failure", "discard", "rerecord", "undo", "pause", "quit", "takeover", "release", "mark"),
+    *(
+        "start",
+        "success",
+        "failure",
+        "discard",
+        "rerecord",
+        "undo",
+        "pause",
+        "quit",
+        "takeover",
+        "release",
+        "rewind",
+        "mark",
+    ),
 )
 """What a session can be told by a button."""
 AXES = ("x", "y", "z", "roll", "pitch", "yaw")

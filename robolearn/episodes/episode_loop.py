@@ -137,6 +137,14 @@ class EpisodeLoop:
         self.watch.look(step, slots, ended)
         return Tick(slots, ended, before, decision, step, states, decided_at)
 
+    @torch.no_grad()
+    def restore(self, slot: Slot, steps: int, state: np.ndarray) -> None:
+        """Put an episode in progress back to what it was after `steps` steps, before the next: (S,) physics state."""
+        mask = torch.zeros(self.env.num_envs, dtype=torch.bool, device=self.env.device)
+        mask[slot.index] = True
+        self.obs = self.env.set_states(state[None], mask)
+        slot.steps, slot.success = steps, False
+
     def end(self, slot: Slot) -> None:
         """Leave an episode, also before the environment ends it; the next `begin` takes another seed there."""
         self._slots[slot.index] = None

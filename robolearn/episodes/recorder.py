@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,17 @@ class EpisodeRecorder:
     that finish before their turn wait for it in their journals.
     """
 
-    def __init__(self, writer: DatasetWriter, *, describe: Mapping[str, Any], model: str = "") -> None:
+    def __init__(
+        self, writer: DatasetWriter, *, describe: Mapping[str, Any], model: str = "", remember: bool = False
+    ) -> None:
         """
         Args:
             describe: what the file says about every episode: source, round, operator, device. The attribute of this
                 name may be changed, for the episodes that begin from then on.
             model: name of the model that they run in, one of the writer's.
+            remember: keep the steps of episodes in progress in memory, so that `rewind` can take some back.
         """
-        self.writer, self.describe, self._model = writer, dict(describe), model
+        self.writer, self.describe, self._model, self._remember = writer, dict(describe), model, remember
         self._live: dict[int, _Live] = {}
         self._next = 0
 
@@ -95,7 +98,32 @@ class EpisodeRecorder:
         live = self._live.get(slot.order)
         if live is not None and live.began is not None:
             time_s = time.perf_counter() - live.began
-            live.episode.add_event(Event(step=slot.steps, time_s=time_s, kind=kind, reason=reason))
+            live.add_event(Event(step=slot.steps, time_s=time_s, kind=kind, reason=reason))
+
+    def rewind(self, slot: Slot, step: int) -> list[dict[str, Any]]:
+        """Take all steps of an episode from `step` (at least 1) on back, as if they had not been made.
+
+        The episode is recorded anew from memory and then takes the place of what is in its journal, so that a crash at
+        any moment leaves one of the two. Returns what was recorded of every step, up to and with the first that is
+        taken back, as `LiveEpisode.add_step` takes it.
+        """
+        old = self._live[slot.order]
+        assert self._remember
+        assert old.rows is not None
+        assert 1 <= step < len(old.taken)
+        fresh = self._begin(slot)
+        fresh.began = old.began
+        for event in old.events:
+            if event.step <= step:
+                fresh.add_event(event)
+        for taken in old.taken[:step]:
+            fresh.put(taken)
+        after = {key: value.copy() for key, value in old.rows.next_obs.items()}
+        for key, value in after.items():
+            value[slot.index] = old.taken[step].values["obs"][key]
+        fresh.rows = replace(old.rows, next_obs=after)
+        old.episode.discard()
+        return [taken.values for taken in old.taken[: step + 1]]
 
     def discard(self) -> None:
         """Forget the episodes in progress; after a failure of the disk their journals stay for `repair`."""
@@ -107,7 +135,8 @@ class EpisodeRecorder:
         self._live.clear()
 
     def _begin(self, slot: Slot) -> _Live:
-        live = _Live(self.writer.begin_episode(seed=slot.seed, model=self._model, **self.describe))
+        episode = self.writer.begin_episode(seed=slot.seed, model=self._model, **self.describe)
+        live = _Live(episode, remember=self._remember)
         self._live[slot.order] = live
         return live
 
@@ -170,11 +199,24 @@ class _Rows:
         )
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A recorded step."""
+
+    values: dict[str, Any]
+    """As `LiveEpisode.add_step` takes them."""
+    asked: float
+    cut: float
+
+
 @dataclass
 class _Live:
     """An episode in progress."""
 
     episode: LiveEpisode
+    remember: bool = False
+    taken: list[_Step] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     began: float | None = None
     rows: _Rows | None = None
     ended: Slot | None = None
@@ -189,24 +231,34 @@ class _Live:
         time_s = tick.decided_at - self.began
         for index, kind, reason in tick.decision.events:
             if index == i:
-                self.episode.add_event(Event(step=slot.steps - 1, time_s=time_s, kind=kind, reason=reason))
-        if rows.cut[i] > NO_CLIP:
+                self.add_event(Event(step=slot.steps - 1, time_s=time_s, kind=kind, reason=reason))
+        values = {
+            "obs": {key: value[i] for key, value in rows.obs.items()},
+            "action": rows.actions[i],
+            "reward": float(tick.reward[i]),
+            "terminated": bool(tick.terminated[i]),
+            "truncated": bool(tick.truncated[i]),
+            "timestamp": time_s,
+            "state": None if tick.states is None else tick.states[i],
+            "mode": ActionMode(rows.modes[i]),
+            "policy_action": None if rows.policy_actions is None else rows.policy_actions[i],
+            "expert_action": None if rows.expert_actions is None else rows.expert_actions[i],
+            "gate": None if rows.gate is None else float(rows.gate[i]),
+        }
+        self.put(_Step(values, float(rows.asked[i]), float(rows.cut[i])))
+
+    def put(self, step: _Step) -> None:
+        if step.cut > NO_CLIP:
             self.clipped += 1
-            self.asked += float(rows.asked[i])
-            self.cut += float(rows.cut[i])
-        self.episode.add_step(
-            {key: value[i] for key, value in rows.obs.items()},
-            rows.actions[i],
-            float(tick.reward[i]),
-            bool(tick.terminated[i]),
-            bool(tick.truncated[i]),
-            time_s,
-            state=None if tick.states is None else tick.states[i],
-            mode=ActionMode(rows.modes[i]),
-            policy_action=None if rows.policy_actions is None else rows.policy_actions[i],
-            expert_action=None if rows.expert_actions is None else rows.expert_actions[i],
-            gate=None if rows.gate is None else float(rows.gate[i]),
-        )
+            self.asked += step.asked
+            self.cut += step.cut
+        self.episode.add_step(**step.values)
+        if self.remember:
+            self.taken.append(replace(step, values=_copied(step.values)))
+
+    def add_event(self, event: Event) -> None:
+        self.episode.add_event(event)
+        self.events.append(event)
 
     def clipping(self) -> dict[str, Any]:
         """Return what `EpisodeInfo` says about demands beyond the limits."""
@@ -230,3 +282,9 @@ class _Live:
             return self.episode.commit(self.final_obs, success=self.ended.success, **self.clipping())
         self.episode.discard()
         return None
+
+
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a step's values with arrays of their own: environments may go on to write into those that they gave."""
+    obs = {key: np.array(value) for key, value in values["obs"].items()}
+    return {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in values.items()} | {"obs": obs}

@@ -27,7 +27,6 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import from_dict, read_yaml, write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
-from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.episode_loop import EpisodeLoop
@@ -36,7 +35,9 @@ from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
 from robolearn.errors import ConfigError, TrainingError, hint
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.agreement import env_for_rounds
+from robolearn.imitation.asker import GateAsker
 from robolearn.imitation.bc import train_bc
+from robolearn.imitation.corrector import make_corrector
 from robolearn.imitation.drift import write_drift
 from robolearn.imitation.gates.build import make_gate
 from robolearn.imitation.gates.gate import Gate
@@ -128,7 +129,7 @@ def _run_round(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: i
     start = rounds.policy(number - 1, config.policy)
     before = [*config.dataset, *(str(rounds.round(n) / EPISODES) for n in range(1, number))]
     if config.device:
-        _collect_by_hand(config, task, start, number, folder / EPISODES, resume_hint)
+        _collect_by_hand(config, task, start, before, number, folder / EPISODES, resume_hint)
     else:
         _collect(config, task, start, before, number, folder / EPISODES)
     files = (*before, str(folder / EPISODES))
@@ -152,31 +153,55 @@ def _collect(
     policy = load_policy(policy_folder)
     with make(task, config.num_envs) as made, Dataset(config.dataset) as demonstrations:
         env, name = env_for_rounds(policy, made, demonstrations, policy_folder), demonstrations.task
-        gate = make_gate(
-            config.gate,
-            control_hz=env.control_hz,
-            num_envs=env.num_envs,
-            seed=config.seed,
-            round=number,
-            rounds=config.rounds,
-        )
-        gate.prepare(policy, [Path(file) for file in before], number)
-        _recall(gate, path)
+        gate = _prepared_gate(config, policy, before, number, path, control_hz=env.control_hz, num_envs=env.num_envs)
         runner = PolicyRunner(policy, env.num_envs, deterministic=config.deterministic)
-        driver = InterventionDriver(runner, make_expert(config.expert, env), gate, env.num_envs)
+        driver = InterventionDriver(runner, make_corrector(config.expert, env), gate, env.num_envs)
         describe = {"source": "dagger", "round": number, "operator": f"expert:{config.expert}", "device": "script"}
         describe["policy"] = fingerprint(policy_folder)
         _record(env, driver, seeds, describe, path, have, number, name)
 
 
+def _prepared_gate(
+    config: DaggerConfig,
+    policy: Policy,
+    before: Sequence[str],
+    number: int,
+    path: Path,
+    *,
+    control_hz: float,
+    num_envs: int,
+) -> Gate:
+    """Return a round's gate, which has learned from the files before it and knows what `path` holds of the round."""
+    gate = make_gate(
+        config.gate,
+        control_hz=control_hz,
+        num_envs=num_envs,
+        seed=config.seed,
+        round=number,
+        rounds=config.rounds,
+    )
+    gate.prepare(policy, [Path(file) for file in before], number)
+    _recall(gate, path)
+    return gate
+
+
 def _collect_by_hand(
-    config: DaggerConfig, task: TaskConfig, policy_folder: Path, number: int, path: Path, resume_hint: str
+    config: DaggerConfig,
+    task: TaskConfig,
+    policy_folder: Path,
+    before: Sequence[str],
+    number: int,
+    path: Path,
+    resume_hint: str,
 ) -> None:
     """Let a person correct what is still missing of a round into `path`."""
     policy, name = load_policy(policy_folder), fingerprint(policy_folder)
     with Dataset(config.dataset, reading=config.reading) as demonstrations:
-        file_task = demonstrations.task
-    have = correct(config, task, policy, path, round=number, fingerprint=name, file_task=file_task)
+        file_task, control_hz = demonstrations.task, demonstrations.control_hz
+    asker = None
+    if config.robot_asks:
+        asker = GateAsker(_prepared_gate(config, policy, before, number, path, control_hz=control_hz, num_envs=1))
+    have = correct(config, task, policy, path, round=number, fingerprint=name, file_task=file_task, asker=asker)
     if have < config.episodes_per_round:
         raise TrainingError(
             f"round {number} has {have} of {config.episodes_per_round} episodes, which are kept in {path}; to record "
@@ -272,8 +297,8 @@ def _check_correctors(config: DaggerConfig, task: TaskConfig, env: VectorEnv) ->
     """Raise where who corrects, or who decides when, cannot be had for the task."""
     if config.device:
         device_for_correcting(config, task, env)
-        return
-    make_expert(config.expert, env)
+    else:
+        make_corrector(config.expert, env)
     make_gate(config.gate, control_hz=env.control_hz, num_envs=1, seed=config.seed, round=1, rounds=config.rounds)
 
 

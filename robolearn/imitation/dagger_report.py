@@ -19,6 +19,7 @@ from robolearn.evaluation.report import environment
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.imitation.dagger import EPISODES, EVALUATION, ROUND, Rounds
 from robolearn.imitation.drift import DRIFT
+from robolearn.imitation.gate_truth import TRUTH
 from robolearn.specs import ActionMode
 from robolearn.storage import write_json, write_text
 
@@ -44,6 +45,7 @@ def write_dagger_report(run: Path) -> Path:
         {"title": "Success without help", "caption": "With 95% Wilson intervals.", "uri": _success(measured)},
         {"title": "Who drove", "caption": _LEGEND, "uri": _timeline([rounds.round(n) / EPISODES for n in numbers])},
         *_drift_figures(rounds, [n for n in (0, *numbers) if (rounds.round(n) / DRIFT).exists()]),
+        *_gate_figures(run / TRUTH),
     ]
     page = environment("robolearn.imitation").get_template("dagger.html.j2")
     text = page.render(
@@ -159,3 +161,27 @@ def _drift_figures(rounds: Rounds, numbers: Sequence[int]) -> list[dict[str, str
             caption = "Of the policies alone. The exponent is that of the summed distance; 2 is cloning's worst case."
             figures.append({"title": title, "caption": caption, "uri": plots.data_uri(figure) if logs else ""})
     return figures
+
+
+def _gate_figures(path: Path) -> list[dict[str, str]]:
+    """Gates against the truth, where they were scored: which failing states each catches at what cost."""
+    if not path.exists():
+        return []
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    with mpl.rc_context(plots.STYLE):
+        figure, axes = plots.new_figure(4.6, 3.6)
+        for i, (name, row) in enumerate(facts["gates"].items()):
+            tint = plots.colour(i)
+            if row["roc"]:
+                false, true = zip(*row["roc"])
+                axes.plot(false, true, "-", color=tint, lw=1.6, label=f"{name}, area {row['auroc']:.2f}")
+            if row["recall"] is not None and row["false_alarms"] is not None:
+                axes.plot(row["false_alarms"], row["recall"], "o", color=tint, ms=6, label=None if row["roc"] else name)
+        axes.plot([0, 1], [0, 1], ls=(0, (4, 3)), color=plots.FAINT, lw=1.0)
+        axes.set(xlabel="good states asked at", ylabel="failing states caught", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.legend(loc="lower right")
+        caption = (
+            f"Of {facts['states']} states that the policy of round {facts['round']} brought about, restored and rolled "
+            f"out: it fails from {100 * facts['failing']:.0f}% of them. Dots: the gate's own threshold."
+        )
+        return [{"title": "Gates against the truth", "caption": caption, "uri": plots.data_uri(figure)}]

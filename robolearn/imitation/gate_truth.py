@@ -21,13 +21,13 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import from_dict, read_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
-from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import ActorDriver
 from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import TaskError, TrainingError
 from robolearn.evaluation.statistics import auroc
+from robolearn.imitation.corrector import make_corrector
 from robolearn.imitation.dagger import EPISODES, Rounds
 from robolearn.imitation.gates.build import make_gate
 from robolearn.imitation.gates.gate import View
@@ -150,7 +150,7 @@ def _judge(
         rounds=made.rounds,
     )
     gate.prepare(policy, before, number)
-    expert = make_expert(config.expert, env)
+    expert = make_corrector(config.expert, env)
     scores, asks = np.full(len(moments), np.nan), np.zeros(len(moments), bool)
     for start in range(0, len(moments), env.num_envs):
         part = moments[start : start + env.num_envs]
@@ -192,8 +192,10 @@ def _figures(
         "auroc": auroc(scores[known], truth[known]) if truth[known].any() and not truth[known].all() else None,
         "roc": _roc(scores[known], truth[known]) if known.any() else [],
         "asks": float(asks.mean()),
+        "interventions_per_episode": _interventions(asks, moments),
         "precision": float(caught.sum() / asks.sum()) if asks.any() else None,
         "recall": float(caught.sum() / truth.sum()) if truth.any() else None,
+        "false_alarms": float((asks & ~truth).sum() / (~truth).sum()) if not truth.all() else None,
         "lead_s": _lead(asks, truth, moments, hz),
     }
 
@@ -204,6 +206,13 @@ def _roc(scores: np.ndarray, truth: np.ndarray) -> list[tuple[float, float]]:
         return []
     thresholds = np.quantile(scores, np.linspace(1.0, 0.0, 21))
     return [(float((scores[~truth] >= t).mean()), float((scores[truth] >= t).mean())) for t in thresholds]
+
+
+def _interventions(asks: np.ndarray, moments: Sequence[Moment]) -> float:
+    """Return how often the gate would interrupt an episode, on average: asking at states in a row counts once."""
+    first = np.array([i == 0 or moments[i - 1].episode != moment.episode for i, moment in enumerate(moments)])
+    begins = asks & (first | ~np.r_[False, asks[:-1]])
+    return float(begins.sum() / first.sum())
 
 
 def _lead(asks: np.ndarray, truth: np.ndarray, moments: Sequence[Moment], hz: float) -> float | None:

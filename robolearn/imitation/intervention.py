@@ -15,8 +15,11 @@ from torch import Tensor
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.episodes.actor import Decision
 from robolearn.errors import TaskError
-from robolearn.imitation.gates.gate import Gate, View
+from robolearn.imitation.gates.gate import Gate, Verdict, View
 from robolearn.specs import ActionMode, Actor, EventKind, Observation
+
+RECOVERED = "recovered"
+"""Reason of the mark at which a correction ends its recovery."""
 
 
 class InterventionDriver:
@@ -44,6 +47,11 @@ class InterventionDriver:
         if self._correcting.any():
             self.policy.replan(torch.from_numpy(self._correcting))
         proposals, labels = self.policy.act(obs), self.corrector.act(obs)
+        if labels.shape != proposals.shape:
+            raise TaskError(
+                f"expected an action of {proposals.shape[1]} numbers from the expert for each of {len(proposals)} "
+                f"environments, received {tuple(labels.shape)}; episodes so far are kept"
+            )
         before = self._correcting
         allowed = labels.clamp(-1.0, 1.0)  # what would be executed; what was asked for beyond is counted in the file
         view = View(obs=obs, proposals=proposals, labels=allowed, correcting=before.copy(), window=self.policy.window)
@@ -60,7 +68,7 @@ class InterventionDriver:
             policy_actions=proposals,
             expert_actions=torch.where(known, labels, torch.nan),
             gate=None if verdict.score is None else torch.as_tensor(verdict.score, dtype=torch.float32),
-            events=self._events(before, correct, verdict.reasons),
+            events=self._events(before, correct, verdict),
         )
 
     def finish(self, rows: Sequence[int] | None = None) -> None:
@@ -77,15 +85,16 @@ class InterventionDriver:
             self._scores[row].append(float("nan") if score is None else float(score[row]))
 
     def _events(
-        self, before: np.ndarray, correct: np.ndarray, reasons: dict[int, str]
+        self, before: np.ndarray, correct: np.ndarray, verdict: Verdict
     ) -> tuple[tuple[int, EventKind, str], ...]:
-        """Hand-overs; the expert's turns in DAgger's mixture are none."""
+        """Hand-overs, and where a correction has recovered; the expert's turns in DAgger's mixture are none."""
         if self.gate.mode is not ActionMode.INTERVENTION:
             return ()
-        return tuple(
-            (int(row), "takeover" if correct[row] else "release", reasons.get(int(row), ""))
+        changes: list[tuple[int, EventKind, str]] = [
+            (int(row), "takeover" if correct[row] else "release", verdict.reasons.get(int(row), ""))
             for row in np.flatnonzero(correct != before)
-        )
+        ]
+        return (*changes, *((row, "mark", RECOVERED) for row in verdict.recovered))
 
     def _check_labels(self, labels: Tensor, labelled: np.ndarray) -> None:
         bad = ~torch.isfinite(labels).all(-1).cpu().numpy() & labelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def figures(dataset: Dataset) -> dict[str, Any]:
     takeovers = np.array([len(stretch) for stretch in stretches])
     lengths = np.array([end - start for stretch in stretches for start, end in stretch])
     first = np.array([stretch[0][0] for stretch in stretches if stretch])
+    recovery, correction = _parts(dataset, stretches)
     steps, expert_steps = sum(map(len, modes)), int(sum(map(np.sum, expert)))
     alone = np.array([not driven.any() for driven in expert])
     outcome = wilson(int(success.sum()), len(success))
@@ -42,6 +44,8 @@ def figures(dataset: Dataset) -> dict[str, Any]:
         "takeovers_per_episode": float(takeovers.mean()),
         "takeovers_per_minute": float(takeovers.sum() / (steps / hz / 60)),
         "mean_takeover_s": float(lengths.mean() / hz) if len(lengths) else None,
+        "recovery_seconds": recovery / hz,
+        "correction_seconds": correction / hz,
         "time_to_takeover_s": float(first.mean() / hz) if len(first) else None,
         "time_between_failures_s": steps / hz / max(int((~success).sum() + takeovers.sum()), 1),
         "autonomous": int(alone.sum()),
@@ -57,6 +61,17 @@ def _stretches(mask: np.ndarray) -> list[tuple[int, int]]:
     """(T,) bool -> [start, end) of each run of True."""
     edges = np.flatnonzero(np.diff(np.r_[False, mask, False]))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2])]
+
+
+def _parts(dataset: Dataset, stretches: Sequence[Sequence[tuple[int, int]]]) -> tuple[int, int]:
+    """Return the steps of all interventions before and after their first mark; one without a mark is all recovery."""
+    before = total = 0
+    for index, stretch in enumerate(stretches):
+        marks = [event.step for event in dataset.events(index) if event.kind == "mark"]
+        for start, end in stretch:
+            before += min((mark for mark in marks if start <= mark < end), default=end) - start
+            total += end - start
+    return before, total - before
 
 
 def _labelled(dataset: Dataset) -> int:

@@ -47,6 +47,8 @@ def build_policy(
     missing = [key for key in keys if key not in observation_spec]
     if missing:
         raise PolicyError(f"policy.obs_keys names {missing}, but the observation has {list(observation_spec)}")
+    if wrong := [key for key in config.obs_ranges if key not in keys or observation_spec[key].is_image]:
+        raise PolicyError(f"policy.obs_ranges names {wrong}, which the policy does not see as numbers; it sees {keys}")
     config = replace(config, obs_keys=keys)
     spec = observation_spec.select(keys)
     images = build_image_encoders({key: value for key, value in spec.items() if value.is_image}, config.vision)
@@ -77,7 +79,11 @@ def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: S
     if np.dtype(spec.dtype).kind not in "fiub":
         raise PolicyError(f"observation {key!r} has dtype {spec.dtype}; a policy needs numbers")
     method = config.obs_normalisation
-    return LowDimEncoder(Normaliser.fit(_statistics_of(key, spec.size, statistics, method), spec.size, method))
+    first, last = config.obs_ranges.get(key, (0, spec.size))
+    if last > spec.size:
+        raise PolicyError(f"policy.obs_ranges takes {key!r} up to {last}, but it has {spec.size} dimensions")
+    normaliser = Normaliser.fit(_statistics_of(key, spec.size, statistics, method), spec.size, method)
+    return LowDimEncoder(normaliser, seen=slice(first, last), clip=config.obs_clip)
 
 
 def _statistics_of(key: str, size: int, statistics: Statistics | None, method: str) -> Mapping[str, np.ndarray] | None:

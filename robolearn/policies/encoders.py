@@ -13,13 +13,19 @@ from robolearn.policies.normaliser import Normaliser
 class LowDimEncoder(nn.Module):
     """Normalises a state vector: (M, ...) of any numeric dtype -> (M, output_size) float32."""
 
-    def __init__(self, normaliser: Normaliser) -> None:
+    def __init__(self, normaliser: Normaliser, *, seen: slice = slice(None), clip: float = 0.0) -> None:
+        """
+        Args:
+            seen: dimensions that the policy looks at.
+            clip: bound on the normalised values; 0 for none.
+        """
         super().__init__()
-        self.normaliser = normaliser
-        self.output_size = normaliser.offset.numel()
+        self.normaliser, self.seen, self.clip = normaliser, seen, clip
+        self.output_size = len(range(normaliser.offset.numel())[seen])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.normaliser.normalise(x.flatten(1).float())
+        values = self.normaliser.normalise(x.flatten(1).float())[:, self.seen]
+        return values.clamp(-self.clip, self.clip) if self.clip else values
 
 
 class ObservationEncoder(nn.Module):

@@ -18,7 +18,7 @@ from robolearn.teleop.demonstrate import complete_episodes, connected, in_this_p
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import Device, SeeingDevice
 from robolearn.teleop.devices.known_devices import make_device
-from robolearn.teleop.driving import CorrectedPolicy
+from robolearn.teleop.driving import Asker, CorrectedPolicy
 from robolearn.teleop.live_pictures import make_pictures
 from robolearn.teleop.page import SessionPage
 from robolearn.teleop.session import Session
@@ -40,7 +40,15 @@ def device_for_correcting(config: DaggerConfig, task: TaskConfig, env: VectorEnv
 
 
 def correct(
-    config: DaggerConfig, task: TaskConfig, policy: Policy, path: Path, *, round: int, fingerprint: str, file_task: str
+    config: DaggerConfig,
+    task: TaskConfig,
+    policy: Policy,
+    path: Path,
+    *,
+    round: int,
+    fingerprint: str,
+    file_task: str,
+    asker: Asker | None = None,
 ) -> int:
     """Run one session in which a person corrects `policy`, until the operator quits; go on where `path` ends.
 
@@ -51,6 +59,7 @@ def correct(
         round: counted from 1; its first scene is that of the round's first seed.
         fingerprint: by which the file names the policy.
         file_task: what the file calls the task: the demonstrations' name for it.
+        asker: judges where the robot asks; None leaves all to the person.
 
     Returns the complete episodes that the file holds; fewer than the round's where the operator quit before.
 
@@ -79,9 +88,11 @@ def correct(
             operator=config.operator,
             device_name=config.device,
             pictures=pictures,
-            driver=CorrectedPolicy(runner, config.correction, rate=config.session.rate or env.control_hz),
+            driver=CorrectedPolicy(runner, config.correction, rate=config.session.rate or env.control_hz, asker=asker),
             describe={"source": "dagger", "round": round, "policy": fingerprint},
         )
         with SessionPage(session, config.session, path=path) as page:
             session.run(page.publish)
+        if asker is not None:
+            asker.finish()
     return session.kept

@@ -29,6 +29,8 @@ class SessionDriver(Driver, Protocol):
 
     corrects: ClassVar[bool]
     """Whether there is a policy to take over from."""
+    config: CorrectionConfig
+    """How control changes hands."""
     by_hand: bool
     """The next step is the operator's."""
     action: np.ndarray
@@ -36,6 +38,22 @@ class SessionDriver(Driver, Protocol):
 
     def hear(self, *, moving: bool) -> None:
         """Hear once before each step whether the operator moves the device."""
+        ...
+
+    def question(self, obs: Observation) -> str:
+        """Return why the robot asks before this step, instead of making it; empty where it does not ask."""
+        ...
+
+    def decline(self) -> None:
+        """Hear that the robot is to go on by itself."""
+        ...
+
+    def rewind(self, step: int, *, by_hand: bool) -> None:
+        """Hear that the episode was taken back to before its step `step`, from which on the operator drives.
+
+        Args:
+            by_hand: the operator made the step before.
+        """
         ...
 
     def meanings(self) -> dict[str, Callable[[], None]]:
@@ -52,6 +70,7 @@ class Operator:
     """The operator does everything."""
 
     corrects: ClassVar[bool] = False
+    config = CorrectionConfig()
 
     def __init__(self, size: int) -> None:
         self.by_hand, self.action = True, np.zeros(size, np.float32)
@@ -66,6 +85,15 @@ class Operator:
     def hear(self, *, moving: bool) -> None:
         """Nothing depends on it."""
 
+    def question(self, obs: Observation) -> str:
+        return ""
+
+    def decline(self) -> None:
+        """Nobody asked."""
+
+    def rewind(self, step: int, *, by_hand: bool) -> None:
+        """The operator drives anyway."""
+
     def meanings(self) -> dict[str, Callable[[], None]]:
         return {}
 
@@ -73,28 +101,72 @@ class Operator:
         return {"driver": "operator", "plan": []}
 
 
+class Asker(Protocol):
+    """Judges where the robot needs help, in a session whose operator then takes over or not."""
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode."""
+        ...
+
+    def judge(
+        self, obs: Observation, window: Observation, proposal: torch.Tensor, action: torch.Tensor | None
+    ) -> tuple[float, str]:
+        """Return how much help seems to be needed, and why the robot asks for it; empty where it does not.
+
+        Called once for each step.
+
+        Args:
+            obs: (1, ...) per key.
+            window: (1, To, ...) per key, the policy's own view.
+            proposal: (1, A), what the policy would do.
+            action: (1, A), what the operator does; None where the policy drives.
+        """
+        ...
+
+    def made(self, *, by_hand: bool) -> None:
+        """Hear that the step that was judged last is made, and by whom."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Forget the episode's steps from `step` on."""
+        ...
+
+    def finish(self) -> None:
+        """Hear that there are no more episodes."""
+        ...
+
+
 class CorrectedPolicy:
     """A policy drives; the operator takes over and hands back (HG-DAgger, Kelly et al. 2019).
 
     A takeover is the button, or the first motion after rest, so that a stick that is still held after the release does
     not take over again. The release is the button, or rest for as long as the configuration says.
+
+    With an asker the robot also asks. A question that is declined is not asked again before there was a step without.
     """
 
     corrects: ClassVar[bool] = True
 
-    def __init__(self, policy: PolicyRunner, config: CorrectionConfig, *, rate: float) -> None:
+    def __init__(
+        self, policy: PolicyRunner, config: CorrectionConfig, *, rate: float, asker: Asker | None = None
+    ) -> None:
         """
         Args:
             policy: runs one environment.
             rate: steps per second of the operator's time, Hz.
+            asker: judges where the robot asks; None never asks.
         """
-        self.policy, self.config = policy, config
+        self.policy, self.config, self.asker = policy, config, asker
+        self._seed = 0
         self.by_hand, self.action = False, np.zeros(policy.policy.action_spec.size, np.float32)
         self._rest_steps = max(1, round(config.rest_s * rate)) if config.rest_s else 0
         self._begin()
 
     def reset(self, *, seeds: Sequence[int], mask: torch.Tensor) -> None:
+        self._seed = int(seeds[0])
         self.policy.reset(seeds, mask)
+        if self.asker is not None:
+            self.asker.reset(self._seed)
         self.action = np.zeros_like(self.action)
         self._begin()
 
@@ -107,11 +179,30 @@ class CorrectedPolicy:
             self._hand_over("operator", "motion")
         self._rested = not moving
 
+    def question(self, obs: Observation) -> str:
+        if self.asker is None or self.by_hand:
+            return ""
+        _, reason = self._judge(self.asker, obs)
+        self._declined &= bool(reason)
+        return "" if self._declined else reason
+
+    def decline(self) -> None:
+        self._declined = True
+
+    def rewind(self, step: int, *, by_hand: bool) -> None:
+        self.policy.reset([self._seed])  # its history is of what was taken back
+        if self.asker is not None:
+            self.asker.rewind(step)
+        self._begin()
+        self._drove = by_hand
+        self._hand_over("operator", "rewind")
+
     def decide(self, obs: Observation) -> Decision:
-        if self._drove:
-            self.policy.replan()
-        proposals = self.policy.act(obs).cpu()
-        self._plan = self.policy.plan(0)[:SHOWN].cpu().numpy()
+        proposals, score = self._propose(obs), None
+        if self.asker is not None:
+            score = torch.tensor([self._judge(self.asker, obs)[0]], dtype=torch.float32)
+            self.asker.made(by_hand=self.by_hand)
+        self._proposals = self._judged = None
         events: tuple[tuple[int, EventKind, str], ...] = ()
         if self.by_hand != self._drove:
             events = ((0, "takeover" if self.by_hand else "release", self._reason),)
@@ -122,6 +213,7 @@ class CorrectedPolicy:
             modes=torch.tensor([ActionMode.INTERVENTION if self.by_hand else ActionMode.POLICY], dtype=torch.int8),
             policy_actions=proposals,
             expert_actions=own if self.by_hand else torch.full_like(proposals, torch.nan),
+            gate=score,
             events=events,
         )
 
@@ -134,8 +226,26 @@ class CorrectedPolicy:
         plan = np.where(np.isfinite(self._plan), self._plan, 0.0)
         return {"driver": "operator" if self.by_hand else "policy", "plan": plan.round(3).tolist()}
 
+    def _propose(self, obs: Observation) -> torch.Tensor:
+        """Return (1, A), asking the policy once for each step."""
+        if self._proposals is None:
+            if self._drove:
+                self.policy.replan()
+            self._proposals = self.policy.act(obs).cpu()
+            self._plan = self.policy.plan(0)[:SHOWN].cpu().numpy()
+        return self._proposals
+
+    def _judge(self, asker: Asker, obs: Observation) -> tuple[float, str]:
+        """Return the score and why the robot asks, judging once for each step."""
+        if self._judged is None:
+            own = torch.from_numpy(self.action.copy())[None] if self.by_hand else None
+            self._judged = asker.judge(obs, self.policy.window, self._propose(obs), own)
+        return self._judged
+
     def _begin(self) -> None:
-        self.by_hand = self._drove = self._rested = False
+        self.by_hand = self._drove = self._rested = self._declined = False
+        self._proposals: torch.Tensor | None = None
+        self._judged: tuple[float, str] | None = None
         self._reason, self._still = "", 0
         self._plan = np.zeros((0, len(self.action)))
 

@@ -49,6 +49,11 @@ class LivePictures:
         """Return (3, 3), from the frame of the camera shown (x into the picture, y left, z up) to the world's."""
         return np.eye(3)
 
+    def project(self, env: VectorEnv, points: np.ndarray) -> list[list[list[float]]]:
+        """Return where (P, 3) points of the world lie in each camera's picture: [x, y] from its upper left corner, in
+        shares of width and height; a point behind a camera is left out. Empty where the cameras' places are unknown."""
+        return []
+
     def close(self) -> None:
         """Free what draws."""
 
@@ -63,7 +68,7 @@ class DrawnPictures(LivePictures):
         self._process = PictureProcess(world[0], cameras, size)
         self.changed, self.frames = self._process.changed, self._process.frames
         self._camera = world[0].camera(cameras[0]).id
-        self._axes = np.eye(3)
+        self._axes, self._aspect = np.eye(3), size[1] / size[0]
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -79,6 +84,20 @@ class DrawnPictures(LivePictures):
 
     def rotation(self) -> np.ndarray:
         return self._axes
+
+    def project(self, env: VectorEnv, points: np.ndarray) -> list[list[list[float]]]:
+        world = env.world(0)
+        assert world is not None
+        model, data = world
+        places = []
+        for name in self.cameras:
+            camera = model.camera(name).id
+            right, up, back = ((points - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)).T
+            right, up, depth = right[back < 0.0], up[back < 0.0], -back[back < 0.0]
+            half = np.tan(0.5 * np.radians(model.cam_fovy[camera])) * depth  # metres, of the picture's height there
+            shares = 0.5 + 0.5 * np.stack([right / (half * self._aspect), -up / half], axis=1)
+            places.append(shares.round(4).tolist())
+        return places
 
     def close(self) -> None:
         self._process.close()

@@ -31,7 +31,7 @@ from robolearn.episodes.episode_loop import EpisodeLoop, Slot, Tick
 from robolearn.episodes.record import model_name
 from robolearn.episodes.recorder import EpisodeRecorder
 from robolearn.errors import DatasetError
-from robolearn.specs import Observation
+from robolearn.specs import ActionMode, Observation
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import (
     Command,
@@ -45,6 +45,7 @@ from robolearn.teleop.devices.device import (
 )
 from robolearn.teleop.driving import Operator, SessionDriver
 from robolearn.teleop.pacer import Pacer, punctual
+from robolearn.teleop.plan_path import intended_path
 from robolearn.teleop.touch import Touch
 
 MOVING = 0.02
@@ -74,6 +75,10 @@ class Pictures(Protocol):
 
     def rotation(self) -> np.ndarray:
         """Return (3, 3), from the frame of the camera shown (x into the picture, y left, z up) to the world's."""
+        ...
+
+    def project(self, env: VectorEnv, points: np.ndarray) -> list[list[list[float]]]:
+        """Return where (P, 3) points of the world lie in each camera's picture, in shares of width and height."""
         ...
 
 
@@ -145,7 +150,10 @@ class Session:
         self._scenes, self._driver = Scenes(first_seed), driver or Operator(env.action_spec.size)
         self._loop = EpisodeLoop(env, self._driver, self._scenes, states=True)
         describe = {**describe, "device": device_name}
-        self._recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
+        # Pictures in memory would be many gigabytes in minutes.
+        pictures_seen = any(spec.is_image for spec in env.observation_spec.values())
+        remember = self.corrects and self._driver.config.rewind_s > 0.0 and not pictures_seen
+        self._recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env), remember=remember)
         self._touch = Touch(env)
         self._clock = clock
         self._command = hold(clock())
@@ -159,8 +167,12 @@ class Session:
         self._lost_at: float | None = None
         self._silent = False
         self._idle_pause = False
+        self._question = ""
+        """Why the robot waits for the operator."""
+        self._asked_at = clock()
         self._late_steps = 0
         self._slot = self._next_scene()
+        self._can_rewind = remember and env.get_states() is not None
 
     kept_now: list[tuple[str, int]]
     """(name in the file, seed) of the episodes kept in this session, in order."""
@@ -209,6 +221,8 @@ class Session:
             self.state is State.READY and (self._automatic or (self.config.start == "motion" and self._is_moving()))
         ):
             self._record()
+        elif self.state is State.PAUSED and self._question:
+            self._await_answer()
         elif self.state is State.PAUSED and self._idle_pause and self._is_moving():
             self._resume("motion")
         elif self.state is State.REVIEW and self._until is not None and self._clock() >= self._until:
@@ -248,6 +262,8 @@ class Session:
                 "mark": self._mark,
                 **self._driver.meanings(),
             }
+            if self._can_rewind and self._slot.steps > 1:
+                meanings["rewind"] = self._rewind
         elif self.state is State.REVIEW:
             meanings = {
                 "start": lambda: self._settle(keep=True),
@@ -270,7 +286,10 @@ class Session:
             for key, value in self.obs.items()
             if value.dtype != torch.uint8
         }
+        driving = self._driver.status()
+        path = intended_path(self.env, np.asarray(driving["plan"])) if self.pictures is not None else ()
         return {
+            "path": self.pictures.project(self.env, path) if self.pictures is not None and len(path) else [],
             "state": str(self.state),
             "task": self.task,
             "operator": self.operator,
@@ -284,6 +303,7 @@ class Session:
             "discarded": self.discarded,
             "buttons": list(self._meanings()),
             "outcome": self.outcome,
+            "question": self._question if self.state is State.PAUSED else "",
             "countdown_s": self._countdown_s if self.state is State.COUNTDOWN else None,
             "asked": self.state is State.REVIEW and self._until is None,
             "message": self.message,
@@ -301,7 +321,7 @@ class Session:
             "gripper": round(self._gripper, 3) if self.mapper.has_gripper else None,
             "robot": low_dim,
             "force_n": self._touch.newtons(),
-            **self._driver.status(),
+            **driving,
         }
 
     @property
@@ -347,6 +367,9 @@ class Session:
         """One recorded control step."""
         moving = self._is_moving()
         self._driver.hear(moving=moving)
+        if question := self._driver.question(self.obs):
+            self._ask(question)
+            return
         if moving or not self._driver.by_hand:
             self._moved_at = self._clock()
         elif self.config.idle_pause_s and self._clock() - self._moved_at > self.config.idle_pause_s:
@@ -367,9 +390,48 @@ class Session:
         if tick.ended:
             self._ended(tick)
 
+    def _ask(self, question: str) -> None:
+        """The robot holds still until the operator takes over or lets it go on."""
+        self._recorder.add_event(self._slot, "ask", question)
+        self.state, self._idle_pause = State.PAUSED, False
+        self._question, self._asked_at = question, self._clock()
+        self.message = f"the robot asks ({question}): take over, or go on to let it"
+
+    def _await_answer(self) -> None:
+        patience_s = self._driver.config.patience_s
+        self._driver.hear(moving=self._is_moving())
+        if self._driver.by_hand:
+            self._resume("answered")
+        elif patience_s and self._clock() - self._asked_at >= patience_s:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Nobody answers: the attempt ends here, unsolved; without a step there is nothing to keep."""
+        self._recorder.add_event(self._slot, "mark", "unanswered")
+        self._loop.end(self._slot)
+        self.outcome = False
+        self._settle(keep=True)
+        self.message = "nobody answered; the attempt has ended"
+
+    def _rewind(self) -> None:
+        """Take the last seconds back, and wait for the operator, who drives from there on."""
+        steps = min(round(self._driver.config.rewind_s * self.env.control_hz), self._slot.steps - 1)
+        step = self._slot.steps - steps
+        values = self._recorder.rewind(self._slot, step)
+        self._loop.restore(self._slot, step, values[step]["state"])
+        self._driver.rewind(step, by_hand=values[step - 1]["mode"] is ActionMode.INTERVENTION)
+        self._take_gripper(values[step - 1]["action"])
+        self._recorder.add_event(self._slot, "rewind", f"{steps} steps")
+        self.state, self._idle_pause, self._question = State.PAUSED, True, ""
+        self.message = f"{steps / self.env.control_hz:.1f} s taken back: move, or go on, to drive from here"
+        self.pacer.restart()
+
     def _follow_gripper(self, tick: Tick) -> None:
         """The next command starts from where this action, whoever decided it, has the gripper."""
-        told = self.mapper.gripper_of(tick.decision.actions[0].cpu().numpy())
+        self._take_gripper(tick.decision.actions[0].cpu().numpy())
+
+    def _take_gripper(self, action: np.ndarray) -> None:
+        told = self.mapper.gripper_of(action)
         if told is not None:
             self._gripper = min(max(told, -1.0), 1.0)
             if self.corrects and isinstance(self.device, GrippingDevice):
@@ -458,6 +520,7 @@ class Session:
             self.device.reset(slot.seed)
         self.state, self.outcome, self._until = State.READY, None, None
         self._gripper, self._silent, self._idle_pause, self._old_gripper = -1.0, False, False, None
+        self._question = ""
         if self.kept >= self.target:
             self.state = State.DONE if self._automatic else State.READY
             self.message = f"all {self.target} are recorded: quit to finish, undo to take the last one back"
@@ -492,6 +555,10 @@ class Session:
         self.message = f"paused ({reason})"
 
     def _resume(self, reason: str = "operator") -> None:
+        if self._question and not self._driver.by_hand:
+            self._driver.decline()
+            reason = "declined"
+        self._question = ""
         self._recorder.add_event(self._slot, "resume", reason)
         self.state, self._idle_pause, self.message, self._moved_at = State.RECORDING, False, "", self._clock()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig, GateTruthConfig
@@ -241,6 +242,11 @@ def test_a_simulated_human_corrects_and_only_corrections_are_labelled(cloned: Pa
     takeovers = [event for e in episodes for event in e.events if event.kind == "takeover"]
     assert len(takeovers) == facts["takeovers"]
     assert all(event.reason for event in takeovers)
+    hz = facts["expert_steps"] / facts["expert_seconds"]
+    assert facts["recovery_seconds"] + facts["correction_seconds"] == pytest.approx(facts["expert_seconds"])
+    recovered = [event for e in episodes for event in e.events if event.kind == "mark"]
+    assert 0 < len(recovered) <= len(takeovers)
+    assert facts["correction_seconds"] >= len(recovered) / hz
 
 
 def test_gates_are_scored_against_what_would_have_happened(cloned: Path, tmp_path: Path) -> None:
@@ -260,3 +266,17 @@ def test_gates_are_scored_against_what_would_have_happened(cloned: Path, tmp_pat
     assert facts["states"] == len(failed)  # 30 steps of each episode, every tenth one
     assert facts["failing"] == pytest.approx(np.mean(failed))  # a deterministic policy repeats its own attempt
     assert set(facts["gates"]) == {"human", "likelihood"}
+    assert "Gates against the truth" in write_dagger_report(run_dir).read_text()
+
+
+def test_a_better_policy_corrects_a_worse_one(cloned: Path, finished: Path, tmp_path: Path) -> None:
+    better = finished / "rounds/02/train/policy"
+    dagger(config(cloned, rounds=1, expert=str(better), gate=BetaGateConfig(start=0.0)), tmp_path)
+    policy = load_policy(better)
+    with Dataset(tmp_path / "rounds/01/episodes.hdf5") as dataset:
+        episode = dataset.read(0)
+    with torch.no_grad():
+        window = {"state": torch.as_tensor(episode.obs["state"], dtype=torch.float32)[:, None]}
+        expected = policy.act(window, deterministic=True)[:, 0].numpy()
+    assert episode.expert_actions is not None
+    np.testing.assert_allclose(episode.expert_actions, np.clip(expected, -1.0, 1.0), atol=1e-5)

@@ -29,7 +29,8 @@ class Scheduled(BaseGate):
         correct = np.zeros(N, bool)
         correct[1] = self.step in (2, 3)
         self.step += 1
-        return Verdict(correct=correct, score=np.full(N, 0.25 * self.step), reasons={1: "on schedule"})
+        back = (1,) if self.step == 4 else ()
+        return Verdict(correct=correct, score=np.full(N, 0.25 * self.step), reasons={1: "on schedule"}, recovered=back)
 
     def told(self, corrected: np.ndarray, scores: np.ndarray, index: int | None) -> None:
         self.heard.append((index, corrected.tolist(), scores.tolist()))
@@ -77,7 +78,8 @@ def test_who_acted_what_was_proposed_and_why_is_said(driver: InterventionDriver)
         assert decision.gate is not None
         assert decision.gate.tolist() == [0.25 * (step + 1)] * N
     events = [(step, *event) for step, d in enumerate(decisions) for event in d.events]
-    assert events == [(2, 1, "takeover", "on schedule"), (4, 1, "release", "on schedule")]
+    hand_overs = [(2, 1, "takeover", "on schedule"), (4, 1, "release", "on schedule")]
+    assert events == [hand_overs[0], (3, 1, "mark", "recovered"), hand_overs[1]]
 
 
 def test_a_takeover_drops_the_rest_of_the_chunk(driver: InterventionDriver) -> None:
@@ -120,3 +122,18 @@ def test_modes_of_a_mixture_are_turns_and_no_interventions(driver: InterventionD
     assert [int(d.modes[1]) for d in decisions] == [0, 0, 2, 2]
     assert not any(d.events for d in decisions)
     assert all(torch.isfinite(d.expert_actions).all() for d in decisions if d.expert_actions is not None)
+
+
+def test_an_expert_that_returns_too_few_labels_is_named(driver: InterventionDriver) -> None:
+    driver.corrector.act = lambda obs: torch.zeros(N - 1, ACTION.size)  # type: ignore[method-assign]
+    with pytest.raises(TaskError, match=rf"for each of {N} environments, received \({N - 1}, {ACTION.size}\)"):
+        driver.decide(observations(1)[0])
+
+
+def test_an_expert_that_asks_for_more_than_the_limits_is_clipped_for_the_gate(driver: InterventionDriver) -> None:
+    driver.corrector = Corrector(3.0)
+    for obs in observations(3):
+        driver.decide(obs)
+    gate = driver.gate
+    assert isinstance(gate, Scheduled)
+    assert float(gate.views[-1].labels.max()) == 1.0

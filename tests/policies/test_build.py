@@ -73,6 +73,32 @@ def test_observations_are_normalised_with_the_statistics() -> None:
     np.testing.assert_allclose(policy.encoder(obs).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_hidden_dimensions_change_nothing_and_far_ones_are_bounded() -> None:
+    policy = make_policy(GaussianHeadConfig(), obs_ranges={"state": (1, 3)}, obs_clip=2.0).eval()
+    obs = make_obs(4, 1)
+    encoded = policy.encoder(obs)
+    assert encoded.shape == (4, 1, 2 + 2)
+    known = statistics()["state"]
+    scaled = (obs["state"].numpy() - known["mean"]) / known["std"]
+    np.testing.assert_allclose(encoded[..., :2], np.clip(scaled[..., 1:3], -2.0, 2.0), atol=1e-5)
+    hidden = {key: value.clone() for key, value in obs.items()}
+    hidden["state"][..., [0, 3, 4]] += 100.0
+    assert torch.equal(policy.act(hidden, deterministic=True), policy.act(obs, deterministic=True))
+    far, farther = ({**obs, "state": obs["state"] + offset} for offset in (1e3, 1e6))
+    assert torch.equal(policy.act(far, deterministic=True), policy.act(farther, deterministic=True))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [({"state": (0, 6)}, "up to 6, but it has 5"), ({"front": (0, 1)}, "which the policy does not see")],
+)
+def test_ranges_that_are_not_there_are_named(ranges: dict[str, tuple[int, int]], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        make_policy(GaussianHeadConfig(), obs_ranges=ranges)
+    with pytest.raises(ConfigError, match="obs_ranges of 'state'"):
+        PolicyConfig(obs_ranges={"state": (3, 3)})
+
+
 def test_action_normalisation_is_undone_by_act() -> None:
     plain = make_policy(DeterministicHeadConfig())
     scaled = make_policy(DeterministicHeadConfig(), action_normalisation="min_max")

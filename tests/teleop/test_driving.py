@@ -16,6 +16,8 @@ import torch
 from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.session import CorrectionConfig, SessionConfig
 from robolearn.configuration.teleop import Profile
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.tools.validate import validate
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.make import make
 from robolearn.episodes.record import open_writer
@@ -25,7 +27,7 @@ from robolearn.specs import ActionMode, ActionSpec, ArraySpec, Episode, Observat
 from robolearn.teleop.devices.browser import BrowserDevice
 from robolearn.teleop.devices.files import load_profile
 from robolearn.teleop.devices.signals import Interpreter, Signals
-from robolearn.teleop.driving import CorrectedPolicy
+from robolearn.teleop.driving import Asker, CorrectedPolicy
 from robolearn.teleop.session import Session
 from tests.teleop.session_parts import MAX_STEPS, Clock, Hand, hand_of, session_at, tick
 from tests.teleop.test_session import episodes
@@ -59,9 +61,14 @@ def toy_policy(observation: int = 4, actions: int = 2) -> Policy:
 
 @contextmanager
 def correcting(
-    folder: Path, correction: CorrectionConfig | None = None, config: SessionConfig | None = None, **options: Any
+    folder: Path,
+    correction: CorrectionConfig | None = None,
+    config: SessionConfig | None = None,
+    asker: Asker | None = None,
+    **options: Any,
 ) -> Iterator[Session]:
-    driver = CorrectedPolicy(PolicyRunner(toy_policy(), 1), correction or CorrectionConfig(), rate=10.0)
+    runner = PolicyRunner(toy_policy(), 1)
+    driver = CorrectedPolicy(runner, correction or CorrectionConfig(), rate=10.0, asker=asker)
     describe = {"source": "dagger", "round": 3, "policy": "abc"}
     with session_at(
         folder / "d.hdf5",
@@ -329,3 +336,186 @@ def test_in_real_time_the_first_tick_after_the_button_is_the_operators(tmp_path:
         assert done[first][1] == "operator"
     waits = [next(when for when, _ in done if when > at) - at for at in pressed]
     assert np.median(waits) < 0.05
+
+
+class Doubts:
+    """Asks before the steps that the test names, and remembers what it was told."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps, self.step = steps, 0
+        self.heard: list[list[bool]] = []
+        """Who made the steps of each episode."""
+        self.own: list[list[float] | None] = []
+
+    def reset(self, seed: int) -> None:
+        self.step = 0
+        self.heard.append([])
+
+    def judge(self, obs: Any, window: Any, proposal: torch.Tensor, action: torch.Tensor | None) -> tuple[float, str]:
+        self.own.append(None if action is None else action[0].tolist())
+        return 0.5 * self.step, "novelty 3" if self.step in self.steps else ""
+
+    def made(self, *, by_hand: bool) -> None:
+        self.heard[-1].append(by_hand)
+        self.step += 1
+
+    def rewind(self, step: int) -> None:
+        self.step = step
+        del self.heard[-1][step:]
+
+    def finish(self) -> None: ...
+
+
+def story(episode: Episode) -> list[tuple[int, str, str]]:
+    return [(event.step, event.kind, event.reason) for event in episode.events]
+
+
+def test_where_the_robot_asks_it_holds_still_until_somebody_takes_over(tmp_path: Path) -> None:
+    doubts = Doubts(3)
+    with correcting(tmp_path, asker=doubts) as session:
+        tick(session, 4, "start")
+        assert (session.state, session.status()["question"]) == ("paused", "novelty 3")
+        before = {key: value.clone() for key, value in session.obs.items()}
+        tick(session, 20)
+        assert session.status()["step"] == 3
+        assert all(torch.equal(value, before[key]) for key, value in session.obs.items())
+        hand_of(session).twist = RIGHT
+        tick(session, 2, "takeover")
+        assert (session.state, session.status()["question"]) == ("recording", "")
+        tick(session, 2, "release")
+        tick(session, 1, "failure")
+    (episode,) = episodes(tmp_path / "d.hdf5")
+    modes, proposals, _ = parts(episode)
+    assert modes == [POLICY] * 3 + [OWN] * 2 + [POLICY] * 2
+    assert story(episode) == [
+        (3, "ask", "novelty 3"),
+        (3, "resume", "answered"),
+        (3, "takeover", "button"),
+        (5, "release", "button"),
+    ]
+    assert doubts.heard[0] == [mode == OWN for mode in modes]
+    assert [own for own in doubts.own if own is not None] == [[0.5, 0.0]], "who answers need not be judged again"
+    assert episode.gate is not None
+    np.testing.assert_array_equal(episode.gate, 0.5 * np.arange(7, dtype=np.float32))
+    np.testing.assert_allclose(proposals[3], chunk(episode, 0)[3], atol=1e-5)  # asked once, in the course of its chunk
+
+
+def test_motion_answers_too(tmp_path: Path) -> None:
+    with correcting(tmp_path, asker=Doubts(3)) as session:
+        tick(session, 6, "start")
+        hand_of(session).twist = RIGHT
+        tick(session, 1)
+        assert session.status()["driver"] == "operator"
+        tick(session, 1, "failure")
+    (episode,) = episodes(tmp_path / "d.hdf5")
+    assert story(episode)[-1] == (3, "takeover", "motion")
+
+
+def test_a_question_that_is_declined_lets_the_policy_go_on_until_there_is_a_new_one(tmp_path: Path) -> None:
+    with correcting(tmp_path, asker=Doubts(3, 4, 5, 8)) as session:
+        tick(session, 5, "start")
+        tick(session, 6, "start")
+        assert session.state == "paused"
+        assert session.status()["step"] == 8
+        tick(session, 1, "failure")
+    (episode,) = episodes(tmp_path / "d.hdf5")
+    assert parts(episode)[0] == [POLICY] * 8
+    assert story(episode) == [(3, "ask", "novelty 3"), (3, "resume", "declined"), (8, "ask", "novelty 3")]
+
+
+def test_asked_and_unanswered_the_attempt_ends_and_says_so(tmp_path: Path) -> None:
+    with correcting(tmp_path, CorrectionConfig(patience_s=1.0), asker=Doubts(3)) as session:
+        tick(session, 4, "start")
+        tick(session, 9)
+        assert session.state == "paused"
+        tick(session, 2)
+        assert session.state == "ready"
+        assert "nobody answered" in session.message
+    (episode,) = episodes(tmp_path / "d.hdf5")
+    assert not episode.info.success
+    assert parts(episode)[0] == [POLICY] * 3
+    assert story(episode) == [(3, "ask", "novelty 3"), (3, "mark", "unanswered")]
+
+
+class Wandering(CorrectedPolicy):
+    """A policy that moves as it pleases, each step otherwise."""
+
+    step = 0
+
+    def _propose(self, obs: Any) -> torch.Tensor:
+        if self._proposals is None:
+            self.step += 1
+            self._proposals = torch.tensor([[0.1 * np.sin(self.step), 0.3, -0.1, 0.0, -1.0]], dtype=torch.float32)
+        return self._proposals
+
+
+@contextmanager
+def wandering(path: Path, *, asker: Asker | None = None) -> Iterator[Session]:
+    clock = Clock()
+    with make("Lift", 1) as env, open_writer(path, env) as writer:
+        runner = PolicyRunner(toy_policy(actions=env.action_spec.size), 1)
+        yield Session(
+            env,
+            Hand(clock),
+            writer,
+            task="Lift",
+            config=SessionConfig(),
+            target=1,
+            keep_failures=True,
+            driver=Wandering(runner, CorrectionConfig(rewind_s=0.5), rate=20.0, asker=asker),
+            clock=clock,
+            sleep=clock.sleep,
+        )
+
+
+def test_the_last_seconds_are_taken_back_as_if_they_had_not_been(tmp_path: Path) -> None:
+    with wandering(tmp_path / "whole.hdf5") as session:
+        tick(session, 30, "start")
+        tick(session, 1, "failure")
+    doubts = Doubts()
+    with wandering(tmp_path / "d.hdf5", asker=doubts) as session:
+        assert "rewind" not in session.status()["buttons"]
+        tick(session, 24, "start")
+        tick(session, 6, "mark")
+        tick(session, 4, "rewind")
+        assert (session.state, session.status()["step"]) == ("paused", 20)
+        hand_of(session).twist = RIGHT
+        tick(session, 3)  # the first motion goes on, by hand
+        assert session.status()["driver"] == "operator"
+        tick(session, 1, "failure")
+    assert validate(tmp_path / "d.hdf5") == []
+    with Dataset(tmp_path / "d.hdf5") as dataset, Dataset(tmp_path / "whole.hdf5") as whole:
+        assert len(dataset) == 1
+        episode, other = dataset.read(0), whole.read(0)
+    assert parts(episode)[0] == [POLICY] * 20 + [OWN] * 3
+    assert episode.states is not None
+    assert other.states is not None
+    np.testing.assert_array_equal(episode.actions[:20], other.actions[:20])
+    # Bit for bit where it was: the state before the operator's first step is the one from which the policy went on.
+    np.testing.assert_array_equal(episode.states[:21], other.states[:21])
+    for key in episode.obs:
+        np.testing.assert_array_equal(episode.obs[key][:21], other.obs[key][:21])
+    assert not np.array_equal(episode.states[21], other.states[21])
+    assert story(episode) == [(20, "rewind", "10 steps"), (20, "resume", "motion"), (20, "takeover", "rewind")]
+    assert (np.diff(episode.timestamps) > 0).all()
+    assert doubts.heard[0] == [False] * 20 + [True] * 3
+    assert not list(tmp_path.glob("**/*.journal"))
+
+
+def test_an_episode_that_ends_where_it_was_taken_back_to_ends_with_that_observation(tmp_path: Path) -> None:
+    with wandering(tmp_path / "d.hdf5") as session:
+        tick(session, 30, "start")
+        tick(session, 1, "rewind")
+        shown = {key: value[0].numpy().copy() for key, value in session.obs.items()}
+        tick(session, 1, "failure")
+    (episode,) = episodes(tmp_path / "d.hdf5")
+    assert len(episode) == 20
+    for key, value in episode.final_obs.items():
+        np.testing.assert_array_equal(value, shown[key])
+
+
+def test_without_memory_of_states_there_is_nothing_to_take_back_to(tmp_path: Path) -> None:
+    with correcting(tmp_path, CorrectionConfig(rewind_s=0.0)) as session:
+        tick(session, 10, "start")
+        tick(session, 1, "rewind")
+        assert session.message == "rewind means nothing while recording"

@@ -20,6 +20,7 @@ from robolearn.envs.make import make
 from robolearn.errors import TaskError
 from robolearn.sim.pictures import Pictures
 from robolearn.teleop.live_pictures import LivePictures, make_pictures
+from robolearn.teleop.plan_path import intended_path
 from tests.envs.toy import COUNTER, POINT_REACH
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,25 @@ def test_the_process_draws_what_mujoco_draws_here() -> None:
             assert shown.shape == (240, 320, 3)
             difference = np.abs(shown.astype(int) - ours.draw(*world, camera).astype(int))
             assert difference.mean() < 4.0, "only what JPEG takes away"
+
+
+def test_a_point_of_the_world_is_found_where_it_is_drawn() -> None:
+    """The red cube's middle lies in the middle of the red in each picture, and the plan begins at the tool."""
+    with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:
+        env.reset([3])
+        world = env.world(0)
+        assert world is not None
+        cube = world[1].body("cube").xpos
+        plan = np.zeros((4, env.action_spec.size))
+        plan[:, 0], plan[1:3, 2] = 1.0, -0.5
+        path = intended_path(env, plan)
+        np.testing.assert_allclose(path[0], world[1].site("tcp").xpos)
+        np.testing.assert_allclose(path[-1] - path[0], [4 * 0.015, 0.0, -0.015], atol=1e-6)
+        assert intended_path(env, plan[:0]).shape == (0, 3)
+        drawn = Pictures(world[0], 240, 320).draw(*world, "front").astype(int)
+        y, x = np.nonzero((drawn[..., 0] > 1.8 * drawn[..., 1]) & (drawn[..., 0] > 1.8 * drawn[..., 2]))
+        ((found,), *_) = pictures.project(env, cube[None])
+        np.testing.assert_allclose(found, [(x.mean() + 0.5) / 320, (y.mean() + 0.5) / 240], atol=0.01)
 
 
 def test_the_control_loop_never_waits_for_a_picture() -> None:

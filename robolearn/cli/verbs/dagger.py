@@ -51,6 +51,7 @@ def undo(config: DaggerUndoConfig) -> int:
 def gates(config: GateTruthConfig) -> int:
     import json
 
+    from robolearn.imitation.dagger_report import write_dagger_report
     from robolearn.imitation.gate_truth import score_gates
 
     path = score_gates(config)
@@ -62,7 +63,7 @@ def gates(config: GateTruthConfig) -> int:
         columns = [_number(row[key], 2) for key in ("auroc", "asks", "precision", "recall")]
         lead = "–" if row["lead_s"] is None else f"{row['lead_s']:.1f} s"
         print(f"{name:<12}{columns[0]:>8}{columns[1]:>8}{columns[2]:>11}{columns[3]:>8}{lead:>9}")
-    print(f"wrote {path}")
+    print(f"wrote {path}; report: {write_dagger_report(Path(config.run))}")
     return 0
 
 

@@ -379,6 +379,9 @@ class PolicyConfig:
 
     obs_keys: tuple[str, ...] = ()
     """Observation keys the policy sees; empty means all that the data set has."""
+    obs_ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """First dimension, and the one after the last, that the policy sees of a key; keys that are not named are seen
+    whole. Hides what tells the last action (velocities, efforts), which clones copy instead of looking at the task."""
     obs_steps: int = 1
     """To, observation steps the policy sees."""
     pred_steps: int = 1
@@ -387,6 +390,9 @@ class PolicyConfig:
     """Ta, predicted steps that are executed before the policy is asked again."""
     obs_normalisation: Literal["mean_std", "min_max", "quantile", "none"] = "mean_std"
     """Scaling of low-dimensional observations; its statistics are stored in the policy."""
+    obs_clip: float = 0.0
+    """Bound on low-dimensional observations after scaling, against what hardly moved in the demonstrations and is
+    hundreds of deviations off when things go wrong; 0 for none."""
     action_normalisation: Literal["none", "min_max", "mean_std", "quantile"] = "none"
     """Scaling of actions (already in [-1, 1]) before the head sees them."""
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -403,4 +409,10 @@ class PolicyConfig:
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "
                 "a policy can only execute what it predicted"
             )
+        check_range(self, "obs_clip", low=0)
+        for key, (first, last) in self.obs_ranges.items():
+            if not 0 <= first < last:
+                raise ConfigError(
+                    f"obs_ranges of {key!r} must be [first, last) with 0 <= first < last, received {[first, last]}"
+                )
         self.head.check(self)

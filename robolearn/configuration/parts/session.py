@@ -55,7 +55,14 @@ class CorrectionConfig:
     """The first motion of the device takes over; otherwise only the button does."""
     rest_s: float = 0.0
     """Seconds without motion after which the policy gets control back; 0 waits for the button."""
+    rewind_s: float = 2.0
+    """Seconds of the attempt that the button `rewind` takes back, for the operator to drive on from there; where the
+    task's states can be restored and its observations are no pictures. 0 does without."""
+    patience_s: float = 60.0
+    """Where the robot asks: seconds for which it holds still and waits for an answer. Then the attempt ends unsolved,
+    and the file says that nobody answered; 0 waits for ever."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.rest_s <= 3600.0:
-            raise ConfigError(f"rest_s must lie in [0, 3600], received {self.rest_s}")
+        for name in ("rest_s", "rewind_s", "patience_s"):
+            if not 0.0 <= getattr(self, name) <= 3600.0:
+                raise ConfigError(f"{name} must lie in [0, 3600], received {getattr(self, name)}")

@@ -113,7 +113,7 @@ class LiveEpisode:
         self._last_time, self._last_done = timestamp, bool(terminated or truncated)
 
     def add_event(self, event: Event) -> None:
-        """Record a takeover, release, pause, resume or mark."""
+        """Record something that happened between two steps."""
         self._check_open()
         text(event.reason)
         self._events.append(event)

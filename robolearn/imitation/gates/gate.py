@@ -69,6 +69,9 @@ class Verdict:
     """(N,) float, how much help seems to be needed, higher for more; None where the gate has no score."""
     reasons: dict[int, str] = field(default_factory=dict)
     """Why control changes hands, by environment."""
+    recovered: tuple[int, ...] = ()
+    """Environments whose correction reaches here what it set out for: the robot is back where all is well. What came
+    before is recovery; what follows, until control is handed back, shows how to go on."""
 
 
 class Gate(Protocol):

@@ -88,10 +88,11 @@ class SimulatedHuman(BaseGate):
         self._past = np.zeros((self.num_envs, self.stall, scaled[0].shape[1]))
         self._seen = np.zeros(self.num_envs, int)
         self._trouble, self._calm, self._driven = (np.zeros(self.num_envs, int) for _ in range(3))
+        self._recovered = np.zeros(self.num_envs, bool)
 
     def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
         rows = mask.nonzero().flatten().cpu().numpy()
-        for count in (self._seen, self._trouble, self._calm, self._driven):
+        for count in (self._seen, self._trouble, self._calm, self._driven, self._recovered):
             count[rows] = 0
 
     def judge(self, view: View) -> Verdict:
@@ -110,7 +111,11 @@ class SimulatedHuman(BaseGate):
         reasons = dict.fromkeys(np.flatnonzero(releases).tolist(), "back")
         for i in np.flatnonzero(takes_over).tolist():
             reasons[i] = "stuck" if stuck[i] > straying[i] else f"{straying[i] * self.config.tube:.2g} off the tube"
-        return Verdict(correct=correct, score=score, reasons=reasons)
+        back = view.correcting & (score <= 1.0) & ~self._recovered
+        self._recovered = (self._recovered | back) & correct
+        return Verdict(
+            correct=correct, score=score, reasons=reasons, recovered=tuple(np.flatnonzero(back & correct).tolist())
+        )
 
     def _stuck(self, states: np.ndarray) -> np.ndarray:
         """Return (N,), above 1 where the way of the last `stall` steps was too short; remembers the states."""

@@ -2,7 +2,7 @@
 
 import { $, ask, el, icon, plural, themeSwitch, toast } from "/web/ui.js";
 import { Inputs } from "/inputs.js";
-import { drawPlan, TwistPlot } from "/plot.js";
+import { drawPath, drawPlan, TwistPlot } from "/plot.js";
 
 const SEND_MS = 50;        // at least so often, so that silence means that the line is broken
 const SILENT_MS = 600;     // without any status: the line is broken
@@ -17,7 +17,7 @@ const ACTIONS = [
   ["start", "Start", "record", "primary", "start, pause, go on, keep"], ["success", "Success", "check", "", "end: it is solved"],
   ["failure", "Failure", "cross", "", "end: it is not solved"], ["discard", "Discard", "trash", "danger", "forget this episode"],
   ["rerecord", "Again", "back", "", "the same scene again"], ["undo", "Undo", "undo", "", "take the last kept one back"],
-  ["mark", "Mark", "link", "", "mark this moment"], ["quit", "Quit", "stop", "danger", "end the session"],
+  ["mark", "Mark", "link", "", "mark this moment"], ["rewind", "Rewind", "back", "", "take the last seconds back and drive from there"], ["quit", "Quit", "stop", "danger", "end the session"],
 ];
 const HAND_OVER = { policy: ["takeover", "Take over", "hand"], operator: ["release", "Hand back", "play"] };
 const DRIVING = { policy: "The policy drives", operator: "You drive" };
@@ -103,7 +103,8 @@ class View {
   constructor(name) {
     this.image = el("img", { alt: `What the camera ${name} sees`, draggable: "false" });
     this.hint = el("span", { class: "hint" }, "waiting for the first picture");
-    this.figure = el("figure", { class: "picture", "data-camera": name }, this.image, this.hint, el("figcaption", {}, name));
+    this.path = el("canvas", { class: "path", "aria-hidden": "true" });
+    this.figure = el("figure", { class: "picture", "data-camera": name }, this.image, this.path, this.hint, el("figcaption", {}, name));
     this.times = [];
     this.image.hidden = true;
   }
@@ -200,7 +201,7 @@ function driveByPointer() {
 const flip = (axis) => (axis[0] === "-" ? "+" : "-") + axis.slice(1);
 
 function showActions() {
-  $("#actions").replaceChildren(...ACTIONS.map(([button, label, drawing, kind, words]) => {
+  $("#actions").replaceChildren(...ACTIONS.filter(([button]) => button !== "rewind" || hello.corrects).map(([button, label, drawing, kind, words]) => {
     const code = Object.keys(hello.keys).find((key) => hello.keys[key] === button);
     const node = el("button", { class: `btn ${kind}`, type: "button", "data-button": button, title: words, disabled: true,
       "aria-keyshortcuts": code, onclick: (event) => { if (event.detail) node.blur(); press(button); } }, icon(drawing), el("span", {}, label), code ? el("kbd", { "aria-hidden": "true" }, capOf(code)) : null);
@@ -220,6 +221,7 @@ function renderHandOver(alive) {
     node.replaceChildren(icon(drawing), el("span", {}, label), ...(code ? [el("kbd", { "aria-hidden": "true" }, capOf(code))] : []));
   }
   drawPlan($("#plan canvas"), status.plan);
+  views.forEach((view, camera) => drawPath(view.path, view.image, status.state === "recording" || status.state === "paused" ? status.path[camera] ?? [] : []));
   set($("#plan-steps"), plural(status.plan.length, "step"));
 }
 
@@ -333,6 +335,7 @@ function renderState(alive) {
   if (state === "review" && outcome !== null) box.dataset.outcome = outcome ? "good" : "bad"; else delete box.dataset.outcome;
   let name = STATES[state];
   if (hello.corrects && state === "recording") { name = DRIVING[status.driver]; box.dataset.driver = status.driver; } else delete box.dataset.driver;
+  if (status.question) name = "The robot asks";
   if (state === "review") name = `${outcome ? "Solved" : "Not solved"}${status.asked ? " – keep it?" : ""}`;
   set($("#state-name"), alive ? name : "Connection lost");
   set($("#clock"), state === "countdown" ? `${Math.ceil(status.countdown_s)}` : state === "ready" ? "" : `${status.seconds.toFixed(1)} / ${status.max_seconds.toFixed(0)} s`);

@@ -78,3 +78,29 @@ export function drawPlan(canvas, plan) {
     pen.fillRect(x - 2, y - 2, 4, 4);
   });
 }
+
+/** Where the policy means to take the tool, over a picture: points in shares of its width and height, the tool first. */
+export function drawPath(canvas, image, points) {
+  const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) { canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio); }
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  if (points.length < 2 || image.hidden) return;
+  // The picture keeps its shape inside its element, in the middle.
+  const scale = Math.min(width / image.naturalWidth, height / image.naturalHeight);
+  const shown = [image.naturalWidth * scale, image.naturalHeight * scale];
+  const places = points.map(([x, y]) => [(width - shown[0]) / 2 + x * shown[0], (height - shown[1]) / 2 + y * shown[1]]);
+  pen.lineJoin = pen.lineCap = "round";
+  for (const [colour, thick] of [["#ffffffcc", 5], ["#d55e00", 2.5]]) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = thick;
+    pen.beginPath();
+    for (const place of places) pen.lineTo(...place);
+    pen.stroke();
+  }
+  pen.fillStyle = "#d55e00";
+  pen.beginPath();
+  pen.arc(...places.at(-1), 4, 0, 2 * Math.PI);
+  pen.fill();
+}

@@ -124,3 +124,18 @@ def test_it_needs_demonstrations_and_numbers(shown: Path, tmp_path: Path) -> Non
         human(toy.demonstrations(tmp_path / "one.hdf5", episodes=1))
     with pytest.raises(TaskError, match=r"observation 'place' of environment 0 is not finite"):
         see(human(shown), np.array([[np.nan, 0.0]]))
+
+
+def test_a_correction_recovers_once_and_then_shows_the_way_on(shown: Path) -> None:
+    """Off the line from step 10 to 19 and at 22: taken over at 12, back at 20, which is said once."""
+    places = line(40)
+    places[10:20, 1] = places[22, 1] = 3.0
+    gate, correcting, recovered = human(shown, reaction_s=0.2, least_s=2.0), np.zeros(1, bool), []
+    for step, place in enumerate(places):
+        obs = {"place": torch.from_numpy(place[None].astype(np.float32))}
+        nothing = torch.full((1, 2), torch.nan)
+        view = View(obs=obs, proposals=torch.zeros(1, 2), labels=nothing, correcting=correcting, window={})
+        verdict = gate.judge(view)
+        correcting = verdict.correct.copy()
+        recovered += [step] * len(verdict.recovered)
+    assert recovered == [20]
