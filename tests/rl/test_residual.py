@@ -67,14 +67,14 @@ def half_taught(folder: Path, head: Any = None, **steps: int) -> Path:
         config = PolicyConfig(head=head or GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(64,)), **steps)
         statistics = STATISTICS | {"actions": {k: v[:2] for k, v in STATISTICS["state"].items()}}
         policy = build_policy(config, env.observation_spec, env.action_spec, statistics)
-    optimiser, steps_ahead = torch.optim.Adam(policy.parameters(), lr=3e-3), config.pred_steps
+    optimiser, length = torch.optim.Adam(policy.parameters(), lr=3e-3), config.obs_steps - 1 + config.pred_steps
     for _ in range(300):
         obs = torch.rand(128, 1, 4) * 2 - 1
         label = ((obs[..., 2:] - obs[..., :2]) / 0.2 + torch.tensor([0.9, 0.0])).clamp(-1, 1)
         batch = Batch(
-            obs={"state": obs},
-            actions=label.expand(-1, steps_ahead, -1),
-            valid=torch.ones(128, steps_ahead, dtype=torch.bool),
+            obs={"state": obs.expand(-1, config.obs_steps, -1)},
+            actions=label.expand(-1, length, -1),
+            valid=torch.ones(128, length, dtype=torch.bool),
             weights=torch.ones(128),
             episodes=torch.zeros(128, dtype=torch.int64),
             steps=torch.zeros(128, dtype=torch.int64),
@@ -303,7 +303,10 @@ def command(*words: object) -> int:
 def test_command_line_from_demonstrations_to_a_correction_of_a_correction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy, data = half_taught(tmp_path / "start", pred_steps=4, exec_steps=2), demonstrations(tmp_path / "d.hdf5", 4)
+    policy, data = (
+        half_taught(tmp_path / "start", obs_steps=2, pred_steps=4, exec_steps=2),
+        demonstrations(tmp_path / "d.hdf5", 4),
+    )
     once, twice = tmp_path / "once", tmp_path / "twice"
     options = [*RESIDUAL, *SHORT, "--max_steps", 20, "--export", "last", "--demonstrations", data]
     assert command("finetune", policy, *options, "--output", once) == 0
