@@ -385,3 +385,31 @@ def test_rlpd_from_scratch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "run" / "critic.jsonl").exists()
     assert command(*base, "--algorithm", "ppo", "--demonstrations", data) == 2
     assert "algorithm sac or td3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compiled_updates_equal_eager_ones() -> None:
+    """The same draws, a random pair of four critics among them: the same weights while the scale grows."""
+    import torch._inductor.config as inductor
+
+    def learn(compile: bool) -> tuple[torch.Tensor, ...]:
+        method = ResidualConfig(
+            algorithm=algorithm(compile=compile, critic_warmup=4, critic=replace(SMALL, hidden_sizes=(16,))),
+            scale_steps=6,
+            policy=PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,))),
+        )
+        torch.manual_seed(0)
+        growing_one = growing(method)
+        learner = growing_one.learner
+        learner.generator = None
+        actions = torch.zeros(0)
+        for i in range(5):
+            torch.manual_seed(i)
+            actions = learner.explore(batch_of(3).obs)
+            growing_one.update([batch_of(64)] * 2)
+        return learner.actor_optimiser.adam.vector, learner.critic_optimiser.adam.vector, actions
+
+    with inductor.patch(fallback_random=True):
+        eager, compiled = learn(False), learn(True)
+    for one, other in zip(eager, compiled):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
