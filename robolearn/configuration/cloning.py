@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
+from robolearn.configuration.parts.offline import CloningMethod, DataMethod
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
@@ -66,10 +67,12 @@ class TrainConfig(BCConfig):
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
         "data": ("dataset", "filter_key", "valid_fraction"),
         "policy": ("policy.head", "policy.backbone", "policy.obs_steps", "policy.pred_steps", "policy.exec_steps"),
-        "training": ("loop.total_steps", "batch_size", "optimiser.learning_rate", "seed", "device"),
+        "training": ("method", "loop.total_steps", "batch_size", "optimiser.learning_rate", "seed", "device"),
         "output": ("output", "resume", "rollouts"),
     }
 
+    method: DataMethod = field(default_factory=CloningMethod)
+    """How it learns: bc clones every action, iql those that turned out well by the recorded rewards."""
     output: str = ""
     """Run folder; empty means policies/<dataset>_<head>."""
     resume: bool = False

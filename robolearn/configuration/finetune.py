@@ -97,7 +97,7 @@ class FinetuneCommand(FinetuneConfig):
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("policy", "method", "demonstrations", "task", "reward", "max_steps"),
-        "training": ("loop.total_steps", "method.num_steps", "method.learning_rate", "method.min_std"),
+        "training": ("loop.total_steps", "method.learning_rate", "method.min_std"),
         "how": ("seed", "num_envs", "device"),
         "evaluation": ("eval_episodes", "test_episodes", "export"),
         "output": ("output", "resume"),

@@ -30,7 +30,7 @@ from robolearn.policies.policy import Policy
 from robolearn.policies.residual import check_clonable
 from robolearn.specs import Batch
 from robolearn.training import distributed
-from robolearn.training.loop import RunState
+from robolearn.training.loop import RunState, Source
 from robolearn.training.optim import MovingAverage, Optimiser
 from robolearn.training.run import card_figures, open_run
 from robolearn.training.seeding import seed_everything
@@ -44,6 +44,8 @@ PolicyEvaluation = Callable[[Policy, int], Mapping[str, float]]
 
 class BehaviourCloning:
     """The algorithm: one optimiser step on the policy's own loss per batch."""
+
+    name = "behaviour cloning"
 
     def __init__(
         self, policy: Policy, config: OptimiserConfig, total_steps: int, *, precision: str = "float32"
@@ -118,10 +120,22 @@ class BCResult:
     """Of the last evaluation."""
 
 
+MakeLearner = Callable[[Policy, BCConfig, Dataset, DatasetSource], tuple[BehaviourCloning, Source]]
+"""(policy, config, episodes, windows) -> the algorithm and the source that it learns from."""
+
+
+def cloning(
+    policy: Policy, config: BCConfig, train: Dataset, windows: DatasetSource
+) -> tuple[BehaviourCloning, Source]:
+    """Return plain cloning of the windows."""
+    return BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision), windows
+
+
 def train_bc(
     config: BCConfig,
     run_dir: str | Path,
     *,
+    learner: MakeLearner = cloning,
     resume: bool = False,
     evaluate: PolicyEvaluation | None = None,
     resume_hint: str = "train again with resume",
@@ -132,6 +146,7 @@ def train_bc(
     Under torchrun the processes share out each batch, and the first one evaluates and writes.
 
     Args:
+        learner: makes the algorithm: cloning, or one that weights it.
         resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
         evaluate: called every `loop.evaluate_every` steps, beside the validation loss.
 
@@ -149,13 +164,12 @@ def train_bc(
         sampler = make_sampler(
             train, policy.config, config, run.device, config.batch_size, share=share, weights=weights
         )
-        source = DatasetSource(train, sampler)
         validate = None
         if valid is not None:
             windows = make_sampler(valid, policy.config, config, run.device, config.batch_size, drop_last=False)
             validate = Validation(windows, config.seed)
         distributed.broadcast_(policy)
-        algorithm = BehaviourCloning(policy, config.optimiser, config.loop.total_steps, precision=config.precision)
+        algorithm, source = learner(policy, config, train, DatasetSource(train, sampler))
 
         def evaluation(step: int) -> dict[str, float]:
             result = algorithm.result().eval()
@@ -170,7 +184,7 @@ def train_bc(
         state = run.train(algorithm, source, evaluate=evaluation if judged else None)
         if config.export == "best" and (best := run.best()) is not None:
             algorithm.load_state_dict(best["algorithm"])
-        run.export(algorithm.result(), _card(config, train, state), env_args=dataset.env_args)
+        run.export(algorithm.result(), _card(config, train, state, algorithm.name), env_args=dataset.env_args)
     return BCResult(policy=run.policy, steps=state.step, metrics=dict(state.evaluation))
 
 
@@ -318,7 +332,7 @@ def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], datase
                 raise DatasetError(f"{name} is not finite at step {step} of {episode}; `robolearn dataset validate`")
 
 
-def _card(config: BCConfig, train: Dataset, state: RunState) -> PolicyCard:
+def _card(config: BCConfig, train: Dataset, state: RunState, algorithm: str) -> PolicyCard:
     sources = sorted({info.source for info in train.info})
     steps = sum(train.lengths)
     return PolicyCard(
@@ -329,7 +343,7 @@ def _card(config: BCConfig, train: Dataset, state: RunState) -> PolicyCard:
             "successful": sum(info.success for info in train.info),
         },
         training={
-            "algorithm": f"behaviour cloning of {config.target}",
+            "algorithm": f"{algorithm} of {config.target}",
             "steps": f"{state.step} of {config.batch_size} windows, {state.time_s:.0f} s",
             "learning rate": f"{config.optimiser.learning_rate:g}, {config.optimiser.schedule}",
             "started from": config.init_policy or "new weights",

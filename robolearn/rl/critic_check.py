@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.configuration.parts.algorithms import OffPolicyConfig
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.evaluation.critic_plot import CRITIC_FILE
@@ -31,8 +32,8 @@ from robolearn.rl.networks import QEnsemble
 class WatchedRunner:
     """A policy's runner whose first action of each episode is shown to the critics."""
 
-    def __init__(self, policy: Policy, num_envs: int, critic: QEnsemble) -> None:
-        self.runner, self.critic = PolicyRunner(policy, num_envs), critic
+    def __init__(self, policy: Policy, num_envs: int, critic: QEnsemble, obs_steps: int) -> None:
+        self.runner, self.critic, self.obs_steps = PolicyRunner(policy, num_envs), critic, obs_steps
         self.values: dict[int, Tensor] = {}
         """(M,) predictions by seed."""
         self._begun: dict[int, int] = {}
@@ -46,7 +47,9 @@ class WatchedRunner:
     def act(self, obs: Observation) -> Tensor:
         actions = self.runner.act(obs)
         for row, seed in self._begun.items():
-            window = {key: value[row : row + 1] for key, value in self.runner.window.items()}  # (1, To, ...)
+            window = {
+                key: value[row : row + 1, -self.obs_steps :] for key, value in self.runner.window.items()
+            }  # (1, To, ...)
             rest = self.runner.plan(row) if not self.runner.corrections else actions[:0]
             chunk = torch.cat([actions[row : row + 1], rest])[None]  # (1, Tp, A)
             was_training = self.critic.training
@@ -62,11 +65,24 @@ class CriticCheck:
     """Evaluates a policy and its critics together."""
 
     critic: QEnsemble
+    obs_steps: int
+    """To of the critics; a correction's see less than the policy that it corrects."""
     subset: int
     """Critics whose least value is a target."""
     gamma: float
     reward: RewardSource
     """Which reward the critics learn."""
+
+    @classmethod
+    def of(cls, critic: QEnsemble, network: Policy, config: OffPolicyConfig, reward: RewardSource) -> CriticCheck:
+        """Return the check of critics of what `network`, the policy that learns, does."""
+        return cls(
+            critic=critic,
+            obs_steps=network.config.obs_steps,
+            subset=config.critic.subset,
+            gamma=config.gamma,
+            reward=reward,
+        )
 
     def evaluate(self, policy: Policy, env: VectorEnv, seeds: Sequence[int]) -> tuple[EvaluationResult, CriticReport]:
         """Return the policy's episodes, the same as without critics, and what the critics had said of them.
@@ -74,7 +90,7 @@ class CriticCheck:
         Args:
             env: in the policy's units.
         """
-        watched = WatchedRunner(policy, env.num_envs, self.critic)
+        watched = WatchedRunner(policy, env.num_envs, self.critic, self.obs_steps)
         record = "trajectory" if self.reward == "env" else "none"
         result = evaluate(watched, env, seeds, record=record, record_limit=len(seeds))
         values = torch.stack([watched.values[episode.seed] for episode in result.episodes])  # (episodes, M)

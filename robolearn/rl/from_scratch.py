@@ -148,7 +148,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         statistics=_statistics(config, learner),
         demonstrations=demonstrations,
     )
-    check = CriticCheck(critic=critic, subset=algorithm.critic.subset, gamma=algorithm.gamma, reward=config.reward)
+    check = CriticCheck.of(critic, policy, algorithm, config.reward)
     return Learner(
         algorithm=Reporting(learner, replay),
         source=replay,

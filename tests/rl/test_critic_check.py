@@ -37,7 +37,7 @@ def test_predicted_and_realised_returns(reward: str) -> None:
     )
     policy = build_policy(config, env.observation_spec, env.action_spec).eval()
     critic = QEnsemble.beside(policy, QConfig(hidden_sizes=(8,), members=3, dropout=0.5)).train()
-    check = CriticCheck(critic=critic, subset=2, gamma=GAMMA, reward=reward)  # type: ignore[arg-type]
+    check = CriticCheck(critic=critic, obs_steps=2, subset=2, gamma=GAMMA, reward=reward)  # type: ignore[arg-type]
     result, report = check.evaluate(policy, env, SEEDS)
     assert result.episodes == evaluate(policy, env, SEEDS).episodes, "watching changes nothing"
     assert critic.training

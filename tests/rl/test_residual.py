@@ -67,14 +67,14 @@ def half_taught(folder: Path, head: Any = None, **steps: int) -> Path:
         config = PolicyConfig(head=head or GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(64,)), **steps)
         statistics = STATISTICS | {"actions": {k: v[:2] for k, v in STATISTICS["state"].items()}}
         policy = build_policy(config, env.observation_spec, env.action_spec, statistics)
-    optimiser, steps_ahead = torch.optim.Adam(policy.parameters(), lr=3e-3), config.pred_steps
+    optimiser, length = torch.optim.Adam(policy.parameters(), lr=3e-3), config.obs_steps - 1 + config.pred_steps
     for _ in range(300):
         obs = torch.rand(128, 1, 4) * 2 - 1
         label = ((obs[..., 2:] - obs[..., :2]) / 0.2 + torch.tensor([0.9, 0.0])).clamp(-1, 1)
         batch = Batch(
-            obs={"state": obs},
-            actions=label.expand(-1, steps_ahead, -1),
-            valid=torch.ones(128, steps_ahead, dtype=torch.bool),
+            obs={"state": obs.expand(-1, config.obs_steps, -1)},
+            actions=label.expand(-1, length, -1),
+            valid=torch.ones(128, length, dtype=torch.bool),
             weights=torch.ones(128),
             episodes=torch.zeros(128, dtype=torch.int64),
             steps=torch.zeros(128, dtype=torch.int64),
@@ -303,7 +303,10 @@ def command(*words: object) -> int:
 def test_command_line_from_demonstrations_to_a_correction_of_a_correction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy, data = half_taught(tmp_path / "start", pred_steps=4, exec_steps=2), demonstrations(tmp_path / "d.hdf5", 4)
+    policy, data = (
+        half_taught(tmp_path / "start", obs_steps=2, pred_steps=4, exec_steps=2),
+        demonstrations(tmp_path / "d.hdf5", 4),
+    )
     once, twice = tmp_path / "once", tmp_path / "twice"
     options = [*RESIDUAL, *SHORT, "--max_steps", 20, "--export", "last", "--demonstrations", data]
     assert command("finetune", policy, *options, "--output", once) == 0
@@ -382,3 +385,31 @@ def test_rlpd_from_scratch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "run" / "critic.jsonl").exists()
     assert command(*base, "--algorithm", "ppo", "--demonstrations", data) == 2
     assert "algorithm sac or td3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compiled_updates_equal_eager_ones() -> None:
+    """The same draws, a random pair of four critics among them: the same weights while the scale grows."""
+    import torch._inductor.config as inductor
+
+    def learn(compile: bool) -> tuple[torch.Tensor, ...]:
+        method = ResidualConfig(
+            algorithm=algorithm(compile=compile, critic_warmup=4, critic=replace(SMALL, hidden_sizes=(16,))),
+            scale_steps=6,
+            policy=PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,))),
+        )
+        torch.manual_seed(0)
+        growing_one = growing(method)
+        learner = growing_one.learner
+        learner.generator = None
+        actions = torch.zeros(0)
+        for i in range(5):
+            torch.manual_seed(i)
+            actions = learner.explore(batch_of(3).obs)
+            growing_one.update([batch_of(64)] * 2)
+        return learner.actor_optimiser.adam.vector, learner.critic_optimiser.adam.vector, actions
+
+    with inductor.patch(fallback_random=True):
+        eager, compiled = learn(False), learn(True)
+    for one, other in zip(eager, compiled):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)

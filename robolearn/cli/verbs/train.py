@@ -1,4 +1,4 @@
-"""`robolearn train`: behaviour cloning of dataset files into a policy."""
+"""`robolearn train`: dataset files into a policy, by cloning or by their rewards."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from robolearn.configuration.cloning import TrainConfig
+from robolearn.configuration.parts.offline import IQLConfig
 from robolearn.seeds import ROLLOUT_SEED
 
 if TYPE_CHECKING:
-    from robolearn.imitation.bc import PolicyEvaluation
+    from robolearn.imitation.bc import MakeLearner, PolicyEvaluation
     from robolearn.policies.policy import Policy
 
 
@@ -25,11 +26,25 @@ def run(config: TrainConfig) -> int:
     hint = f"robolearn train --config {run_dir / 'config.yaml'} --resume"
     resolved = replace(config, output=str(run_dir), resume=False)
     with rollout_evaluation(config) as evaluate:
-        result = train_bc(resolved, run_dir, resume=config.resume, evaluate=evaluate, resume_hint=hint)
+        result = train_bc(
+            resolved, run_dir, learner=learner_of(config), resume=config.resume, evaluate=evaluate, resume_hint=hint
+        )
     figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items() if name != "score")
     print(f"trained {result.steps} steps{figures}: {result.policy}")
     print(f"next: robolearn eval {result.policy}")
     return 0
+
+
+def learner_of(config: TrainConfig) -> MakeLearner:
+    """Return the maker of the algorithm that `config.method` names."""
+    from robolearn.imitation.bc import cloning
+
+    method = config.method
+    if not isinstance(method, IQLConfig):
+        return cloning
+    from robolearn.rl.offline.iql import learn_implicitly
+
+    return lambda policy, bc, train, windows: learn_implicitly(policy, bc, method, train, windows)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def off_policy_learner(
         demonstrations=open_demonstrations(config, needs, shape, base=base, device=learner.device),
         first_actions="policy",
     )
-    check = CriticCheck(critic=learner.critic, subset=method.critic.subset, gamma=method.gamma, reward=config.reward)
+    check = CriticCheck.of(learner.critic, network, method, config.reward)
     return Learner(
         algorithm=Reporting(algorithm, source),
         source=source,
