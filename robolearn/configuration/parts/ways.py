@@ -47,7 +47,7 @@ class SACTuningConfig(SACConfig):
     collect_steps: int = 32
     utd: float = 0.5
     critic_warmup: int = 2_000
-    temperature: float = 0.01
+    temperature: float = 0.001
     target_entropy: float | None = None
     """Entropy of the policy in nats; none takes minus half the number of action dimensions (RLPD)."""
     entropy_backup: bool = False
