@@ -33,7 +33,7 @@ class PPOTuningConfig(PPOConfig):
 
 def _robust_critics() -> QConfig:
     """Critics that stay in bounds at many gradient steps for each transition (RLPD)."""
-    return QConfig(hidden_sizes=(256, 256), members=10, subset=2, layer_norm=True)
+    return QConfig(hidden_sizes=(256, 256), members=5, subset=2, layer_norm=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class SACTuningConfig(SACConfig):
     """Control steps of the policy itself before learning begins."""
     collect_steps: int = 32
     utd: float = 0.5
+    policy_delay: int = 2
     critic_warmup: int = 2_000
     temperature: float = 0.001
     target_entropy: float | None = None
