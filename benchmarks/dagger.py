@@ -77,7 +77,7 @@ RELABELLING = ("relabelling", "live relabelling")
 DRAWN = ("always", "human")
 """Variants whose distance from the expert's states is drawn."""
 GATES: dict[str, dict[str, Any]] = {
-    "always": {"name": "beta", "start": 0.5, "decay": 0.5},
+    "always": {"name": "beta", "schedule": "linear", "start": 0.6},
     "human": {"name": "human"},
     **{name: {"name": name, "budget": 0.2} for name in ASKING},
     **{name: {"name": "beta", "start": 0.0} for name in RELABELLING},
@@ -96,38 +96,43 @@ class Study:
     """Whose labels come late, for live relabelling."""
     max_steps: int
     """Of an episode of a round: a policy that is stuck shows nothing new. Evaluations take the task's own."""
-    from_scratch: bool = True
-    rounds: int = 4
+    rounds: int = 5
     episodes: int = 40
     """Of each round."""
-    clone_updates: int = 6000
-    updates: int = 4000
-    """Of each round."""
-    learning_rate: float = 5e-4
-    measured: int = 40
+    updates: int = 3500
+    """Of a round's training, from scratch on all data so far; cloning from more has twice as many."""
+    learning_rate: float = 3e-3
+    measured: int = 20
     """Episodes that every round's policy is measured on, for the figures."""
     num_envs: int = 40
     gates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What is different of a gate on this task."""
 
 
+NETWORK = {"name": "mlp", "hidden_sizes": [128, 128, 128], "layer_norm": True}
 POLICY = {
-    "pred_steps": 1,
-    "exec_steps": 1,
-    "backbone": {"name": "mlp", "hidden_sizes": [256, 256]},
-    "head": {"name": "mixture"},
+    "obs_ranges": {"proprio": [0, 14]},  # without velocities and torques, which clones copy instead of looking
+    "obs_clip": 5.0,
+    "backbone": NETWORK,
+    "head": {"name": "gaussian", "squash": False},
 }
 STUDIES = {
-    "Stack": Study(task={"id": "Stack"}, max_steps=160, policy=POLICY, late_expert="benchmarks.dagger:LateStackExpert"),
+    "Stack": Study(
+        task={"id": "Stack"},
+        max_steps=160,
+        policy=POLICY | {"head": {"name": "mixture"}},  # a cube is taken from either side
+        late_expert="benchmarks.dagger:LateStackExpert",
+    ),
     "PegInsert": Study(
         task={"id": "PegInsert"}, max_steps=160, policy=POLICY, late_expert="benchmarks.dagger:LatePegExpert"
     ),
     "peg-insert-side-v3": Study(
         task={"id": "gym:Meta-World/MT1", "kwargs": {"env_name": "peg-insert-side-v3"}, "max_steps": 200},
         max_steps=200,
-        policy=POLICY,
+        policy={"backbone": NETWORK, "head": {"name": "mixture"}},
         demonstrations=10,
-        variants=("always", "human", "thrifty"),
+        variants=("always", "thrifty"),
+        episodes=20,
         num_envs=10,
     ),
 }
@@ -251,8 +256,7 @@ def clone(job: Job) -> Path:
             "dataset": [str(path) for path in data_of(job)],
             "policy": job.study.policy,
             "optimiser": {"learning_rate": job.study.learning_rate},
-            # As many updates as the policies that are corrected have had after all their rounds.
-            "loop": quiet(job.study.clone_updates + bool(job.labels) * job.study.rounds * job.study.updates),
+            "loop": quiet((2 if job.labels else 1) * job.study.updates),
             "seed": job.seed,
         },
     )
@@ -282,7 +286,7 @@ def correct(job: Job) -> tuple[Path, dict[str, Any]]:
             "policy": str(job.home / "cloning" / "train" / "policy"),
             "dataset": [str(job.demonstrations)],
             "task": {**study.task, "max_steps": study.max_steps},
-            "from_scratch": study.from_scratch,
+            "from_scratch": True,
             "expert": study.late_expert if live else "auto",
             "gate": {**GATES[job.variant], **study.gates.get(job.variant, {})},
             "rounds": study.rounds,

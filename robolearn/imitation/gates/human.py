@@ -19,7 +19,7 @@ from robolearn.imitation.gates.records import low_dim_keys, read_records
 from robolearn.policies.policy import Policy
 
 STALL_SHARE = 0.2
-"""Of the way that demonstrations make (median) in the same time: less is being stuck."""
+"""Of the progress that demonstrations make in the same time: less is being stuck."""
 QUANTILE = 0.99
 """Of demonstrated states that keep within the unit of the tube."""
 HELD_OUT = 50
@@ -41,6 +41,7 @@ class Tube:
         # What hardly moves says little: no number counts for more than 100 times what its deviation makes it.
         self._scale = np.maximum(deviation, 0.01 * largest if largest > 0.0 else 1.0)
         self._tree = KDTree(self.standardised(states))
+        self._remaining = np.concatenate([np.arange(len(shown))[::-1] for shown in demonstrations])
         self.unit = self._typical(demonstrations)
 
     def standardised(self, states: np.ndarray) -> np.ndarray:
@@ -49,6 +50,10 @@ class Tube:
     def distance(self, states: np.ndarray) -> np.ndarray:
         """Return (N,) distances of standardised states from the nearest demonstrated one, in units."""
         return np.asarray(self._tree.query(states)[0]) / self.unit
+
+    def remaining(self, states: np.ndarray) -> np.ndarray:
+        """Return (N,) steps that the demonstration of the nearest state had still to go, of standardised states."""
+        return self._remaining[self._tree.query(states)[1]]
 
     def _typical(self, demonstrations: Sequence[np.ndarray]) -> float:
         """Return the distance within which QUANTILE of demonstrated states have a state of another demonstration."""
@@ -61,9 +66,11 @@ class Tube:
 class SimulatedHuman(BaseGate):
     """Takes over where the robot strays from the demonstrated states or gets stuck, and releases when it is back.
 
-    Straying is a distance of more than `tube` units; being stuck, a way over `stall_s` of less than STALL_SHARE of
-    what demonstrations make. Either must last for the reaction time, as must calm before control goes back. What a
-    human does depends on the episode alone, not on those beside it.
+    Straying is a distance of more than `tube` units; being stuck, less progress over `stall_s` than STALL_SHARE of what
+    demonstrations make. Progress is told by the nearest demonstrated state: by how many steps nearer its demonstration
+    is to its end. Either trouble must last for the reaction time, as must calm before control goes back; who took over
+    from a robot that was stuck also makes half of the progress that was missing first. What a human does depends on the
+    episode alone, not on those beside it.
     """
 
     def __init__(self, config: HumanGateConfig, setting: Setting) -> None:
@@ -81,11 +88,9 @@ class SimulatedHuman(BaseGate):
                 f"{', '.join(map(str, files))}; record some, or use another gate"
             )
         self.tube = Tube(shown)
-        scaled = [self.tube.standardised(states) for states in shown]
-        self.stall = min(self.stall, max(1, max(map(len, scaled)) - 1))
-        ways = [np.linalg.norm(s[self.stall :] - s[: -self.stall], axis=1) for s in scaled if len(s) > self.stall]
-        self.least_way = STALL_SHARE * float(np.median(np.concatenate(ways)))
-        self._past = np.zeros((self.num_envs, self.stall, scaled[0].shape[1]))
+        self.stall = min(self.stall, max(1, max(map(len, shown)) - 1))
+        self._past = np.zeros((self.num_envs, self.stall))
+        self._goal = np.full(self.num_envs, np.inf)
         self._seen = np.zeros(self.num_envs, int)
         self._trouble, self._calm, self._driven = (np.zeros(self.num_envs, int) for _ in range(3))
         self._recovered = np.zeros(self.num_envs, bool)
@@ -98,16 +103,20 @@ class SimulatedHuman(BaseGate):
     def judge(self, view: View) -> Verdict:
         states = self.tube.standardised(flat(view.obs, self.keys))
         straying = self.tube.distance(states) / self.config.tube
-        stuck = self._stuck(states)
+        remaining = self.tube.remaining(states)
+        stuck = self._stuck(remaining)
         score = np.maximum(straying, stuck)
         self._trouble = np.where(score > 1.0, self._trouble + 1, 0)
         self._calm = np.where(score > 1.0, 0, self._calm + 1)
         self._driven = np.where(view.correcting, self._driven + 1, 0)
         takes_over = ~view.correcting & (self._trouble > self.reaction)
-        releases = view.correcting & (self._calm > self.reaction) & (self._driven >= self.least)
+        moved = remaining <= self._goal
+        releases = view.correcting & (self._calm > self.reaction) & (self._driven >= self.least) & moved
         correct = takes_over | (view.correcting & ~releases)
         # Whoever gets control has the whole time to make some way.
         self._seen[takes_over | releases] = 0
+        on_the_way = np.maximum(remaining - self.stall // 2, 0)
+        self._goal = np.where(takes_over, np.where(stuck > straying, on_the_way, np.inf), self._goal)
         reasons = dict.fromkeys(np.flatnonzero(releases).tolist(), "back")
         for i in np.flatnonzero(takes_over).tolist():
             reasons[i] = "stuck" if stuck[i] > straying[i] else f"{straying[i] * self.config.tube:.2g} off the tube"
@@ -117,12 +126,12 @@ class SimulatedHuman(BaseGate):
             correct=correct, score=score, reasons=reasons, recovered=tuple(np.flatnonzero(back & correct).tolist())
         )
 
-    def _stuck(self, states: np.ndarray) -> np.ndarray:
-        """Return (N,), above 1 where the way of the last `stall` steps was too short; remembers the states."""
+    def _stuck(self, remaining: np.ndarray) -> np.ndarray:
+        """Return (N,), above 1 where the progress of the last `stall` steps was too little; remembers (N,) steps."""
         everyone = np.arange(self.num_envs)
-        place = self._seen % self.stall  # a ring: here lies the state of `stall` steps ago, about to be overwritten
-        way = np.linalg.norm(states - self._past[everyone, place], axis=1)
+        place = self._seen % self.stall  # a ring: here lies what was `stall` steps ago, about to be overwritten
+        progress = self._past[everyone, place] - remaining
         known = self._seen >= self.stall
-        self._past[everyone, place] = states
+        self._past[everyone, place] = remaining
         self._seen += 1
-        return np.where(known, np.minimum(self.least_way / np.maximum(way, 1e-9), 10.0), 0.0)
+        return np.where(known, np.minimum(STALL_SHARE * self.stall / np.maximum(progress, 1e-9), 10.0), 0.0)

@@ -89,6 +89,22 @@ def test_standing_still_is_being_stuck(shown: Path) -> None:
     assert not any(see(human(shown, reaction_s=0.2, stall_s=1.0), line(30))[0])
 
 
+def test_trembling_on_the_spot_is_being_stuck(shown: Path) -> None:
+    places = line(60)
+    places[10:] = places[10] + 0.1 * np.where(np.arange(50) % 2, 1.0, -1.0)[:, None] * np.array([1.0, 0.0])
+    assert see(human(shown, reaction_s=0.2, stall_s=1.0), places)[1][0] == "stuck"
+
+
+def test_who_takes_over_from_a_stuck_robot_makes_up_for_it(shown: Path) -> None:
+    """Still from step 10 to 24, taken over on the way; the line goes on from there, half a second's progress first."""
+    still, on = line(10), line(30)
+    places = np.concatenate([still, np.repeat(still[-1:], 15, axis=0), on[10:]])
+    driven, _ = see(human(shown, reaction_s=0.0, stall_s=1.0, least_s=0.0), places)
+    taken, back = int(np.argmax(driven)), int(len(driven) - np.argmax(driven[::-1]))
+    assert 17 <= taken <= 20
+    assert 24 + 4 <= back <= 24 + 8
+
+
 def test_after_a_release_the_robot_has_time_to_move(shown: Path) -> None:
     places = np.repeat(line(1), 60, axis=0)
     driven, _ = see(human(shown, reaction_s=0.0, stall_s=1.0, least_s=0.0), places)
