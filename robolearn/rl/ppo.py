@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from robolearn.configuration.parts.algorithms import PPOConfig
 from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError, TrainingError
+from robolearn.policies.chain_policy import ChainPolicy
+from robolearn.policies.distributions import ActionDistribution
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import episode_metrics
@@ -43,13 +45,13 @@ class Minibatch(NamedTuple):
     obs: Observation
     """(B, To, ...)."""
     actions: Tensor
-    """(B, Tp, A)."""
+    """(B, Tp, A), or the (B, K' + 1, Tp, A) states of decisions in K' steps."""
     executed: Tensor
     """(B, Tp) bool."""
     log_probs: Tensor
-    """(B,) under the policy that acted, pi_old."""
+    """(B,) under the policy that acted, pi_old; (B, K') of decisions in K' steps."""
     prior_log_probs: Tensor
-    """(B,) under the policy that training started from, pi_0."""
+    """As `log_probs`, under the policy that training started from, pi_0."""
     advantages: Tensor
     """(B,) A."""
     values: Tensor
@@ -71,39 +73,47 @@ class ActorLoss(nn.Module):
     """The surrogate objective with its penalties, negated."""
 
     kl_coef: Tensor
+    prior_coef: Tensor
 
-    def __init__(self, policy: Policy, config: PPOConfig, generator: torch.Generator | None) -> None:
+    def __init__(self, policy: Policy | ChainPolicy, config: PPOConfig, generator: torch.Generator | None) -> None:
         """
         Args:
             generator: of the samples of an entropy bonus; None uses torch's global one.
         """
         super().__init__()
         self.policy, self.config, self.generator = policy, config, generator
-        self.register_buffer("kl_coef", torch.ones((), device=next(policy.parameters()).device))
+        device = next(policy.parameters()).device
+        self.register_buffer("kl_coef", torch.ones((), device=device))
+        self.register_buffer("prior_coef", torch.full((), config.prior_coef, device=device))
+        self.clip: Any = config.clip
+        """One number, or a tensor (K',)."""
+
+    def credit(self, advantages: Tensor) -> Tensor:
+        """Return what of the advantages (B,) each log-probability answers for: all of it."""
+        return advantages
 
     def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss, and metrics (detached scalars)."""
         config = self.config
         distribution = self.policy.distribution(batch.obs)
-        log_probs = distribution.log_prob(batch.actions, batch.executed)  # (B,) log pi(a|s)
+        log_probs = distribution.log_prob(batch.actions, batch.executed)  # (B,) log pi(a|s), or (B, K')
+        advantages = self.credit(batch.advantages)
         log_ratio = log_probs - batch.log_probs
         ratio = log_ratio.exp()  # r = pi(a|s) / pi_old(a|s)
         kl = (ratio - 1.0 - log_ratio).mean()  # KL(pi_old || pi) ~ E[r - 1 - log r], never negative (Schulman 2020)
         if config.surrogate == "clip":
-            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
-            loss = -torch.minimum(
-                ratio * batch.advantages, clipped * batch.advantages
-            ).mean()  # -E[min(r A, clip(r) A)]
+            clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip)
+            loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()  # -E[min(r A, clip(r) A)]
         else:
-            loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl  # -E[r A] + beta KL
+            loss = -(ratio * advantages).mean() + self.kl_coef * kl  # -E[r A] + beta KL
         metrics = {"kl": kl.detach(), "ratio": ratio.detach().mean(), "policy_loss": loss.detach()}
-        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > config.clip).float().mean()
+        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > self.clip).float().mean()
         if config.prior_coef:
             # On samples of the policy itself, half the squared log-ratio has the gradient of KL(pi || pi_0).
             distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()  # E[(log pi - log pi_0)^2] / 2
-            loss = loss + config.prior_coef * distance
+            loss = loss + self.prior_coef * distance
             metrics["prior_kl"] = distance.detach()
-        if config.entropy_coef:
+        if config.entropy_coef and isinstance(distribution, ActionDistribution):
             noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
             entropy = distribution.entropy(noise).mean()  # E[H(pi(.|s))]
             loss = loss - config.entropy_coef * entropy
@@ -140,7 +150,7 @@ class PPO:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Policy | ChainPolicy,
         critic: nn.Module,
         config: PPOConfig,
         *,
@@ -162,7 +172,7 @@ class PPO:
         self.device = next(policy.parameters()).device
         self.generator = torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
         # A compiled update draws from torch's global generator: graphs do not take others.
-        self.actor_loss = ActorLoss(policy, config, None if config.compile else self.generator)
+        self.actor_loss = self._make_actor_loss(None if config.compile else self.generator)
         engine: dict[str, Any] = {"eps": 1e-5, "max_grad_norm": config.max_grad_norm, "compile": config.compile}
         self.critic_learning_rate = config.critic_learning_rate or config.learning_rate
         self.actor_optimiser = LossOptimiser(
@@ -184,9 +194,12 @@ class PPO:
         self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
         self.step_scale = 1.0
 
+    def _make_actor_loss(self, generator: torch.Generator | None) -> ActorLoss:
+        return ActorLoss(self.policy, self.config, generator)
+
     def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; return metrics."""
-        config, size = self.config, self.batch_size or batch.log_probs.numel()
+        config, size = self.config, self.batch_size or batch.rewards.numel()
         with fitting_threads(self.policy, self.critic, rows=size, jobs=self.side_by_side.jobs):
             if self.statistics is not None and self.updates == 0:
                 # The first rollout only sets the scales: the policy stays one function while it learns from a rollout.
@@ -245,7 +258,7 @@ class PPO:
     def _rows(self, rollout: Rollout) -> Minibatch:
         """Return the L * N rows of a rollout; advantages, values and returns are still empty."""
         obs, actions, executed = rollout.flat_obs(), rollout.actions.flatten(0, 1), rollout.executed.flatten(0, 1)
-        log_probs = rollout.log_probs.flatten()
+        log_probs = rollout.log_probs.flatten(0, 1)
         prior = log_probs
         if self.prior is not None:
             pieces = zip(split_observation(obs, EVAL_ROWS), actions.split(EVAL_ROWS), executed.split(EVAL_ROWS))
@@ -306,6 +319,7 @@ class PPO:
         config, left = self.config, 1.0
         if config.anneal and self.total_updates is not None:
             left = max(0.0, 1.0 - self.updates / self.total_updates)
+        self.actor_loss.prior_coef.fill_(config.prior_coef * config.prior_decay**self.updates)
         self.actor_optimiser.adam.learning_rate.fill_(left * self.step_scale * config.learning_rate)
         self.critic_optimiser.adam.learning_rate.fill_(left * self.critic_learning_rate)
 
