@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import episode_metrics
 from robolearn.rl.collecting.rollout_collector import Rollout
+from robolearn.rl.collecting.shown_windows import Shown, ShownWindows
 from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
 from robolearn.rl.engine.minibatches import shuffled_minibatches, split_observation
@@ -58,14 +60,18 @@ class Minibatch(NamedTuple):
     """(B,) V_old, before the update."""
     returns: Tensor
     """(B,) R, the critic's regression targets."""
+    shown: Shown | None = None
+    """B windows of demonstrations, where there is a cloning loss."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Minibatch:
         """Apply a function to every tensor."""
-        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:]))
+        shown = None if self.shown is None else self.shown.map(function)
+        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:-1]), shown)
 
     def split(self, size: int) -> list[Minibatch]:
         """Cut into parts of `size` rows, the last one shorter where they do not come out even; parts are views."""
-        parts = zip(split_observation(self.obs, size), *(field.split(size) for field in self[1:]))
+        shown = repeat(None) if self.shown is None else self.shown.split(size)
+        parts = zip(split_observation(self.obs, size), *(field.split(size) for field in self[1:-1]), shown)
         return [Minibatch(*fields) for fields in parts]
 
 
@@ -74,6 +80,7 @@ class ActorLoss(nn.Module):
 
     kl_coef: Tensor
     prior_coef: Tensor
+    cloning_coef: Tensor
 
     def __init__(self, policy: Policy | ChainPolicy, config: PPOConfig, generator: torch.Generator | None) -> None:
         """
@@ -85,6 +92,7 @@ class ActorLoss(nn.Module):
         device = next(policy.parameters()).device
         self.register_buffer("kl_coef", torch.ones((), device=device))
         self.register_buffer("prior_coef", torch.full((), config.prior_coef, device=device))
+        self.register_buffer("cloning_coef", torch.zeros((), device=device))
         self.clip: Any = config.clip
         """One number, or a tensor (K',)."""
 
@@ -113,12 +121,23 @@ class ActorLoss(nn.Module):
             distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()  # E[(log pi - log pi_0)^2] / 2
             loss = loss + self.prior_coef * distance
             metrics["prior_kl"] = distance.detach()
+        if batch.shown is not None:
+            cloning = cloning_loss(self.policy, batch.shown)
+            loss = loss + self.cloning_coef * cloning
+            metrics["cloning_loss"] = cloning.detach()
         if config.entropy_coef and isinstance(distribution, ActionDistribution):
             noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
             entropy = distribution.entropy(noise).mean()  # E[H(pi(.|s))]
             loss = loss - config.entropy_coef * entropy
             metrics["entropy"] = entropy.detach()
         return loss, metrics
+
+
+def cloning_loss(policy: Policy | ChainPolicy, shown: Shown) -> Tensor:
+    """Return the head's own loss, a scalar, of imitating demonstrations: with a density, -E[log pi(a|s)] per step."""
+    cloned = policy.policy if isinstance(policy, ChainPolicy) else policy
+    actions = cloned.action_normaliser.normalise(shown.actions)
+    return cloned.head.loss(cloned.features(shown.obs), actions, shown.valid)[0].mean()
 
 
 class CriticLoss(nn.Module):
@@ -156,11 +175,13 @@ class PPO:
         *,
         total_updates: int | None = None,
         seed: int = 0,
+        shown: ShownWindows | None = None,
     ) -> None:
         """
         Args:
             critic: (B, To, ...) observation windows -> (B,) values.
             total_updates: how many updates the run has, for `anneal`.
+            shown: demonstrations that a cloning loss goes back to.
 
         Raises PolicyError where the policy has no exact likelihood.
         """
@@ -191,7 +212,7 @@ class PPO:
         self.side_by_side = SideBySide(enabled=config.compile and self.device.type == "cpu" and alone)
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
-        self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
+        self.shown, self.total_updates, self.updates, self.env_steps = shown, total_updates, 0, 0
         self.step_scale = 1.0
 
     def _make_actor_loss(self, generator: torch.Generator | None) -> ActorLoss:
@@ -211,6 +232,8 @@ class PPO:
             for epoch in range(config.epochs):
                 if epoch == 0 or config.recompute_advantages:
                     rows = self._with_targets(rows, batch, rewards)
+                if self.shown is not None and trains_actor:
+                    rows = rows._replace(shown=self.shown.draw(len(rows.log_probs), self.generator))
                 minibatches = shuffled_minibatches(rows, len(rows.log_probs), size, self.generator)
                 # The networks share no parameters, so neither waits for the other.
                 actor, critic = self.side_by_side(
@@ -319,7 +342,9 @@ class PPO:
         config, left = self.config, 1.0
         if config.anneal and self.total_updates is not None:
             left = max(0.0, 1.0 - self.updates / self.total_updates)
-        self.actor_loss.prior_coef.fill_(config.prior_coef * config.prior_decay**self.updates)
+        hold = config.prior_decay**self.updates
+        self.actor_loss.prior_coef.fill_(hold * config.prior_coef)
+        self.actor_loss.cloning_coef.fill_(hold * (self.shown.weight if self.shown else 0.0))
         self.actor_optimiser.adam.learning_rate.fill_(left * self.step_scale * config.learning_rate)
         self.critic_optimiser.adam.learning_rate.fill_(left * self.critic_learning_rate)
 

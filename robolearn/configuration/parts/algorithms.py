@@ -211,7 +211,8 @@ class PPOConfig:
     prior_coef: float = 0.0
     """Weight of the KL divergence to the policy that training started from."""
     prior_decay: float = 1.0
-    """That weight is multiplied by this after each update: hold on to the start at first, let go of it later."""
+    """That weight (and that of a cloning loss) is multiplied by this after each update: hold on to the start at first,
+    let go of it later."""
     normalise_returns: bool = False
     """Scale rewards by the running standard deviation of the discounted return."""
     normalise_obs: bool = False

@@ -27,8 +27,14 @@ class PPOTuningConfig(PPOConfig):
     min_std: float | None = 0.1
     """Raise the head's smallest standard deviation to this: what cloning was sure of must be explored again, and a
     ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
+    cloning_coef: float = 0.1
+    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "cloning_coef", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,8 @@ class ChainPPOConfig(PPOConfig):
     min_std: float = 0.1
     """Smallest standard deviation of a step while exploring, in normalised action units; nothing but this explores
     where the sampler adds no noise (flow, ddim with eta 0)."""
+    cloning_coef: float = 0.1
+    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
 
@@ -65,6 +73,7 @@ class ChainPPOConfig(PPOConfig):
             raise ConfigError(f"min_std must be positive: steps without noise have no density; received {self.min_std}")
         if not 0.0 < self.denoising_gamma <= 1.0:
             raise ConfigError(f"denoising_gamma must lie in (0, 1], received {self.denoising_gamma}")
+        check_range(self, "cloning_coef", low=0)
         for name in ("entropy_coef", "compile", "normalise_obs"):
             if getattr(self, name):
                 raise ConfigError(f"chain_ppo has no {name}, received {getattr(self, name)}; leave it out")

@@ -26,7 +26,7 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO, ActorLoss
-from robolearn.rl.ways.practice import practice_driver
+from robolearn.rl.ways.practice import practice_driver, shown_windows
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
 
@@ -68,7 +68,9 @@ def prepare(
     divided = with_early_steps(policy, method.trained_steps)
     explorer = ChainPolicy(divided, min_std=method.min_std)
     critic = ValueNetwork.beside(divided, method.critic).requires_grad_(True).to(device)
-    algorithm = ChainPPO(explorer, critic, method, total_updates=config.loop.total_steps, seed=config.seed)
+    shown = shown_windows(config, divided, weight=method.cloning_coef, device=device)
+    total = config.loop.total_steps
+    algorithm = ChainPPO(explorer, critic, method, total_updates=total, seed=config.seed, shown=shown)
     driver = practice_driver(config, env, divided, gamma=method.gamma, device=device)
     generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
     source = RolloutCollector(driver, explorer, method.num_steps, generator=generator)
