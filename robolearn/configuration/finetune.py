@@ -27,7 +27,8 @@ class FinetuneConfig(Reading):
     method: Way = field(default_factory=PPOTuningConfig)
     """How it learns."""
     demonstrations: tuple[str, ...] = ()
-    """Data set files that learning goes back to, for the ways that use them (residual, sac: half of each batch)."""
+    """Data set files that learning goes back to: half of each batch (residual, sac), or a cloning loss beside the
+    surrogate (ppo, chain_ppo)."""
     task: TaskConfig | None = None
     """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"

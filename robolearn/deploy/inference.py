@@ -53,8 +53,10 @@ def accelerate(policy: Policy, *, dtype: torch.dtype | None = None) -> Policy:
     fast = copy.deepcopy(policy).eval().requires_grad_(False)
     if dtype != torch.bfloat16:
         return fast
-    if isinstance(fast.head, ChainHead) and isinstance(fast.head.network, UNet1d):
-        fast.head.network = UNetInference(fast.head.network, dtype)  # type: ignore[assignment]
+    if isinstance(fast.head, ChainHead):
+        for name in ("network", "early_network"):
+            if isinstance(network := getattr(fast.head, name), UNet1d):
+                setattr(fast.head, name, UNetInference(network, dtype))
     _compact(fast)
     return fast
 

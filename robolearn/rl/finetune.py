@@ -15,7 +15,7 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.parts.ways import ResidualConfig, SACTuningConfig
+from robolearn.configuration.parts.ways import ChainPPOConfig, ResidualConfig, SACTuningConfig
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import env_for
@@ -27,7 +27,7 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.sanity import no_reward
 from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
-from robolearn.rl.ways import ppo, residual, sac
+from robolearn.rl.ways import chain_ppo, ppo, residual, sac
 from robolearn.training import distributed
 from robolearn.training.loop import RunState
 from robolearn.training.run import Run, card_figures, open_run
@@ -117,6 +117,8 @@ def finetune(
 def prepare(config: FinetuneConfig, policy: Policy, env: VectorEnv, device: torch.device) -> Learner:
     """Return the learner of the way that `config.method` names; it may train `policy` itself."""
     method = config.method
+    if isinstance(method, ChainPPOConfig):
+        return chain_ppo.prepare(config, method, policy, env, device)
     if isinstance(method, ResidualConfig):
         return residual.prepare(config, method, policy, env, device)
     if isinstance(method, SACTuningConfig):

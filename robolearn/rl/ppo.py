@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -19,10 +20,13 @@ from torch import Tensor, nn
 from robolearn.configuration.parts.algorithms import PPOConfig
 from robolearn.envs.interface import Observation
 from robolearn.errors import PolicyError, TrainingError
+from robolearn.policies.chain_policy import ChainPolicy
+from robolearn.policies.distributions import ActionDistribution
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import episode_metrics
 from robolearn.rl.collecting.rollout_collector import Rollout
+from robolearn.rl.collecting.shown_windows import Shown, ShownWindows
 from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
 from robolearn.rl.engine.minibatches import shuffled_minibatches, split_observation
@@ -43,27 +47,31 @@ class Minibatch(NamedTuple):
     obs: Observation
     """(B, To, ...)."""
     actions: Tensor
-    """(B, Tp, A)."""
+    """(B, Tp, A), or the (B, K' + 1, Tp, A) states of decisions in K' steps."""
     executed: Tensor
     """(B, Tp) bool."""
     log_probs: Tensor
-    """(B,) under the policy that acted, pi_old."""
+    """(B,) under the policy that acted, pi_old; (B, K') of decisions in K' steps."""
     prior_log_probs: Tensor
-    """(B,) under the policy that training started from, pi_0."""
+    """As `log_probs`, under the policy that training started from, pi_0."""
     advantages: Tensor
     """(B,) A."""
     values: Tensor
     """(B,) V_old, before the update."""
     returns: Tensor
     """(B,) R, the critic's regression targets."""
+    shown: Shown | None = None
+    """B windows of demonstrations, where there is a cloning loss."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Minibatch:
         """Apply a function to every tensor."""
-        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:]))
+        shown = None if self.shown is None else self.shown.map(function)
+        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:-1]), shown)
 
     def split(self, size: int) -> list[Minibatch]:
         """Cut into parts of `size` rows, the last one shorter where they do not come out even; parts are views."""
-        parts = zip(split_observation(self.obs, size), *(field.split(size) for field in self[1:]))
+        shown = repeat(None) if self.shown is None else self.shown.split(size)
+        parts = zip(split_observation(self.obs, size), *(field.split(size) for field in self[1:-1]), shown)
         return [Minibatch(*fields) for fields in parts]
 
 
@@ -71,44 +79,65 @@ class ActorLoss(nn.Module):
     """The surrogate objective with its penalties, negated."""
 
     kl_coef: Tensor
+    prior_coef: Tensor
+    cloning_coef: Tensor
 
-    def __init__(self, policy: Policy, config: PPOConfig, generator: torch.Generator | None) -> None:
+    def __init__(self, policy: Policy | ChainPolicy, config: PPOConfig, generator: torch.Generator | None) -> None:
         """
         Args:
             generator: of the samples of an entropy bonus; None uses torch's global one.
         """
         super().__init__()
         self.policy, self.config, self.generator = policy, config, generator
-        self.register_buffer("kl_coef", torch.ones((), device=next(policy.parameters()).device))
+        device = next(policy.parameters()).device
+        self.register_buffer("kl_coef", torch.ones((), device=device))
+        self.register_buffer("prior_coef", torch.full((), config.prior_coef, device=device))
+        self.register_buffer("cloning_coef", torch.zeros((), device=device))
+        self.clip: Any = config.clip
+        """One number, or a tensor (K',)."""
+
+    def credit(self, advantages: Tensor) -> Tensor:
+        """Return what of the advantages (B,) each log-probability answers for: all of it."""
+        return advantages
 
     def forward(self, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss, and metrics (detached scalars)."""
         config = self.config
         distribution = self.policy.distribution(batch.obs)
-        log_probs = distribution.log_prob(batch.actions, batch.executed)  # (B,) log pi(a|s)
+        log_probs = distribution.log_prob(batch.actions, batch.executed)  # (B,) log pi(a|s), or (B, K')
+        advantages = self.credit(batch.advantages)
         log_ratio = log_probs - batch.log_probs
         ratio = log_ratio.exp()  # r = pi(a|s) / pi_old(a|s)
         kl = (ratio - 1.0 - log_ratio).mean()  # KL(pi_old || pi) ~ E[r - 1 - log r], never negative (Schulman 2020)
         if config.surrogate == "clip":
-            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
-            loss = -torch.minimum(
-                ratio * batch.advantages, clipped * batch.advantages
-            ).mean()  # -E[min(r A, clip(r) A)]
+            clipped = ratio.clamp(1.0 - self.clip, 1.0 + self.clip)
+            loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()  # -E[min(r A, clip(r) A)]
         else:
-            loss = -(ratio * batch.advantages).mean() + self.kl_coef * kl  # -E[r A] + beta KL
+            loss = -(ratio * advantages).mean() + self.kl_coef * kl  # -E[r A] + beta KL
         metrics = {"kl": kl.detach(), "ratio": ratio.detach().mean(), "policy_loss": loss.detach()}
-        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > config.clip).float().mean()
+        metrics["clip_fraction"] = ((ratio.detach() - 1.0).abs() > self.clip).float().mean()
         if config.prior_coef:
             # On samples of the policy itself, half the squared log-ratio has the gradient of KL(pi || pi_0).
             distance = 0.5 * (log_probs - batch.prior_log_probs).square().mean()  # E[(log pi - log pi_0)^2] / 2
-            loss = loss + config.prior_coef * distance
+            loss = loss + self.prior_coef * distance
             metrics["prior_kl"] = distance.detach()
-        if config.entropy_coef:
+        if batch.shown is not None:
+            cloning = cloning_loss(self.policy, batch.shown)
+            loss = loss + self.cloning_coef * cloning
+            metrics["cloning_loss"] = cloning.detach()
+        if config.entropy_coef and isinstance(distribution, ActionDistribution):
             noise = BatchNoise(len(log_probs), log_probs.device, self.generator)
             entropy = distribution.entropy(noise).mean()  # E[H(pi(.|s))]
             loss = loss - config.entropy_coef * entropy
             metrics["entropy"] = entropy.detach()
         return loss, metrics
+
+
+def cloning_loss(policy: Policy | ChainPolicy, shown: Shown) -> Tensor:
+    """Return the head's own loss, a scalar, of imitating demonstrations: with a density, -E[log pi(a|s)] per step."""
+    cloned = policy.policy if isinstance(policy, ChainPolicy) else policy
+    actions = cloned.action_normaliser.normalise(shown.actions)
+    return cloned.head.loss(cloned.features(shown.obs), actions, shown.valid)[0].mean()
 
 
 class CriticLoss(nn.Module):
@@ -140,17 +169,19 @@ class PPO:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Policy | ChainPolicy,
         critic: nn.Module,
         config: PPOConfig,
         *,
         total_updates: int | None = None,
         seed: int = 0,
+        shown: ShownWindows | None = None,
     ) -> None:
         """
         Args:
             critic: (B, To, ...) observation windows -> (B,) values.
             total_updates: how many updates the run has, for `anneal`.
+            shown: demonstrations that a cloning loss goes back to.
 
         Raises PolicyError where the policy has no exact likelihood.
         """
@@ -162,7 +193,7 @@ class PPO:
         self.device = next(policy.parameters()).device
         self.generator = torch.Generator(self.device).manual_seed(distributed.own_seed(seed))
         # A compiled update draws from torch's global generator: graphs do not take others.
-        self.actor_loss = ActorLoss(policy, config, None if config.compile else self.generator)
+        self.actor_loss = self._make_actor_loss(None if config.compile else self.generator)
         engine: dict[str, Any] = {"eps": 1e-5, "max_grad_norm": config.max_grad_norm, "compile": config.compile}
         self.critic_learning_rate = config.critic_learning_rate or config.learning_rate
         self.actor_optimiser = LossOptimiser(
@@ -181,12 +212,15 @@ class PPO:
         self.side_by_side = SideBySide(enabled=config.compile and self.device.type == "cpu" and alone)
         self.return_scale = ReturnScale(config.gamma) if config.normalise_returns else None
         self.statistics = ObservationStatistics(policy, critic) if config.normalise_obs else None
-        self.total_updates, self.updates, self.env_steps = total_updates, 0, 0
+        self.shown, self.total_updates, self.updates, self.env_steps = shown, total_updates, 0, 0
         self.step_scale = 1.0
+
+    def _make_actor_loss(self, generator: torch.Generator | None) -> ActorLoss:
+        return ActorLoss(self.policy, self.config, generator)
 
     def update(self, batch: Rollout) -> dict[str, float]:
         """Improve on a rollout that the current policy collected; return metrics."""
-        config, size = self.config, self.batch_size or batch.log_probs.numel()
+        config, size = self.config, self.batch_size or batch.rewards.numel()
         with fitting_threads(self.policy, self.critic, rows=size, jobs=self.side_by_side.jobs):
             if self.statistics is not None and self.updates == 0:
                 # The first rollout only sets the scales: the policy stays one function while it learns from a rollout.
@@ -198,6 +232,8 @@ class PPO:
             for epoch in range(config.epochs):
                 if epoch == 0 or config.recompute_advantages:
                     rows = self._with_targets(rows, batch, rewards)
+                if self.shown is not None and trains_actor:
+                    rows = rows._replace(shown=self.shown.draw(len(rows.log_probs), self.generator))
                 minibatches = shuffled_minibatches(rows, len(rows.log_probs), size, self.generator)
                 # The networks share no parameters, so neither waits for the other.
                 actor, critic = self.side_by_side(
@@ -245,7 +281,7 @@ class PPO:
     def _rows(self, rollout: Rollout) -> Minibatch:
         """Return the L * N rows of a rollout; advantages, values and returns are still empty."""
         obs, actions, executed = rollout.flat_obs(), rollout.actions.flatten(0, 1), rollout.executed.flatten(0, 1)
-        log_probs = rollout.log_probs.flatten()
+        log_probs = rollout.log_probs.flatten(0, 1)
         prior = log_probs
         if self.prior is not None:
             pieces = zip(split_observation(obs, EVAL_ROWS), actions.split(EVAL_ROWS), executed.split(EVAL_ROWS))
@@ -306,6 +342,9 @@ class PPO:
         config, left = self.config, 1.0
         if config.anneal and self.total_updates is not None:
             left = max(0.0, 1.0 - self.updates / self.total_updates)
+        hold = config.prior_decay**self.updates
+        self.actor_loss.prior_coef.fill_(hold * config.prior_coef)
+        self.actor_loss.cloning_coef.fill_(hold * (self.shown.weight if self.shown else 0.0))
         self.actor_optimiser.adam.learning_rate.fill_(left * self.step_scale * config.learning_rate)
         self.critic_optimiser.adam.learning_rate.fill_(left * self.critic_learning_rate)
 

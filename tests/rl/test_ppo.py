@@ -25,10 +25,11 @@ from robolearn.policies.policy import Policy
 from robolearn.rl import ppo as module
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
+from robolearn.rl.collecting.shown_windows import Shown, ShownWindows
 from robolearn.rl.engine import minibatches
 from robolearn.rl.engine.side_by_side import SideBySide
 from robolearn.rl.networks import ValueNetwork
-from robolearn.rl.ppo import PPO
+from robolearn.rl.ppo import PPO, cloning_loss
 from robolearn.training import threads
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
 
@@ -350,3 +351,57 @@ def test_refusals_say_what_to_do() -> None:
     rollout.rewards[2] = torch.inf
     with pytest.raises(TrainingError, match="not finite in update 0"):
         ppo.update(rollout)
+
+
+def test_a_log_probability_of_many_dimensions_keeps_its_gradient() -> None:
+    """A sharp chunk of 40 numbers has a log-density far above the 2 at which a public reference clamps it."""
+    env = Constant(4, max_steps=50)
+    config = PPOConfig(num_steps=8, epochs=1, batch_size=0)
+    head = MixtureHeadConfig(num_modes=2, min_std=0.01)
+    collector, ppo = make(env, config, head=head, pred_steps=40, exec_steps=40)
+    with torch.no_grad():
+        ppo.policy.head.linear.bias[-80:] = -6.0  # softplus of it adds little to the floor
+    rollout = collector.next()
+    rows = ppo._with_targets(ppo._rows(rollout), rollout, rollout.rewards)
+    whole = rows.executed.sum(-1) > 28
+    assert whole.any()
+    rows = rows.map(lambda field: field[whole] if len(field) == len(whole) else field)
+    assert rows.log_probs.min() > 2.0
+    loss, metrics = ppo.actor_loss(rows._replace(advantages=torch.randn(len(rows.log_probs))))
+    assert metrics["ratio"].item() == pytest.approx(1.0, abs=1e-4)
+    gradient = torch.autograd.grad(loss, [ppo.policy.head.linear.bias])[0]
+    logits, means, stds = gradient.split(ppo.policy.head.sizes)
+    assert (means != 0.0).all()
+    assert (stds != 0.0).all()
+    assert (logits != 0.0).all()
+
+
+def test_the_pull_to_the_start_decays() -> None:
+    collector, ppo = make(Constant(2), PPOConfig(num_steps=8, prior_coef=0.5, prior_decay=0.8))
+    weights = []
+    for _ in range(3):
+        ppo.update(collector.next())
+        weights.append(ppo.actor_loss.prior_coef.item())
+    assert weights == pytest.approx([0.5, 0.4, 0.32])
+    with pytest.raises(ConfigError, match=r"prior_decay must lie in \[0, 1\], received 1.5"):
+        PPOConfig(prior_decay=1.5)
+
+
+@pytest.mark.parametrize("options", [{}, {"obs_steps": 2, "pred_steps": 3, "exec_steps": 2}], ids=["single", "chunk"])
+def test_a_cloning_loss_draws_to_the_demonstrations(options: dict[str, int]) -> None:
+    """Rewards that never differ teach nothing, demonstrations of 0.6 everywhere do; what is not valid has no say."""
+    collector, ppo = make(Constant(4), PPOConfig(num_steps=16, batch_size=32, learning_rate=1e-2), **options)
+    to, tp = ppo.policy.config.obs_steps, ppo.policy.config.pred_steps
+    actions, valid = torch.full((50, tp, 1), 0.6), torch.ones(50, tp, dtype=torch.bool)
+    actions[:25, -1], valid[:25, -1] = -50.0, False
+    if tp == 1:
+        actions, valid = actions[25:], valid[25:]
+    windows = Shown({"state": torch.randn(len(actions), to, 3)}, actions, valid)
+    direct = -ppo.policy.distribution(windows.obs).log_prob(windows.actions, windows.valid) / windows.valid.sum(-1)
+    torch.testing.assert_close(cloning_loss(ppo.policy, windows), direct.mean())
+    ppo.shown = ShownWindows(windows, 1.0)
+    for _ in range(6):
+        metrics = ppo.update(collector.next())
+    assert "cloning_loss" in metrics
+    rows = ppo.policy.distribution({"state": torch.zeros(1, to, 3)}).mode()
+    torch.testing.assert_close(rows, torch.full_like(rows, 0.6), atol=0.15, rtol=0.0)

@@ -210,6 +210,9 @@ class PPOConfig:
     """First rollouts that train the critic alone."""
     prior_coef: float = 0.0
     """Weight of the KL divergence to the policy that training started from."""
+    prior_decay: float = 1.0
+    """That weight (and that of a cloning loss) is multiplied by this after each update: hold on to the start at first,
+    let go of it later."""
     normalise_returns: bool = False
     """Scale rewards by the running standard deviation of the discounted return."""
     normalise_obs: bool = False
@@ -221,7 +224,7 @@ class PPOConfig:
         check_range(self, "num_steps", "epochs", low=1, high=MAX_STEPS)
         check_range(self, "batch_size", low=0, high=MAX_BATCH)
         check_range(self, "critic_warmup", low=0, high=MAX_STEPS)
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", "gae_lambda", "prior_decay"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], received {getattr(self, name)}")
         for name in ("learning_rate", "clip", "max_grad_norm"):

@@ -19,6 +19,13 @@ def _require_positive(*values: tuple[str, float]) -> None:
             raise ConfigError(f"{name} must be positive, received {value}")
 
 
+def _require_early_steps(early_steps: int, inference_steps: int) -> None:
+    if not 0 <= early_steps < inference_steps:
+        raise ConfigError(
+            f"early_steps must lie between 0 and inference_steps ({inference_steps}) - 1, received {early_steps}"
+        )
+
+
 def _require_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ConfigError(f"{name} must lie in [0, 1], received {value}")
@@ -270,6 +277,9 @@ class DiffusionHeadConfig(BaseHeadConfig):
     """Noise of the ddim sampler: 0 none, 1 as much as ddpm."""
     clip: float = 1.0
     """Bound on the predicted clean chunk, in normalised units; 0 for none."""
+    early_steps: int = 0
+    """First steps that are run by a network of their own: fine-tuning that trains the last steps only leaves such a
+    policy. 0 runs one network throughout."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.inference_steps <= self.train_steps:
@@ -282,6 +292,7 @@ class DiffusionHeadConfig(BaseHeadConfig):
                 f"solver dpm takes strides: inference_steps must be below train_steps, received {self.train_steps}"
             )
         _require_share("eta", self.eta)
+        _require_early_steps(self.early_steps, self.inference_steps)
         if self.clip < 0:
             raise ConfigError(f"clip must not be negative, received {self.clip}")
 
@@ -307,10 +318,14 @@ class FlowHeadConfig(BaseHeadConfig):
     """Integrator; midpoint asks the network twice a step."""
     time_sampling: Literal["uniform", "beta"] = "uniform"
     """Training times: even, or with more weight on the noisy end (pi0's Beta(1.5, 1))."""
+    early_steps: int = 0
+    """First steps that are run by a network of their own: fine-tuning that trains the last steps only leaves such a
+    policy. 0 runs one network throughout."""
 
     def __post_init__(self) -> None:
         if self.inference_steps < 1:
             raise ConfigError(f"inference_steps must be at least 1, received {self.inference_steps}")
+        _require_early_steps(self.early_steps, self.inference_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

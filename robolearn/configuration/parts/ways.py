@@ -27,8 +27,56 @@ class PPOTuningConfig(PPOConfig):
     min_std: float | None = 0.1
     """Raise the head's smallest standard deviation to this: what cloning was sure of must be explored again, and a
     ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
+    cloning_coef: float = 0.1
+    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "cloning_coef", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainPPOConfig(PPOConfig):
+    """PPO on the steps of a diffusion or flow policy's chain (DPPO): small steps from where it is."""
+
+    name: Literal["chain_ppo"] = "chain_ppo"  # pyright: ignore[reportIncompatibleVariableOverride]
+    gamma: float = 0.99
+    num_steps: int = 64
+    epochs: int = 5
+    batch_size: int = 512
+    learning_rate: float = 1e-4
+    critic_learning_rate: float | None = 1e-3
+    clip: float = 0.01
+    critic_warmup: int = 2
+    first_clip: float = 0.001
+    """Clip of the first trained step; it grows to `clip` at the last."""
+    trained_steps: int | None = None
+    """Steps of the chain that are trained, the last ones; a network of their own runs them, and the features stay as
+    they are. None trains all, features included."""
+    denoising_gamma: float = 0.99
+    """Discount of the advantage for each step of the chain that follows: early steps decide less."""
+    min_std: float = 0.1
+    """Smallest standard deviation of a step while exploring, in normalised action units; nothing but this explores
+    where the sampler adds no noise (flow, ddim with eta 0)."""
+    cloning_coef: float = 0.1
+    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    """The value network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.first_clip <= self.clip:
+            raise ConfigError(f"first_clip must lie in (0, clip {self.clip}], received {self.first_clip}")
+        if not self.min_std > 0.0:
+            raise ConfigError(f"min_std must be positive: steps without noise have no density; received {self.min_std}")
+        if not 0.0 < self.denoising_gamma <= 1.0:
+            raise ConfigError(f"denoising_gamma must lie in (0, 1], received {self.denoising_gamma}")
+        check_range(self, "cloning_coef", low=0)
+        for name in ("entropy_coef", "compile", "normalise_obs"):
+            if getattr(self, name):
+                raise ConfigError(f"chain_ppo has no {name}, received {getattr(self, name)}; leave it out")
 
 
 def _robust_critics() -> QConfig:
@@ -88,5 +136,5 @@ class ResidualConfig:
         return self.algorithm.learning_rate
 
 
-Way = PPOTuningConfig | ResidualConfig | SACTuningConfig
+Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | SACTuningConfig
 """Ways of fine-tuning, told apart by `name`."""

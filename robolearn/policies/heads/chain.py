@@ -5,15 +5,17 @@ A chain of S steps, each a Gaussian whose mean the network gives:
     x_0 ~ N(0, 1),   x_{k+1} ~ N(mean_k(x_k, features), std_k),   action chunk = x_S
 
 `std_k` may be zero (deterministic samplers). PPO on such policies (DPPO, Ren et al. 2024) treats every step as an
-action: it samples with `sample_chain` and asks `chain_log_prob`, both with a floor under the standard deviation.
+action: it samples with `sample_chain` and asks `chain_log_prob`, both with a floor under the standard deviation. The
+first `early_steps` of a policy that was fine-tuned so may belong to a network of their own, which was left alone.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.configuration.parts.policy import DenoiserConfig
 from robolearn.errors import PolicyError
@@ -48,12 +50,18 @@ class ChainHead(Head):
     stds: tuple[float, ...]
     """Standard deviation of each of the S steps."""
 
-    def __init__(self, network: DenoiserConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
+    def __init__(
+        self, network: DenoiserConfig, *, early_steps: int, feature_size: int, pred_steps: int, action_size: int
+    ) -> None:
+        """
+        Args:
+            early_steps: number of first steps that a network of their own runs.
+        """
         super().__init__()
-        self.pred_steps, self.action_size = pred_steps, action_size
-        self.network = build_denoiser(
-            network, feature_size=feature_size, action_size=action_size, pred_steps=pred_steps
-        )
+        self.pred_steps, self.action_size, self.early_steps = pred_steps, action_size, early_steps
+        sizes = {"feature_size": feature_size, "action_size": action_size, "pred_steps": pred_steps}
+        self.network = build_denoiser(network, **sizes)
+        self.early_network = build_denoiser(network, **sizes) if early_steps else None
 
     @property
     def chain_steps(self) -> int:
@@ -87,6 +95,7 @@ class ChainHead(Head):
             (B, S - first, Tp, A), so that the caller may leave steps of the chunk out, sum or average.
         """
         count = self.chain_steps - first
+        assert first >= self.early_steps, "early steps belong to a network that is left alone"
         assert chain.shape[1] == count + 1, f"a chain from step {first} has {count + 1} states, got {chain.shape[1]}"
         B = chain.shape[0]
         steps = torch.arange(first, self.chain_steps, device=chain.device).repeat(B)
@@ -128,7 +137,32 @@ class ChainHead(Head):
         return states
 
     def _conditions(self, features: Tensor) -> Tensor:
-        """Return all conditions (E, B, C) in one pass: they depend on noise levels and features alone."""
-        E, B = len(self.times), features.shape[0]
-        flat = self.network.condition(self.times.repeat_interleave(B), features.repeat(E, 1))
-        return flat.unflatten(0, (E, B))
+        """Return all conditions (E, B, C) at once: they depend on noise levels and features alone."""
+        early, late = self.times.tensor_split([self.early_steps * len(self.times) // self.chain_steps])
+        late_conditions = _conditions(self.network, late, features)
+        if self.early_network is None:
+            return late_conditions
+        return torch.cat([_conditions(self.early_network, early, features), late_conditions])
+
+    def _network(self, k: int) -> nn.Module:
+        """Return the network that runs step k."""
+        return self.network if self.early_network is None or k >= self.early_steps else self.early_network
+
+    def _predict(self, x: Tensor, time: Tensor, early: Tensor, features: Tensor) -> Tensor:
+        """Return what the network says of rows (B, Tp, A) at times (B,), for training.
+
+        Args:
+            early: (B,) bool, rows at times of the early steps.
+        """
+        late = self.network(x, self.network.condition(time, features))
+        if self.early_network is None:
+            return late
+        return torch.where(
+            early.view(-1, 1, 1), self.early_network(x, self.early_network.condition(time, features)), late
+        )
+
+
+def _conditions(network: Any, times: Tensor, features: Tensor) -> Tensor:
+    """Return a network's conditions (E, B, C) at times (E,)."""
+    E, B = len(times), features.shape[0]
+    return network.condition(times.repeat_interleave(B), features.repeat(E, 1)).unflatten(0, (E, B))

@@ -42,7 +42,8 @@ class DiffusionHead(ChainHead):
     noise_level: Tensor
 
     def __init__(self, config: DiffusionHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
-        super().__init__(config.network, feature_size=feature_size, pred_steps=pred_steps, action_size=action_size)
+        sizes = {"feature_size": feature_size, "pred_steps": pred_steps, "action_size": action_size}
+        super().__init__(config.network, early_steps=config.early_steps, **sizes)
         self.config = config
         alphas, timesteps = diffusers_schedule(config)
         coefficients = chain_coefficients(alphas, timesteps, config)
@@ -63,14 +64,14 @@ class DiffusionHead(ChainHead):
         signal, level = (table[time].view(-1, 1, 1) for table in (self.signal, self.noise_level))
         noisy = signal * clean + level * noise
         target = {"epsilon": noise, "sample": clean, "v_prediction": signal * noise - level * clean}
-        predicted = self.network(noisy, self.network.condition(time, features))
+        predicted = self._predict(noisy, time, time > self.times[self.early_steps], features)
         squared = (predicted - target[self.config.prediction]).square().mean(-1)
         losses = mean_over_steps(squared, valid)
         return losses, {"denoising_error": losses.mean().detach()}
 
     def _means(self, x: Tensor, k: int, conditions: Tensor, memory: dict[str, Tensor]) -> Tensor:
         of_x, of_output = self._clean_table[k]
-        clean = self._clip(of_x * x + of_output * self.network(x, conditions[k]))
+        clean = self._clip(of_x * x + of_output * self._network(k)(x, conditions[k]))
         a, b, b_previous = self._table[k]
         mean = a * x + b * clean
         if b_previous:

@@ -20,7 +20,8 @@ class FlowHead(ChainHead):
     """Integrates the velocity in `config.inference_steps` steps."""
 
     def __init__(self, config: FlowHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
-        super().__init__(config.network, feature_size=feature_size, pred_steps=pred_steps, action_size=action_size)
+        sizes = {"feature_size": feature_size, "pred_steps": pred_steps, "action_size": action_size}
+        super().__init__(config.network, early_steps=config.early_steps, **sizes)
         self.config = config
         self.stds = (0.0,) * config.inference_steps
         evaluations = config.inference_steps * (2 if config.solver == "midpoint" else 1)
@@ -34,15 +35,17 @@ class FlowHead(ChainHead):
             time = 1.0 - time ** (1 / 1.5)
         noise = torch.randn_like(actions)
         t = time.view(-1, 1, 1)
-        velocity = self.network((1 - t) * noise + t * actions, self.network.condition(TIME_SCALE * time, features))
+        early = time < self.early_steps / self.chain_steps
+        velocity = self._predict((1 - t) * noise + t * actions, TIME_SCALE * time, early, features)
         losses = mean_over_steps((velocity - (actions - noise)).square().mean(-1), valid)
         return losses, {"velocity_error": losses.mean().detach()}
 
     def _means(self, x: Tensor, k: int, conditions: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        network = self._network(k)
         if self.config.solver == "midpoint":
-            halfway = x + self.network(x, conditions[2 * k]) * (0.5 / self.chain_steps)
-            return x + self.network(halfway, conditions[2 * k + 1]) / self.chain_steps
-        return x + self.network(x, conditions[k]) / self.chain_steps
+            halfway = x + network(x, conditions[2 * k]) * (0.5 / self.chain_steps)
+            return x + network(halfway, conditions[2 * k + 1]) / self.chain_steps
+        return x + network(x, conditions[k]) / self.chain_steps
 
     def _transition_mean(self, features: Tensor, x: Tensor, step: Tensor) -> Tensor:
         if self.config.solver == "midpoint":

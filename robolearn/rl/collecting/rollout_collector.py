@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from robolearn.envs.interface import Observation
+from robolearn.policies.chain_policy import ChainPolicy
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, FinishedEpisode
@@ -32,11 +33,11 @@ class Rollout:
     obs: Observation
     """(L, N, To, ...) windows before each macro-step."""
     actions: Tensor
-    """(L, N, Tp, A) raw samples, unclipped, as the ratio needs them."""
+    """(L, N, Tp, A) raw samples, unclipped, as the ratio needs them; (L, N, K' + 1, Tp, A) of decisions in K' steps."""
     executed: Tensor
     """(L, N, Tp) bool, the actions that reached the environment."""
     log_probs: Tensor
-    """(L, N) of the executed part, under the policy that acted."""
+    """(L, N), or (L, N, K'), of the executed part, under the policy that acted."""
     rewards: Tensor
     """(L, N) discounted inside the macro-step."""
     discounts: Tensor
@@ -94,7 +95,7 @@ class RolloutCollector:
     def __init__(
         self,
         driver: EpisodeDriver,
-        policy: Policy,
+        policy: Policy | ChainPolicy,
         num_steps: int,
         *,
         generator: torch.Generator | None = None,
@@ -109,7 +110,8 @@ class RolloutCollector:
         self.driver, self.policy, self.num_steps, self.generator = driver, policy, num_steps, generator
         self.exec_steps = policy.config.exec_steps
         self.processes = distributed.world_size()
-        self._decide_single = compiled(self._decide) if compile and policy.config.pred_steps == 1 else None
+        single = compile and policy.config.pred_steps == 1 and isinstance(policy, Policy)
+        self._decide_single = compiled(self._decide) if single else None
 
     @torch.no_grad()
     def next(self) -> Rollout:
@@ -128,8 +130,9 @@ class RolloutCollector:
             else:
                 distribution = self.policy.distribution(window)
                 actions = distribution.sample(noise)
-                transition = driver.advance(actions[:, : self.exec_steps])
-                executed = torch.zeros(actions.shape[:2], dtype=torch.bool, device=driver.device)
+                chunk = self.policy.chunk(actions) if isinstance(self.policy, ChainPolicy) else actions
+                transition = driver.advance(chunk[:, : self.exec_steps])
+                executed = torch.zeros(chunk.shape[:2], dtype=torch.bool, device=driver.device)
                 executed[:, : self.exec_steps] = transition.executed
                 log_probs = distribution.log_prob(actions, executed)
             store.put(t, "actions", actions)
@@ -146,6 +149,7 @@ class RolloutCollector:
     def _decide(self, window: Observation) -> tuple[Tensor, Tensor]:
         """Return single actions (N, 1, A) and their log-probabilities (N,)."""
         some = next(iter(window.values()))
+        assert isinstance(self.policy, Policy)
         distribution = self.policy.distribution(window)
         actions = distribution.sample(BatchNoise(len(some), some.device))
         return actions, distribution.log_prob(actions)

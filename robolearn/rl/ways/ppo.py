@@ -15,7 +15,7 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO, check_exact_likelihood
-from robolearn.rl.ways.practice import practice_driver
+from robolearn.rl.ways.practice import practice_driver, shown_windows
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
 
@@ -27,7 +27,9 @@ def prepare(
     check_exact_likelihood(policy)
     policy = with_min_std(policy, method.min_std)
     critic = ValueNetwork.beside(policy, method.critic).to(device)
-    algorithm = PPO(policy, critic, method, total_updates=config.loop.total_steps, seed=config.seed)
+    shown = shown_windows(config, policy, weight=method.cloning_coef, device=device)
+    total = config.loop.total_steps
+    algorithm = PPO(policy, critic, method, total_updates=total, seed=config.seed, shown=shown)
     driver = practice_driver(config, env, policy, gamma=method.gamma, device=device)
     generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
     source = RolloutCollector(driver, policy, method.num_steps, generator=generator, compile=method.compile)

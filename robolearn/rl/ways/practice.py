@@ -14,6 +14,7 @@ from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
+from robolearn.rl.collecting.shown_windows import ShownWindows
 from robolearn.rl.critic_check import CriticCheck
 from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.sac import SAC
@@ -33,6 +34,20 @@ def practice_driver(
         reward=config.reward,
         largest_obs=math.inf,  # the policy's normalisers know the magnitudes
         device=device,
+    )
+
+
+def shown_windows(
+    config: FinetuneConfig, policy: Policy, *, weight: float, device: torch.device
+) -> ShownWindows | None:
+    """Return the windows of the demonstrations, for a cloning loss; None where none are named, or nothing weighs them.
+
+    Raises DatasetError where a file cannot be read, PolicyError where it is not for this policy.
+    """
+    if not config.demonstrations or not weight:
+        return None
+    return ShownWindows.read(
+        config.demonstrations, policy, weight=weight, reading=config.reading, place=config.policy, device=device
     )
 
 
