@@ -40,8 +40,7 @@ def config(algorithm: str, output: Path, env_steps: int = 160) -> RLConfig:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    state = load_checkpoint(run / "checkpoints" / "latest")["algorithm"]
-    return state["policy"] if "policy" in state else state["values"]
+    return load_checkpoint(run / "checkpoints" / "latest")["algorithm"]["policy"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -67,12 +66,9 @@ def test_run_folder(algorithm: str, tmp_path: Path) -> None:
     assert any("eval_return" in row and row["env_steps"] > 0 for row in rows)
     assert any("grad_norm" in row for row in rows)
     assert load(RLConfig, tmp_path / "config.yaml") == config(algorithm, tmp_path)
-    if algorithm == "dqn":
-        assert result.policy is None
-    else:
-        assert result.policy is not None
-        assert load_policy(result.policy).action_spec.size == 2
-        assert task_of(result.policy) == TaskConfig(id=POINT_REACH), "so that it is evaluated without naming the task"
+    assert load_policy(result.policy).action_spec.size == 2
+    task = WALK if algorithm == "dqn" else POINT_REACH
+    assert task_of(result.policy) == TaskConfig(id=task), "so that it is evaluated without naming the task"
 
 
 def test_success_is_reported_of_tasks_that_know_it(tmp_path: Path) -> None:

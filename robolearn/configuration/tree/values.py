@@ -21,6 +21,9 @@ from robolearn.errors import ConfigError
 
 C = TypeVar("C")
 
+TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+"""Words for truth values."""
+
 
 def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     """Build the dataclass `cls` from nested plain values; raises ConfigError naming the place of any fault."""
@@ -120,11 +123,8 @@ def _coerce_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is bool:
         if isinstance(value, bool):
             return value
-        text = str(value).lower()
-        if text in ("true", "yes", "on", "1"):
-            return True
-        if text in ("false", "no", "off", "0"):
-            return False
+        if (text := str(value).lower()) in TRUTHS:
+            return TRUTHS[text]
     elif kind is int and not isinstance(value, bool):
         try:
             number = float(value)

@@ -20,7 +20,7 @@ from robolearn.envs.gymnasium.calls import plain_environment, reset_environment,
 from robolearn.envs.gymnasium.physics import Physics
 from robolearn.envs.providers.lookup import provider_of, quirks_of
 from robolearn.envs.rules import EpisodeRules
-from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves, picture_options
 from robolearn.errors import TaskError
 from robolearn.sim import rendering
 
@@ -33,7 +33,7 @@ class SingleEnv:
         made, spec = open_environment(task)
         self._env = plain_environment(made)
         self._quirks = quirks_of(self._env, spec.id)
-        self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
+        self._leaves = observation_leaves(self._env.observation_space, task.obs_keys, picture_options(task))
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
         self._rules = EpisodeRules.of(task, *_own_limits(self._env, spec))
