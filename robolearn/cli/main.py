@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     _speak_any_path()
     warnings.simplefilter("ignore", NoticeWarning)  # verbs print these themselves
-    if int(os.environ.get("RANK", "0")):
+    if os.environ.get("RANK", "0") != "0":
         sys.stdout = None  # one of several processes of torchrun, of which the first one speaks
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
     if argv[0] in ("-V", "--version"):
@@ -129,6 +129,12 @@ def _speak_any_path() -> None:
 
 def _check_processes(verb: str) -> None:
     """Several processes of torchrun doing anything but training would only write over each other."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise ConfigError(
+                f"the variable {name} is {os.environ[name]!r}; torchrun sets it to a number, nobody else should: "
+                f"unset {name}"
+            )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and verb not in ("train", "finetune", "rl"):
         raise ConfigError(f"{verb} runs in one process, torchrun started {processes}; call robolearn {verb} by itself")

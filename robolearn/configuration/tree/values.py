@@ -50,10 +50,10 @@ def _build(cls: Any, data: Any, where: str, base: Any = None) -> Any:
     """`cls` from `data`; what `data` leaves out comes from the instance `base`, where there is one."""
     if not isinstance(data, Mapping):
         data = {fields(cls)[0].name: data}
-    hints = get_type_hints(cls)
+    hints, names = get_type_hints(cls), [f.name for f in fields(cls)]
     for key in data:
-        if key not in hints:
-            raise unknown_key(str(key), list(hints), where)
+        if key not in names:
+            raise unknown_key(str(key), names, where)
     values: dict[str, Any] = {}
     for f in fields(cls):
         default = default_of(f) if base is None else getattr(base, f.name)

@@ -56,7 +56,7 @@ class Index:
                 f"(it recovers what is in {parts.name})"
             )
         if exists and not append:
-            raise DatasetError(f"{path} exists already; append to it or choose another name")
+            raise DatasetError(f"{path} exists already; go on with it (--resume), or choose another name")
         shutil.rmtree(parts, ignore_errors=True)
         index = cls(path, header)
         try:

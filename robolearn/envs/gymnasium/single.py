@@ -217,7 +217,11 @@ def _own_limits(env: gym.Env, spec: Any) -> Iterator[int | None]:
 
 
 def _control_hz(env: gym.Env) -> float:
-    """Return control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
+    """Return control steps per second: as the environment says, else from its `dt`, its frame rate, else 1."""
+    for name in ("control_hz", "control_freq"):  # gym-pusht's and robosuite's, where dt is a step of the physics
+        rate = getattr(env.unwrapped, name, None)
+        if isinstance(rate, (int, float)) and rate > 0:
+            return float(rate)
     dt = getattr(env.unwrapped, "dt", None)
     if isinstance(dt, (int, float)) and dt > 0:
         return round(1.0 / dt, 6)
