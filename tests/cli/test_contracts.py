@@ -337,7 +337,7 @@ def test_values_of_discrete_actions_are_a_policy_like_others(home: Path, tmp_pat
     assert "sees 'state'" in out or "has 2 discrete actions" in out
     data, more = home / "plain.hdf5", ("--output", tmp_path / "more")
     out = said(capsys, "finetune", "--policy", run, "--num_envs", 2, "--eval_episodes", 1, *more, code=2)
-    assert "the head 'values' does not have" in out
+    assert "PPO needs the exact log-probability of actions" in out
     out = said(capsys, "train", "--dataset", data, "--init_policy", run, *TINY[2:], *more, code=2)
     assert "'state'" in out or "discrete" in out
     out = said(capsys, "train", "--dataset", data, "--policy.head", "values", *more, code=2)

@@ -124,7 +124,7 @@ def test_threads_are_counted_for_every_network_of_an_update(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", "redq"])
 def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same weights and the same draws (`fallback_random`): the same parameters after several updates, the same actions
     with these, and a learner with other settings has a graph of its own. PPO's two networks learn side by side."""
@@ -145,7 +145,8 @@ def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.M
             metrics = [learner.update(collector.next()) for _ in range(4)]
             assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
         else:
-            _, learner = off.make(Ledger(1), SACConfig(critic=SMALL, tau=0.005 + max_grad_norm, **common))
+            critic = SMALL if algorithm == "sac" else replace(SMALL, members=4, subset=2)
+            _, learner = off.make(Ledger(1), SACConfig(critic=critic, tau=0.005 + max_grad_norm, **common))
             learner.generator = None
             for i in range(4):
                 torch.manual_seed(i)
