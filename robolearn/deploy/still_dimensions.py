@@ -27,9 +27,14 @@ class StillDimensions:
         if not isinstance(encoder, ObservationEncoder):
             return
         for key, module in zip(encoder.keys, encoder.encoders.values()):
-            if isinstance(module, LowDimEncoder) and bool(module.normaliser.constant.any()):
-                still = module.normaliser.constant.cpu().numpy()
-                self._sizes[key] = module.output_size
+            if not isinstance(module, LowDimEncoder):
+                continue
+            still = module.normaliser.constant.cpu().numpy()
+            looked_at = np.zeros_like(still)
+            looked_at[module.seen] = True
+            still &= looked_at
+            if still.any():
+                self._sizes[key] = len(still)
                 self._watched[key] = (np.flatnonzero(still), module.normaliser.offset.cpu().numpy()[still])
 
     def look(self, key: str, values: Tensor) -> None:
