@@ -108,7 +108,6 @@ def our_ppo(num_envs: int, batch: int, blocks: int, *, recompute: bool) -> Conte
     learner, _ = our_learner(RLConfig(task=task(), algorithm=algorithm, num_envs=num_envs))
 
     def block() -> float:
-        assert isinstance(learner.actor, torch.nn.Module)
         with fitting_threads(learner.actor, rows=num_envs):
             update = partial(repeat, blocks, lambda: learner.algorithm.update(learner.source.next()))
             return rate(STEPS * num_envs * blocks, update)

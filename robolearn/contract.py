@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robolearn.errors import PolicyError
-from robolearn.specs import ActionSpec, ObservationSpec
+from robolearn.picture_layout import is_depth
+from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 
 if TYPE_CHECKING:
     import torch
@@ -90,13 +91,15 @@ def check_observations(needs: Interface, offers: Interface) -> None:
         if there.shape != spec.shape or there.is_image != spec.is_image:
             raise PolicyError(
                 f"{needs.name} sees {key!r} as {spec.dtype} {spec.shape}; {offers.name} offers {there.dtype} "
-                f"{there.shape} under that name. Bring both to one shape, or name the right key: --task.rename"
+                f"{there.shape} under that name. {_shape_hint(spec, there)}"
             )
 
 
 def reconcile_actions(needs: Interface, offers: Interface) -> ActionMap:
     """Return the map between two sets of limits. Raises PolicyError where sizes or names differ, or reach lacks."""
     ours, theirs = needs.action_spec, offers.action_spec
+    if ours.discrete != theirs.discrete:
+        raise PolicyError(f"{needs.name} {_manner(ours)}, {offers.name} {_manner(theirs)}; they are not for each other")
     if ours.size != theirs.size:
         raise PolicyError(
             f"{needs.name} has {ours.size} actions ({', '.join(ours.names)}), {offers.name} takes {theirs.size} "
@@ -128,6 +131,16 @@ def reconcile_actions(needs: Interface, offers: Interface) -> ActionMap:
         np.where(same, 1.0, scale).astype(np.float32),
         np.where(same, 0.0, offset).astype(np.float32),
     )
+
+
+def _shape_hint(ours: ArraySpec, theirs: ArraySpec) -> str:
+    if is_depth(ours) != is_depth(theirs):
+        return "Where one is the depth that the other has scaled to 8 bits, say by what: --task.depth_range NEAR FAR"
+    return "Bring both to one shape, or name the right key: --task.rename"
+
+
+def _manner(spec: ActionSpec) -> str:
+    return f"has {spec.size} discrete actions" if spec.discrete else f"has {spec.size} actions of any size in limits"
 
 
 def _rename_hint(key: str, needed: Mapping[str, object], offered: Mapping[str, object]) -> str:

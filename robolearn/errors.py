@@ -39,6 +39,10 @@ class DeviceLost(DeviceError):
     """A device that was connected has gone: unplugged, closed, or out of data."""
 
 
+class NoticeWarning(UserWarning):
+    """Something odd that refuses nothing; the command line prints such sentences itself, where they belong."""
+
+
 def count(number: int, noun: str) -> str:
     """Return "1 episode", "2 episodes": a number with its noun, whose plural takes an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,6 +11,8 @@ A picture is brought to uint8 of shape (height, width, channels):
 | float, all values within 0 to 1 | the values | 255 x, rounded |
 | float, all values whole and within 0 to 255 | the values | rounded |
 | one channel of uint16, or of other floats | depth | scaled by the range that the caller gives, else left as it is |
+
+One channel of floats is a picture only with two sides of at least SMALLEST_DEPTH: matrices and height scans are none.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from robolearn.specs import ArraySpec
 Layout = Literal["auto", "hwc", "chw"]
 SMALLEST = 8
 """Pixels of a side: smaller arrays of two dimensions are matrices (poses, say), not grey pictures."""
+SMALLEST_DEPTH = 32
+"""Pixels of a side of a picture of one channel of floats."""
 FEW = 32
 """Channels are at most so many."""
 USUAL = (1, 3, 4)
@@ -74,7 +78,8 @@ def picture_of(
     what = _layout_note(shape, order)
     if dtype == np.uint8:
         return _picture((height, width, channels), moved, what)
-    if dtype.kind not in "fu" or min(height, width) < SMALLEST:
+    smallest = SMALLEST_DEPTH if channels == 1 and dtype.kind == "f" else SMALLEST
+    if dtype.kind not in "fu" or min(height, width) < smallest:
         return None
     if depth_range is not None and channels == 1:
         low, high = depth_range
@@ -92,6 +97,12 @@ def picture_of(
         return None
     note = _joined(what, "depth, kept as it is")
     return Picture(spec=ArraySpec(shape=(height, width, 1), dtype=dtype.name), convert=moved, note=note)
+
+
+def is_depth(spec: ArraySpec) -> bool:
+    """Return whether an observation is a depth picture, (height, width, 1) of any type but uint8."""
+    one = len(spec.shape) == 3 and spec.shape[2] == 1 and spec.dtype != "uint8"
+    return one and min(spec.shape[:2]) >= SMALLEST_DEPTH
 
 
 def _axes(shape: tuple[int, ...], layout: Layout) -> tuple[str, int, int, int] | None:

@@ -117,6 +117,8 @@ class ActionSpec:
     low: tuple[float, ...]
     high: tuple[float, ...]
     names: tuple[str, ...] = ()
+    discrete: bool = False
+    """Whether the dimensions are alternatives, of which the one with the largest number is taken, and no quantities."""
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -156,12 +158,20 @@ class ActionSpec:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         return low, 0.5 * (high - low)
 
+    @classmethod
+    def choices(cls, count: int) -> ActionSpec:
+        """Return the spec of `count` discrete actions, each a preference in [-1, 1]."""
+        names = tuple(f"choice_{i}" for i in range(count))
+        return cls(low=(-1.0,) * count, high=(1.0,) * count, names=names, discrete=True)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"low": list(self.low), "high": list(self.high), "names": list(self.names)}
+        limits = {"low": list(self.low), "high": list(self.high), "names": list(self.names)}
+        return limits | ({"discrete": True} if self.discrete else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ActionSpec:
-        return cls(low=tuple(data["low"]), high=tuple(data["high"]), names=tuple(data["names"]))
+        discrete = data.get("discrete", False) is True
+        return cls(low=tuple(data["low"]), high=tuple(data["high"]), names=tuple(data["names"]), discrete=discrete)
 
 
 @dataclass(frozen=True, kw_only=True)

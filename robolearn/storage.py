@@ -67,8 +67,10 @@ def write_json(target: str | Path, value: Any, **options: Any) -> None:
 
 
 def absence(path: str | Path) -> str:
-    """Return how a path fails to be there: "does not exist", or "is a link to X, which is not there"."""
+    """Return how a path fails to be there: "does not exist", "is a link to X, which is not there", or a device."""
     target = Path(path)
+    if os.path.exists(target):
+        return "is neither a file nor a folder"
     return f"is a link to {target.readlink()}, which is not there" if target.is_symlink() else "does not exist"
 
 

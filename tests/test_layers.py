@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "robolearn"
 LARGEST_FOLDER = 14
 
 LAYERS = (
-    *("errors", "specs", "contract", "picture_layout", "storage", "seeds", "workspace"),
+    *("errors", "specs", "picture_layout", "contract", "storage", "seeds", "workspace"),
     *("configuration", "sim", "tasks", "envs", "datasets", "policies", "deploy"),
     *("training", "episodes", "evaluation", "teleop", "imitation", "rl", "demo", "cli"),
 )

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ from robolearn.cli.parsing.command import Command
 from robolearn.cli.parsing.help import command_help, terminal_width, two_columns
 from robolearn.cli.parsing.parser import asked_for_help, parse
 from robolearn.configuration.tree import unknown_key
-from robolearn.errors import ConfigError, RobolearnError
+from robolearn.errors import ConfigError, NoticeWarning, RobolearnError
 from robolearn.storage import absence
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -48,9 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0 fine, 2 bad input, 130 interrupted)."""
     argv = sys.argv[1:] if argv is None else list(argv)
     _speak_any_path()
-    if int(os.environ.get("RANK", "0")):
+    warnings.simplefilter("ignore", NoticeWarning)  # verbs print these themselves
+    if os.environ.get("RANK", "0") != "0":
         sys.stdout = None  # one of several processes of torchrun, of which the first one speaks
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
     if argv[0] in ("-V", "--version"):
@@ -127,6 +129,12 @@ def _speak_any_path() -> None:
 
 def _check_processes(verb: str) -> None:
     """Several processes of torchrun doing anything but training would only write over each other."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise ConfigError(
+                f"the variable {name} is {os.environ[name]!r}; torchrun sets it to a number, nobody else should: "
+                f"unset {name}"
+            )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and verb not in ("train", "finetune", "rl"):
         raise ConfigError(f"{verb} runs in one process, torchrun started {processes}; call robolearn {verb} by itself")

@@ -25,8 +25,10 @@ class BCConfig(Reading):
     """Files to learn from; several read as one."""
     filter_key: str = ""
     """Train on the episodes of this mask only; empty takes all that are not set aside for validation."""
+    valid_mask: str | None = "valid"
+    """Mask whose episodes are set aside for validation, where the files have it; none learns from these, too."""
     valid_fraction: float = 0.0
-    """Share of the episodes set aside for validation where the files have no mask `valid`."""
+    """Share of the episodes set aside for validation where no mask does."""
     target: Literal["actions", "labels"] = "actions"
     """Learn the executed actions, or at each step the expert's label or what a person executed (DAgger files)."""
     weights: Literal["plain", "iwr", "sirius"] = "plain"
@@ -65,7 +67,7 @@ class TrainConfig(BCConfig):
     """Train a policy by behaviour cloning."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "data": ("dataset", "filter_key", "valid_fraction"),
+        "data": ("dataset", "filter_key", "valid_mask", "valid_fraction"),
         "policy": ("policy.head", "policy.backbone", "policy.obs_steps", "policy.pred_steps", "policy.exec_steps"),
         "training": ("method", "loop.total_steps", "batch_size", "optimiser.learning_rate", "seed", "device"),
         "output": ("output", "resume", "rollouts"),

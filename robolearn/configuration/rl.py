@@ -7,7 +7,12 @@ from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.algorithms import CriticConfig, DQNConfig, PPOConfig, SACConfig, TD3Config
 from robolearn.configuration.parts.loop import LoopConfig
-from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.policy import (
+    ActionValuesHeadConfig,
+    GaussianHeadConfig,
+    MLPConfig,
+    PolicyConfig,
+)
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, MAX_STEPS, check_range
@@ -33,7 +38,8 @@ class RLConfig(Reading):
     reward: Literal["env", "success"] = "env"
     """The environment's own reward, or one where the task is solved (which ends the episode) and else zero."""
     policy: PolicyConfig | None = None
-    """The actor; none takes the algorithm's usual one (PPO: tanh 64x64, SAC and TD3: relu 256x256, tanh-Gaussian)."""
+    """The actor; none takes the algorithm's usual one (PPO: tanh 64x64, SAC and TD3: relu 256x256, tanh-Gaussian; DQN:
+    values of actions, layers as under `algorithm.critic`)."""
     critic: CriticConfig = field(default_factory=lambda: CriticConfig(hidden_sizes=(64, 64)))
     """PPO's value network; SAC, TD3 and DQN have theirs under `algorithm.critic`."""
     output: str = ""
@@ -83,6 +89,15 @@ class RLConfig(Reading):
                 backbone=MLPConfig(hidden_sizes=(64, 64), activation="tanh"),
                 head=GaussianHeadConfig(squash=False, state_dependent_std=False, initial_std=0.5),
             )
+        if isinstance(self.algorithm, DQNConfig):
+            values = self.algorithm.critic
+            layers = MLPConfig(
+                hidden_sizes=values.hidden_sizes,
+                activation=values.activation,
+                layer_norm=values.layer_norm,
+                dropout=values.dropout,
+            )
+            return PolicyConfig(backbone=layers, head=ActionValuesHeadConfig())
         return PolicyConfig(backbone=MLPConfig(hidden_sizes=(256, 256)), head=GaussianHeadConfig())
 
     @property

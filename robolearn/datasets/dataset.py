@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from robolearn.configuration.parts.reading import NOTHING, Reading
+from robolearn.contract import Interface, reconcile_actions
 from robolearn.datasets.format.assumptions import Assumptions
 from robolearn.datasets.format.episode_file import EpisodeFile, check_choice
 from robolearn.datasets.format.schema import Header, stored_as_frames
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, PolicyError
 from robolearn.specs import ActionSpec, Episode, EpisodeInfo, Event, ObservationSpec
 
 
@@ -110,6 +111,11 @@ class Dataset:
     @property
     def action_spec(self) -> ActionSpec:
         return self.header.action_spec
+
+    def interface(self) -> Interface:
+        """Return what there is to learn from, to be reconciled with a policy or an environment."""
+        name = f"the data in {', '.join(path.name for path in self.paths)}"
+        return Interface(name=name, observation_spec=self.observation_spec, action_spec=self.action_spec)
 
     @property
     def task(self) -> str:
@@ -234,9 +240,28 @@ class Dataset:
     def _check_agreement(self) -> None:
         first = self._files[0]
         for file in self._files[1:]:
-            difference = first.header.difference(file.header)
+            same_actions = replace(file.header, action_spec=first.header.action_spec)
+            difference = first.header.difference(same_actions) or _other_actions(file, first)
             if difference:
                 raise DatasetError(f"{file.path} does not fit {first.path}: {difference}{remedy(difference)}")
+
+
+def _other_actions(file: EpisodeFile, first: EpisodeFile) -> str | None:
+    """Return why the same numbers are not the same actions in two files; None where they are."""
+    sides = [
+        Interface(name=str(f.path), observation_spec=f.header.observation_spec, action_spec=f.header.action_spec)
+        for f in (file, first)
+    ]
+    try:
+        same = reconcile_actions(*sides).is_identity
+    except PolicyError as error:
+        return f"action_spec differs: {error}"
+    return None if same else f"action_spec differs: {_limits(file)}, {_limits(first)}"
+
+
+def _limits(file: EpisodeFile) -> str:
+    spec = file.header.action_spec
+    return f"{file.path.name} has limits {list(spec.low)} to {list(spec.high)}"
 
 
 def remedy(difference: str) -> str:

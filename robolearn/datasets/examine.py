@@ -14,6 +14,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.units import ROUNDING, to_physical
 from robolearn.datasets.normalisation import Glitch, find_glitches
 from robolearn.errors import DatasetError, hint
+from robolearn.picture_layout import is_depth
 
 SHOWN = 5
 
@@ -40,11 +41,14 @@ class Outside:
         )
 
 
-def check_trainable(dataset: Dataset, keys: Sequence[str] | None = None) -> tuple[str, ...]:
+def check_trainable(
+    dataset: Dataset, keys: Sequence[str] | None = None, actions: Sequence[str] = ("actions",)
+) -> tuple[str, ...]:
     """Return what is odd in the data, a line each.
 
     Args:
         keys: observation keys that are trained on (all where None).
+        actions: arrays of actions that are learned from; an episode need not have them all.
 
     Raises DatasetError where an action lies outside of its limits or is not finite, an observation is not finite, an
     episode's facts cannot be read, or a key is a depth picture that no encoder takes.
@@ -54,13 +58,13 @@ def check_trainable(dataset: Dataset, keys: Sequence[str] | None = None) -> tupl
     for index in range(len(dataset)):
         dataset.episode_info(index)
     _check_finite(dataset, seen)
-    check_limits(dataset)
+    check_limits(dataset, actions)
     return tuple(map(str, glitches(dataset, seen)))
 
 
-def check_limits(dataset: Dataset) -> None:
+def check_limits(dataset: Dataset, names: Sequence[str] = ("actions",)) -> None:
     """Raise DatasetError where actions lie outside of their limits, with their share and the worst of them."""
-    found = outside(dataset)
+    found = outside(dataset, names)
     if found is None:
         return
     path = dataset.paths[0]
@@ -75,16 +79,22 @@ def check_limits(dataset: Dataset) -> None:
     )
 
 
-def outside(dataset: Dataset) -> Outside | None:
-    """Return how far actions lie outside of [-1, 1] of their limits; None where none does."""
+def outside(dataset: Dataset, names: Sequence[str] = ("actions",)) -> Outside | None:
+    """Return how far actions lie outside of [-1, 1] of their limits; None where none does.
+
+    Args:
+        names: arrays of actions, where an episode has them; what is NaN in labels was not asked for.
+    """
     steps, bad, worst = 0, 0, None
     for index in range(len(dataset)):
-        actions = dataset.arrays(index, ["actions"])["actions"].astype(np.float64)
-        over = np.where(np.isfinite(actions), np.abs(actions) - 1.0, -1.0)
-        steps, bad = steps + len(actions), bad + int((over.max(axis=1) > ROUNDING).sum())
-        at = np.unravel_index(int(over.argmax()), over.shape)
-        if over[at] > ROUNDING and (worst is None or over[at] > worst[0]):
-            worst = (float(over[at]), index, int(at[0]), int(at[1]), actions[at[0]])
+        there = dataset.array_names(index) if len(names) > 1 else names
+        for array in dataset.arrays(index, [name for name in names if name in there]).values():
+            actions = array.astype(np.float64)
+            over = np.where(np.isfinite(actions), np.abs(actions) - 1.0, -1.0)
+            steps, bad = steps + len(actions), bad + int((over.max(axis=1) > ROUNDING).sum())
+            at = np.unravel_index(int(over.argmax()), over.shape)
+            if over[at] > ROUNDING and (worst is None or over[at] > worst[0]):
+                worst = (float(over[at]), index, int(at[0]), int(at[1]), actions[at[0]])
     if worst is None:
         return None
     _, index, step, dim, row = worst
@@ -112,7 +122,7 @@ def glitches(dataset: Dataset, keys: Sequence[str] | None = None) -> list[Glitch
 def _check_pictures(dataset: Dataset, keys: Sequence[str]) -> None:
     for key in keys:
         spec = dataset.observation_spec[key]
-        if len(spec.shape) == 3 and spec.shape[2] == 1 and spec.dtype != "uint8":
+        if is_depth(spec):
             raise DatasetError(
                 f"obs/{key} of {dataset.paths[0]} is a depth picture, {spec.dtype} {spec.shape}, which no encoder "
                 "takes; scale it to 8 bits by its range, --depth_range NEAR FAR (in the file's unit), or leave it out, "

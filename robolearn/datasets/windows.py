@@ -305,14 +305,17 @@ def labels(actions: np.ndarray, action_modes: np.ndarray, expert_actions: np.nda
     return np.where(np.expand_dims(labelled, 1), expert_actions, actions), labelled | acted
 
 
-def split(dataset: Dataset, valid_fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def split(dataset: Dataset, valid_fraction: float, seed: int, *, by_masks: bool = True) -> tuple[Dataset, Dataset]:
     """Return training and validation episodes: those of the masks `train` and `valid` where the files have them.
 
     Otherwise a random share of the episodes is set aside: at least one where `valid_fraction` is positive and there
     are two or more.
+
+    Args:
+        by_masks: whether masks are looked at.
     """
     masks = dataset.masks
-    if "train" in masks and "valid" in masks:
+    if by_masks and "train" in masks and "valid" in masks:
         return dataset.select(masks["train"]), dataset.select(masks["valid"])
     if not 0.0 <= valid_fraction < 1.0:
         raise DatasetError(f"valid_fraction must lie in [0, 1), received {valid_fraction}")

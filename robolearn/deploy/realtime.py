@@ -19,6 +19,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from robolearn.deploy.still_dimensions import StillDimensions
 from robolearn.errors import PolicyError
 from robolearn.policies.noise import RowNoise
 from robolearn.policies.policy import Policy
@@ -102,6 +103,7 @@ class RealtimeRunner:
         if not control_hz > 0:
             raise PolicyError(f"control_hz must be positive, received {control_hz}")
         self.stats = RealtimeStats()
+        self._still = StillDimensions(self.planner)
         self._generator, self._correcting = torch.Generator(), torch.Generator()
         self._history: deque[dict[str, Tensor]] = deque(maxlen=self.planner.config.obs_steps)
         self._queue = ChunkQueue()
@@ -158,6 +160,11 @@ class RealtimeRunner:
         self.stats.ticks += 1
         return self._corrected(action)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was odd while driving, for people; each is warned of as well."""
+        return tuple(self._still.notes)
+
     def close(self) -> None:
         """End the inference thread."""
         with self._condition:
@@ -170,6 +177,8 @@ class RealtimeRunner:
         if missing:
             raise PolicyError(f"the policy needs observations {missing}; received {list(obs)}")
         frame = {key: torch.as_tensor(obs[key]) for key in self.policy.observation_spec}
+        for key, value in frame.items():
+            self._still.look(key, value)
         while len(self._history) < self.planner.config.obs_steps - 1:
             self._history.append(frame)
         self._history.append(frame)

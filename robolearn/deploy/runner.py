@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from robolearn.deploy.still_dimensions import StillDimensions
 from robolearn.errors import PolicyError
 from robolearn.policies.noise import RowNoise
 from robolearn.policies.policy import Policy
@@ -62,6 +63,7 @@ class PolicyRunner:
             raise PolicyError(f"num_envs and inference_rows must be positive, received {num_envs}, {inference_rows}")
         self.temporal_ensemble, self.inference_rows = temporal_ensemble, inference_rows
         self.device = next(policy.parameters()).device
+        self._still = StillDimensions(policy.planner)
         self._generators = [torch.Generator() for _ in range(num_envs)]
         self._padding = torch.Generator()
         self._history: dict[str, Tensor] = {}
@@ -95,6 +97,11 @@ class PolicyRunner:
             self._next[row] = self.exec_steps
         self._weights[rows] = 0.0
         self._ages[rows] = 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was odd while driving, for people; each is warned of as well."""
+        return tuple(self._still.notes)
 
     @property
     def window(self) -> dict[str, Tensor]:
@@ -156,6 +163,7 @@ class PolicyRunner:
                     f"observation {key!r} must have shape {(self.num_envs, *spec.shape)} for this policy, "
                     f"received {tuple(value.shape)}"
                 )
+            self._still.look(key, value)
             value = value.to(self.device).unsqueeze(1)
             To = self.planner.config.obs_steps
             repeated = value.expand(-1, To, *spec.shape)

@@ -8,8 +8,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from robolearn.configuration.parts.task import environment_name
 from robolearn.contract import ActionMap, Interface, reconcile
-from robolearn.envs.interface import Actor, Observation, Step, VectorEnv
+from robolearn.envs.interface import Actor, Observation, Step, VectorEnv, discrete_actions
 from robolearn.errors import TaskError
 from robolearn.specs import ActionSpec, ObservationSpec
 
@@ -37,18 +38,22 @@ def renamed(env: VectorEnv, names: Mapping[str, str]) -> VectorEnv:
 
 
 def fitted(env: VectorEnv, needs: Interface) -> VectorEnv:
-    """Return `env` as a policy or a file knows it: the same, or one that takes actions in units of the other limits.
+    """Return `env` as a policy or a file knows it: the same, or one that takes actions in units of the other limits, or
+    preferences for discrete ones.
 
     Raises PolicyError where the two are not for each other; see `robolearn.contract.reconcile`.
     """
     actions = reconcile(needs, interface_of(env))
+    if needs.action_spec.discrete:
+        return ChoosingEnv(env, action_spec=needs.action_spec)
     return env if actions.is_identity else AdaptedEnv(env, action_spec=needs.action_spec, actions=actions)
 
 
 def interface_of(env: VectorEnv) -> Interface:
     """Return what an environment offers and takes."""
-    name = f"the task {env.env_args['env_name']}"
-    return Interface(name=name, observation_spec=env.observation_spec, action_spec=env.action_spec)
+    name, choices = f"the task {environment_name(env.env_args)}", discrete_actions(env)
+    actions = env.action_spec if choices is None else ActionSpec.choices(choices)
+    return Interface(name=name, observation_spec=env.observation_spec, action_spec=actions)
 
 
 class AdaptedEnv(VectorEnv):
@@ -90,7 +95,7 @@ class AdaptedEnv(VectorEnv):
     @property
     def discrete_actions(self) -> int | None:
         """Number of discrete actions; None where actions are continuous."""
-        return getattr(self.inner, "discrete_actions", None)
+        return discrete_actions(self.inner)
 
     @property
     def control_hz(self) -> float:
@@ -150,6 +155,18 @@ class AdaptedEnv(VectorEnv):
 
     def _renamed(self, obs: Observation) -> Observation:
         return {self.names.get(key, key): value for key, value in obs.items()}
+
+
+class ChoosingEnv(AdaptedEnv):
+    """An environment of discrete actions that takes preferences, (N, A), and does what is preferred most."""
+
+    @property
+    def discrete_actions(self) -> None:
+        """None: actions are numbers here."""
+        return None
+
+    def step(self, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Step:
+        return super().step(actions.argmax(-1), mask)
 
 
 class AdaptedExpert:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from robolearn.configuration.parts.task import environment_name
 from robolearn.envs.interface import Observation, VectorEnv
 
 MOST_ENVS = 64
@@ -22,8 +23,8 @@ def ignores_seeds(env: VectorEnv, seed: int) -> str:
     first = {key: value.clone() for key, value in env.reset(seeds).items()}
     if key := _differs(first, env.reset(seeds)):
         return (
-            f"{env.env_args['env_name']} ignores the seed of reset: with seed {seed} its {key!r} began differently "
-            "each time. Episodes cannot be repeated, resumed or paired between policies. Draw from "
+            f"{environment_name(env.env_args)} ignores the seed of reset: with seed {seed} its {key!r} began "
+            "differently each time. Episodes cannot be repeated, resumed or paired between policies. Draw from "
             "self.np_random after super().reset(seed=seed), as Gymnasium's API has it"
         )
     return ""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robolearn.configuration.parts.task import environment_name
 from robolearn.envs.adapted import AdaptedEnv, AdaptedExpert
 from robolearn.envs.interface import Actor, Observation, VectorEnv
 from robolearn.envs.providers import lookup
@@ -78,7 +79,14 @@ class CallableExpert:
         actions = np.empty((self._env.num_envs, size), np.float32)
         for index, function in enumerate(self._functions):
             row = {key: value[index] for key, value in arrays.items()}
-            action = np.asarray(function(row["state"] if self._flat else row), np.float32)
+            try:
+                action = np.asarray(function(row["state"] if self._flat else row), np.float32)
+            except Exception as error:  # whatever other people's code raises
+                seen = "the array of 'state'" if self._flat else f"a dictionary of {', '.join(map(repr, row))}"
+                raise TaskError(
+                    f"the expert failed in environment {index}, {type(error).__name__}: {error}; it is called with "
+                    f"{seen} and must return {size} numbers"
+                ) from error
             if action.shape != (size,) or not np.isfinite(action).all():
                 raise TaskError(
                     f"the expert must return {size} finite numbers, received {action.tolist()} for environment {index}"
@@ -120,7 +128,7 @@ class NoisyExpert:
 
 
 def _own_expert(env: VectorEnv) -> Actor:
-    name = str(env.env_args["env_name"])
+    name = environment_name(env.env_args)
     if (scripted := lookup.expert_of(name)) is not None:
         return _scripted(scripted, env)
     own = getattr(env, "expert", None)

@@ -15,7 +15,7 @@ import torch
 
 from robolearn.specs import ActionSpec, Actor, Observation, ObservationSpec
 
-__all__ = ["Actor", "Observation", "Step", "VectorEnv"]
+__all__ = ["Actor", "Observation", "Step", "VectorEnv", "discrete_actions"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +114,8 @@ class VectorEnv(Protocol):
     def __exit__(self, *exception: object) -> None:
         """Close."""
         ...
+
+
+def discrete_actions(env: VectorEnv) -> int | None:
+    """Return how many discrete actions there are, of which `step` takes (N,) integers; None where it takes (N, A)."""
+    return getattr(env, "discrete_actions", None)

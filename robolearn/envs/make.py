@@ -6,7 +6,7 @@ import inspect
 from dataclasses import replace
 from typing import Any, Literal
 
-from robolearn.configuration.parts.task import GYM_PREFIX, TaskConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.adapted import renamed
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import TaskError
@@ -62,10 +62,7 @@ def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str
     from robolearn.envs.task_env import TaskEnv  # late: Gymnasium's environments need not load MuJoCo
     from robolearn.tasks.task import Task
 
-    try:
-        task = registry.load(name)
-    except TaskError as error:
-        raise TaskError(f"{error} Gymnasium environments are named {GYM_PREFIX}<id>") from None
+    task = registry.load(name)
     if isinstance(task, type) and issubclass(task, Task):
         return TaskEnv.of(task, num_envs, backend=backend, device=device, **options)
     where = {"backend": backend, "device": device}

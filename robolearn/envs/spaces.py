@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.errors import TaskError
-from robolearn.specs import ActionSpec, ArraySpec, join_key
+from robolearn.picture_layout import Layout, Picture, is_depth, picture_of
+from robolearn.specs import KEY_SEPARATOR, ActionSpec, ArraySpec, join_key
 
 Convert = Callable[[Any], np.ndarray]
 
@@ -51,19 +53,36 @@ class ActionLayout:
     """(..., A) float32 physical values, or (..., 1) int64 -> what `env.step` takes, of one environment or of many."""
 
 
-def observation_leaves(space: spaces.Space, keep: tuple[str, ...] = ()) -> list[ObservationLeaf]:
-    """Return the keys of an observation space, nested ones joined by ".": vectors as (n,) float32, images as uint8 HWC.
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """What spaces do not say of their pictures; see `robolearn.picture_layout`."""
 
-    A bare Box is called "state", or "image" where it is one. `keep` selects and orders the keys.
+    layout: Layout = "auto"
+    depth_range: tuple[float, float] | None = None
+
+
+def picture_options(task: TaskConfig) -> PictureOptions:
+    """Return what a task says of the pictures in its spaces."""
+    span = (task.depth_range[0], task.depth_range[1]) if task.depth_range else None
+    return PictureOptions(layout=task.picture_layout, depth_range=span)
+
+
+def observation_leaves(
+    space: spaces.Space, keep: tuple[str, ...] = (), pictures: PictureOptions | None = None
+) -> list[ObservationLeaf]:
+    """Return the keys of an observation space, nested ones joined by "/".
+
+    Vectors become (n,) float32; pictures uint8 (H, W, C), depth that no range scales float32 (H, W, 1). A bare Box is
+    called "state", or "image" where it is one. `keep` selects and orders the keys.
 
     Raises TaskError where two keys fall together, or one that is kept is not there.
     """
     leaves: dict[str, ObservationLeaf] = {}
-    for leaf in _leaves(space, ()):
+    for leaf in _leaves(space, (), pictures or PictureOptions()):
         if leaf.key in leaves:
             raise TaskError(
                 f"observations {leaves[leaf.key].path} and {leaf.path} would both be called {leaf.key!r}, for nested "
-                "names are joined by '.'; rename one of them in the environment"
+                f"names are joined by {KEY_SEPARATOR!r}; rename one of them in the environment"
             )
         leaves[leaf.key] = leaf
     if missing := [key for key in keep if key not in leaves]:
@@ -127,21 +146,25 @@ def describe_spaces(leaves: Sequence[ObservationLeaf], action: ActionLayout) -> 
     }
 
 
-def _leaves(space: spaces.Space, path: tuple[Any, ...]) -> Iterator[ObservationLeaf]:
+def _leaves(space: spaces.Space, path: tuple[Any, ...], pictures: PictureOptions) -> Iterator[ObservationLeaf]:
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         items: Any = space.spaces.items() if isinstance(space.spaces, Mapping) else enumerate(space.spaces)
         for name, part in items:
-            yield from _leaves(part, (*path, name))
+            yield from _leaves(part, (*path, name), pictures)
         return
     name = join_key(path)
-    spec, convert = _convert(space, name or "the observation")
-    key = name or ("image" if spec.is_image else "state")
+    spec, convert = _convert(space, name or "the observation", pictures)
+    key = name or ("image" if spec.is_image or is_depth(spec) else "state")
     yield ObservationLeaf(key=key, spec=spec, path=path, convert=convert)
 
 
-def _convert(space: spaces.Space, name: str) -> tuple[ArraySpec, Convert]:
+def _convert(space: spaces.Space, name: str, pictures: PictureOptions) -> tuple[ArraySpec, Convert]:
     if isinstance(space, spaces.Box):
-        return _image(space.shape) if _is_image(space) else (_vector(space), np.asarray)
+        picture = _picture(space, pictures)
+        if picture is None:
+            return _vector(space), np.asarray
+        spec = ArraySpec(shape=picture.spec.shape) if picture.is_depth else picture.spec
+        return spec, lambda value: picture.convert(np.asarray(value))
     if isinstance(space, spaces.Discrete):
         one_hot = np.eye(int(space.n), dtype=np.float32)
         return ArraySpec(shape=(len(one_hot),)), lambda value: one_hot[np.asarray(value, np.int64) - int(space.start)]
@@ -168,14 +191,12 @@ def _vector(space: spaces.Space) -> ArraySpec:
     return ArraySpec(shape=(int(np.prod(space.shape, dtype=np.int64)),))
 
 
-def _is_image(space: spaces.Box) -> bool:
-    return space.dtype == np.uint8 and len(space.shape) in (2, 3)
-
-
-def _image(shape: tuple[int, ...]) -> tuple[ArraySpec, Convert]:
-    """Convert uint8 pictures to HWC, also where the environment gives HW or CHW."""
-    if len(shape) == 2:
-        return ArraySpec(shape=(*shape, 1), dtype="uint8"), lambda value: np.asarray(value)[..., None]
-    if shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
-        return ArraySpec(shape=(*shape[1:], shape[0]), dtype="uint8"), lambda value: np.moveaxis(value, -3, -1)
-    return ArraySpec(shape=shape, dtype="uint8"), np.asarray
+def _picture(space: spaces.Box, options: PictureOptions) -> Picture | None:
+    """Return how observations of a space become pictures, by its shape, type and bounds; None where they are none."""
+    assert space.dtype is not None
+    low, high = float(np.min(space.low, initial=0.0)), float(np.max(space.high, initial=0.0))
+    # Floats up to 255 are colours; up to another bound they may be metres, and are not to be rounded.
+    whole = space.dtype.kind != "f" or high == 255.0
+    return picture_of(
+        space.shape, space.dtype, (low, high), layout=options.layout, depth_range=options.depth_range, whole=whole
+    )

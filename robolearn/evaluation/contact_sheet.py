@@ -12,7 +12,7 @@ from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.episodes.actor import ActorDriver
 from robolearn.episodes.episode_loop import EpisodeLoop
-from robolearn.errors import TaskError
+from robolearn.errors import ConfigError, TaskError
 from robolearn.tasks import registry
 
 _HEIGHT, _WIDTH, _MARGIN, _TITLE = 288, 384, 6, 34
@@ -21,17 +21,15 @@ _HEIGHT, _WIDTH, _MARGIN, _TITLE = 288, 384, 6, 34
 def write_contact_sheet(names: Sequence[str], path: Path, *, seed: int = 0) -> None:
     """Run each task's expert once and write the sheet as an image file.
 
-    Raises TaskError where OpenGL is missing or the file cannot be written.
+    Raises ConfigError on another suffix than .png or .jpg, TaskError where OpenGL is missing or the file cannot be
+    written.
     """
+    if path.suffix not in (".png", ".jpg"):
+        raise ConfigError(f"the contact sheet's name must end in .png or .jpg, received {path}")
     rows = [np.concatenate([_title(name), _row(name, seed)]) for name in names]
     sheet = np.concatenate(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        written = cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    except cv2.error as error:
-        raise TaskError(
-            f"cannot write the contact sheet {path}; give a name ending in .png or .jpg ({error})"
-        ) from None
+    written = cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     if not written:
         raise TaskError(f"cannot write {path}; is the folder writable?")
 

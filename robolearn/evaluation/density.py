@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from robolearn.configuration.evaluation import DensityConfig
+from robolearn.contract import reconcile
 from robolearn.datasets.dataset import Dataset
-from robolearn.errors import ConfigError, PolicyError
+from robolearn.errors import ConfigError
 from robolearn.policies.folder import load_policy
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
@@ -67,9 +68,7 @@ def make_panels(policy: Policy, dataset: Dataset, config: DensityConfig) -> list
     """Densities and samples at the chosen steps of one episode."""
     if not 0 <= config.episode < len(dataset):
         raise ConfigError(f"episode must lie between 0 and {len(dataset) - 1}, received {config.episode}")
-    missing = [key for key in policy.observation_spec if key not in dataset.observation_spec]
-    if missing:
-        raise PolicyError(f"the policy needs observations {missing}; the data has {list(dataset.observation_spec)}")
+    units = reconcile(policy.interface(f"the policy {config.policy}"), dataset.interface())
     names = [f"obs/{key}" for key in policy.observation_spec]
     arrays = dataset.arrays(config.episode, [*names, "actions"])
     length = len(arrays["actions"])
@@ -81,7 +80,7 @@ def make_panels(policy: Policy, dataset: Dataset, config: DensityConfig) -> list
     for step in steps:
         rows = np.maximum(np.arange(step - policy.config.obs_steps + 1, step + 1), 0)
         obs = {key: torch.as_tensor(arrays[f"obs/{key}"][rows])[None] for key in policy.observation_spec}
-        panels.append(_panel(policy, obs, torch.as_tensor(arrays["actions"][step]), step, config))
+        panels.append(_panel(policy, obs, units.inverse(torch.as_tensor(arrays["actions"][step])), step, config))
     return panels
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.episodes.actor import ActorDriver, as_actor, env_for
 from robolearn.episodes.episode_loop import EpisodeLoop, Slot, Tick
@@ -68,7 +69,7 @@ def evaluate(
         deterministic=deterministic,
         episodes=tuple(finished[order] for order in range(len(seeds))),
         seconds=time.perf_counter() - began,
-        notes=watch.notes,
+        notes=(*watch.notes, *(actor.notes if isinstance(actor, PolicyRunner) else ())),
     )
 
 

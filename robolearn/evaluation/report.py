@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 
 from robolearn import storage
+from robolearn.configuration.parts.task import environment_name
 from robolearn.envs.providers.lookup import PROVIDERS, provider_of
 from robolearn.errors import RobolearnError, count
 from robolearn.evaluation import plots
@@ -216,7 +217,7 @@ def _path(episode: EpisodeRecord, result: EvaluationResult) -> np.ndarray | None
     """Return (T+1, 3) end-effector positions, where the observation is known to hold them."""
     assert episode.trajectory is not None
     obs = episode.trajectory.obs
-    path = provider_of(str(result.env_args.get("env_name", ""))).end_effector(obs)
+    path = provider_of(environment_name(result.env_args)).end_effector(obs)
     if path is not None:
         return path
     return next((obs[k] for k in _PATH_KEYS if k in obs and obs[k].ndim == 2 and obs[k].shape[1] == 3), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robolearn.contract import Interface, check_observations, reconcile
 from robolearn.datasets.dataset import Dataset
-from robolearn.envs.adapted import interface_of as environment_interface
+from robolearn.envs.adapted import interface_of
 from robolearn.envs.interface import VectorEnv
 from robolearn.episodes.actor import env_for
 from robolearn.errors import DatasetError, PolicyError
@@ -23,7 +23,7 @@ def env_for_rounds(policy: Policy, env: VectorEnv, dataset: Dataset, place: obje
     not agree in names, shapes, limits or control rate.
     """
     check_init_policy(policy, dataset, place)
-    data, offers = interface_of(dataset), environment_interface(env)
+    data, offers = dataset.interface(), interface_of(env)
     check_observations(data, offers)
     if extra := [key for key in offers.observation_spec if key not in data.observation_spec]:
         kept = [key for key in offers.observation_spec if key in data.observation_spec]
@@ -48,19 +48,13 @@ def check_init_policy(policy: Policy, dataset: Dataset, place: object) -> None:
 
 def check_same_actions(needs: Interface, dataset: Dataset) -> None:
     """Raise PolicyError where the data does not hold what `needs` sees, or its actions are in other limits."""
-    offers = interface_of(dataset)
+    offers = dataset.interface()
     if not reconcile(needs, offers).is_identity:
         raise PolicyError(
             f"{needs.name} acts within {_limits(needs.action_spec)}, {offers.name} was recorded within "
             f"{_limits(offers.action_spec)}: the same numbers mean other actions. Convert the data to the policy's "
             "limits (robolearn dataset convert, --limits), or train a new policy on it"
         )
-
-
-def interface_of(dataset: Dataset) -> Interface:
-    """Return what a data set offers to learn from."""
-    name = f"the data in {', '.join(path.name for path in dataset.paths)}"
-    return Interface(name=name, observation_spec=dataset.observation_spec, action_spec=dataset.action_spec)
 
 
 def _limits(spec: ActionSpec) -> str:

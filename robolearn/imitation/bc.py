@@ -189,25 +189,30 @@ def train_bc(
 
 
 def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Dataset | None]:
-    """Return episodes to learn from and to validate on: the file's masks decide, else `valid_fraction`."""
+    """Return episodes to learn from and to validate on: the files' masks decide, else `valid_fraction`."""
     masks = dataset.masks
-    if config.filter_key and config.filter_key not in masks:
-        raise DatasetError(f"no mask {config.filter_key!r} in {config.dataset}; the masks are {sorted(masks)}")
-    if "valid" not in masks and config.valid_fraction and not config.filter_key:
-        return split(dataset, config.valid_fraction, config.seed)
-    held_out = masks.get("valid", ())
+    for name in (config.filter_key, config.valid_mask if config.valid_mask != BCConfig.valid_mask else None):
+        if name and name not in masks:
+            raise DatasetError(f"no mask {name!r} in {', '.join(config.dataset)}; the masks are {sorted(masks)}")
+    if config.valid_mask not in masks and config.valid_fraction and not config.filter_key:
+        return split(dataset, config.valid_fraction, config.seed, by_masks=False)
+    held_out = masks.get(config.valid_mask, ()) if config.valid_mask else ()
     # Not the mask `train`: episodes of files without masks (DAgger rounds) are to be learned from, too.
     chosen = masks[config.filter_key] if config.filter_key else range(len(dataset))
     train = dataset.select([i for i in chosen if i not in set(held_out)])
     if not len(train):
-        raise DatasetError(f"{config.dataset} leaves no episodes to learn from; all are in the mask 'valid'")
+        raise DatasetError(
+            f"{', '.join(config.dataset)} leaves no episodes to learn from; all are in the mask {config.valid_mask!r}, "
+            "which is set aside for validation (--valid_mask none learns from it)"
+        )
     return train, dataset.select(held_out) if held_out else None
 
 
 def look_at_data(dataset: Dataset, config: BCConfig) -> None:
     """Say what was assumed of the data and what is odd in it. Raises DatasetError where it must not be learned from."""
     wanted = [key for key in config.policy.obs_keys if key in dataset.observation_spec]
-    odd = check_trainable(dataset, wanted or None)
+    actions = ("actions", "expert_actions") if config.target == "labels" else ("actions",)
+    odd = check_trainable(dataset, wanted or None, actions)
     if distributed.rank() == 0:
         for title, lines in (("assumed", dataset.assumptions), ("warning", odd)):
             for line in lines:
@@ -215,8 +220,10 @@ def look_at_data(dataset: Dataset, config: BCConfig) -> None:
 
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
-    """Return a new policy normalised by the data, or the one at `init_policy`, checked against the data."""
-    _check_units(dataset, config.target)
+    """Return a new policy normalised by the data, or the one at `init_policy`, checked against the data.
+
+    The data is taken to be fit for training: `look_at_data` says so.
+    """
     if config.init_policy:
         policy = load_policy(config.init_policy)
         check_clonable(policy, config.init_policy)
@@ -227,7 +234,6 @@ def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
         keys = config.policy.obs_keys or tuple(dataset.observation_spec)
         numeric = [key for key in keys if key in dataset.low_dim_keys()]
         statistics = normalisation_statistics(dataset, (*numeric, "actions"))
-        _check_statistics(statistics, dataset)
         policy = build_policy(config.policy, dataset.observation_spec, dataset.action_spec, statistics)
         actions = np.concatenate([dataset.arrays(i, ["actions"])["actions"] for i in range(len(dataset))])
         policy.head.fit(policy.action_normaliser.normalise(torch.as_tensor(actions, dtype=torch.float32)))
@@ -300,36 +306,6 @@ def make_sampler(
         device=device,
         share=share,
     )
-
-
-def _check_units(dataset: Dataset, target: str) -> None:
-    """Raise DatasetError where actions lie outside [-1, 1] of the file's limits: these are not the limits then."""
-    for index, episode in enumerate(dataset.episodes):
-        names = {"actions", "expert_actions"} if target == "labels" else {"actions"}
-        names = sorted(names & set(dataset.array_names(index)))
-        for name, actions in dataset.arrays(index, names).items():
-            outside = np.abs(np.nan_to_num(actions, posinf=0.0, neginf=0.0)).max(1) > 1.0 + 1e-5
-            if outside.any():
-                step = int(outside.argmax())
-                raise DatasetError(
-                    f"{name} at step {step} of {episode} reach {np.abs(actions[step]).max():g}; actions to learn from "
-                    "lie in [-1, 1] of the limits that the file states, and these are in other units (radians, "
-                    "degrees, metres). State the limits, which scales them: robolearn dataset convert FILE OUT --limits"
-                )
-
-
-def _check_statistics(statistics: Mapping[str, Mapping[str, np.ndarray]], dataset: Dataset) -> None:
-    """Raise DatasetError where the statistics show values that are not finite; only then are those looked for."""
-    for key, values in statistics.items():
-        if np.isfinite(values["min"]).all() and np.isfinite(values["max"]).all():
-            continue
-        name = key if key == "actions" else f"obs/{key}"
-        for index, episode in enumerate(dataset.episodes):
-            array = dataset.arrays(index, [name])[name]
-            bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
-            if bad.any():
-                step = int(bad.argmax())
-                raise DatasetError(f"{name} is not finite at step {step} of {episode}; `robolearn dataset validate`")
 
 
 def _card(config: BCConfig, train: Dataset, state: RunState, algorithm: str) -> PolicyCard:

@@ -14,6 +14,7 @@ aggregating never rewrites one; rounds, and an interrupted round, go on where th
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2s
@@ -92,7 +93,7 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
         policy = load_policy(config.policy)
         if not config.from_scratch:
             check_clonable(policy, config.policy)
-        with Dataset(config.dataset) as demonstrations:
+        with Dataset(config.dataset, reading=config.reading) as demonstrations:
             env_for_rounds(policy, env, demonstrations, config.policy)
         _check_correctors(config, task, env)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def _collect(
     if not seeds:
         return
     policy = load_policy(policy_folder)
-    with make(task, config.num_envs) as made, Dataset(config.dataset) as demonstrations:
+    with make(task, config.num_envs) as made, Dataset(config.dataset, reading=config.reading) as demonstrations:
         env, name = env_for_rounds(policy, made, demonstrations, policy_folder), demonstrations.task
         gate = _prepared_gate(config, policy, before, number, path, control_hz=env.control_hz, num_envs=env.num_envs)
         runner = PolicyRunner(policy, env.num_envs, deterministic=config.deterministic)
@@ -179,6 +180,7 @@ def _prepared_gate(
         seed=config.seed,
         round=number,
         rounds=config.rounds,
+        reading=config.reading,
     )
     gate.prepare(policy, [Path(file) for file in before], number)
     _recall(gate, path)
@@ -245,6 +247,8 @@ def _record(
         attempts = record_episodes(loop, recorder, on_tick=lambda tick: driver.finish([s.index for s in tick.ended]))
         for count, _ in enumerate(attempts, start=have + 1):
             progress.update(count)
+    for note in (*loop.watch.notes, *driver.policy.notes):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _measure(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int) -> None:
@@ -275,7 +279,7 @@ def _measure(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int
             record_limit=len(seeds),
             on_episode=on_episode,
         )
-    write_drift(folder, result, config.dataset)
+    write_drift(folder, result, config.dataset, config.reading)
     result.save(folder / EVALUATION)
 
 

@@ -157,7 +157,8 @@ def _drift_figures(rounds: Rounds, numbers: Sequence[int]) -> list[dict[str, str
                 exponent = "" if log["exponent"] is None else f", grows as t^{log['exponent']:.2f}"
                 axes.plot(times, log[key], color=plots.colour(i), lw=1.6, label=name + exponent * (key != "within"))
             axes.set(xlabel="time, s (simulated)", ylabel=label, ylim=(0, None))
-            axes.legend()
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend()
             caption = "Of the policies alone. The exponent is that of the summed distance; 2 is cloning's worst case."
             figures.append({"title": title, "caption": caption, "uri": plots.data_uri(figure) if logs else ""})
     return figures

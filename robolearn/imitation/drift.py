@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.imitation.gates.human import Tube
 from robolearn.imitation.gates.records import low_dim_keys, read_records
@@ -22,11 +23,11 @@ LEAST_EPISODES = 5
 """Episodes that must still run for a step to count."""
 
 
-def write_drift(folder: Path, result: EvaluationResult, files: Sequence[str]) -> None:
+def write_drift(folder: Path, result: EvaluationResult, files: Sequence[str], reading: Reading = NOTHING) -> None:
     """Write how far the evaluated episodes strayed from the demonstrations in `files`, step by step."""
     paths = [Path(file) for file in files]
-    keys = low_dim_keys(paths)
-    tube = Tube([record.obs for record in read_records(paths, keys) if record.demonstration])
+    keys = low_dim_keys(paths, reading)
+    tube = Tube([record.obs for record in read_records(paths, keys, reading) if record.demonstration])
     write_json(folder / DRIFT, drift(result, tube, keys), indent=None)
 
 

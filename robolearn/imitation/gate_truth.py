@@ -23,7 +23,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
-from robolearn.episodes.actor import ActorDriver
+from robolearn.episodes.actor import ActorDriver, env_for
 from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.errors import TaskError, TrainingError
 from robolearn.evaluation.statistics import auroc
@@ -72,7 +72,8 @@ def score_gates(config: GateTruthConfig) -> Path:
             raise TaskError(
                 f"{dataset.paths[0]} holds no states that the policy brought about; nothing can be restored"
             )
-        with make(task, config.num_envs) as env:
+        with make(task, config.num_envs) as raw:
+            env = env_for(policy, raw, rounds.policy(number - 1, made.policy))
             failed = _would_fail(env, policy, moments, config.rollouts)
             judged = {}
             for name in config.gates:
@@ -148,6 +149,7 @@ def _judge(
         seed=made.seed,
         round=number,
         rounds=made.rounds,
+        reading=made.reading,
     )
     gate.prepare(policy, before, number)
     expert = make_corrector(config.expert, env)

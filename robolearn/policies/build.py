@@ -49,6 +49,12 @@ def build_policy(
         raise PolicyError(f"policy.obs_keys names {missing}, but the observation has {list(observation_spec)}")
     if wrong := [key for key in config.obs_ranges if key not in keys or observation_spec[key].is_image]:
         raise PolicyError(f"policy.obs_ranges names {wrong}, which the policy does not see as numbers; it sees {keys}")
+    if config.head.discrete != action_spec.discrete:
+        does = "chooses one of several discrete actions" if config.head.discrete else "says how much of each action"
+        there = "discrete actions to choose from" if action_spec.discrete else "quantities to decide on"
+        raise PolicyError(
+            f"policy.head {config.head.name} {does}, and here are {action_spec.size} {there}; take another head"
+        )
     config = replace(config, obs_keys=keys)
     spec = observation_spec.select(keys)
     images = build_image_encoders({key: value for key, value in spec.items() if value.is_image}, config.vision)

@@ -67,7 +67,10 @@ class Normaliser(nn.Module):
             offset = (statistics[low] + statistics[high]) / 2
             scale = (statistics[high] - statistics[low]) / 2
         # A dimension that never varies in the data would be blown up by a tiny scale when it does vary on a robot.
-        scale = np.where(still(statistics, np.asarray(scale)), 1.0, scale)
+        # A scale of exactly one marks it; an honest scale of one is moved by a rounding.
+        scale = np.asarray(scale, np.float32)
+        honest = np.where(scale == 1.0, np.nextafter(np.float32(1.0), np.float32(2.0)), scale)
+        scale = np.where(still(statistics, scale), np.float32(1.0), honest)
         normaliser.offset.copy_(torch.as_tensor(np.asarray(offset, np.float32)))
         normaliser.scale.copy_(torch.as_tensor(scale.astype(np.float32)))
         normaliser.is_identity = False

@@ -90,7 +90,6 @@ def finetune(
         run.seed()
         learner = prepare(config, policy, env, run.device)
         tuned = learner.actor
-        assert isinstance(tuned, Policy), "every way of fine-tuning makes a policy"
         judge = Judge(config, task, run.device, run.folder, on_evaluation)
         run.resources.callback(judge.close)
         run.resources.callback(learner.close)

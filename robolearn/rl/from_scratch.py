@@ -9,22 +9,19 @@ writes: `torchrun --nproc_per_node 2 -m robolearn rl --config ...`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from robolearn.configuration.parts.algorithms import DQNConfig, PPOConfig, SACConfig
 from robolearn.configuration.rl import RLConfig
-from robolearn.envs.interface import Observation, VectorEnv
+from robolearn.envs.interface import VectorEnv, discrete_actions
 from robolearn.envs.make import make
-from robolearn.errors import ConfigError, TaskError
+from robolearn.errors import TaskError
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard
-from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_collector import ReplayCollector
@@ -32,7 +29,7 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.collecting.sanity import LARGEST, no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.critic_check import CriticCheck
-from robolearn.rl.dqn import DQN, ActionValues
+from robolearn.rl.dqn import DQN
 from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.ppo import PPO
@@ -40,6 +37,7 @@ from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
 from robolearn.seeds import RL_EVAL_SEED, run_seeds
+from robolearn.specs import ActionSpec
 from robolearn.training import distributed
 from robolearn.training.loop import RunState
 from robolearn.training.run import card_figures, open_run
@@ -50,31 +48,14 @@ class RLResult:
     """Outcome of training from scratch."""
 
     run_dir: Path
-    policy: Path | None
-    """The exported policy folder; None for DQN, whose values live in the checkpoint."""
+    policy: Path
+    """The exported policy folder."""
     updates: int
     env_steps: int
     metrics: dict[str, float]
     """Of the last evaluation."""
     note: str = ""
     """Why nothing was learned, where no reward was ever seen."""
-
-
-class Greedy:
-    """Acts by the largest value."""
-
-    def __init__(self, values: ActionValues, obs_steps: int) -> None:
-        if obs_steps != 1:
-            raise ConfigError(f"DQN sees one observation, received policy.obs_steps {obs_steps}")
-        self.values = values
-
-    def reset(self, seeds: Sequence[int], mask: Tensor | None = None) -> None:
-        """Do nothing: nothing is kept between steps."""
-
-    @torch.no_grad()
-    def act(self, obs: Observation) -> Tensor:
-        """Return the best actions (N,) int64 given observations (N, ...)."""
-        return self.values({key: obs[key][:, None] for key in self.values.encoder.keys}).argmax(-1)
 
 
 def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "train again with resume") -> RLResult:
@@ -97,11 +78,10 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
         (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
         note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)
-        if isinstance(learner.actor, Policy):
-            run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
+        run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
     return RLResult(
         run_dir=run.folder,
-        policy=run.policy if isinstance(learner.actor, Policy) else None,
+        policy=run.policy,
         note=note,
         updates=state.step,
         env_steps=learner.source.env_steps,
@@ -112,7 +92,7 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
 def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Learner:
     """Return the algorithm and its source; raises TaskError where the actions are not of the kind it needs."""
     algorithm = config.algorithm
-    discrete = getattr(env, "discrete_actions", None)
+    discrete = discrete_actions(env)
     if isinstance(algorithm, DQNConfig):
         return _make_dqn(config, env, discrete, device)
     if discrete is not None:
@@ -145,7 +125,7 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
         algorithm,
         exec_steps=policy.config.exec_steps,
         seed=config.seed,
-        statistics=_statistics(config, learner),
+        statistics=ObservationStatistics(*learner.networks) if algorithm.normalise_obs else None,
         demonstrations=demonstrations,
     )
     check = CriticCheck.of(critic, policy, algorithm, config.reward)
@@ -186,7 +166,7 @@ def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None, run_di
     """
     assert env is not None, "only the first process evaluates"
     seeds, honest = list(range(RL_EVAL_SEED, RL_EVAL_SEED + config.eval_episodes)), {}
-    if learner.critic_check is None or not isinstance(learner.actor, Policy):
+    if learner.critic_check is None:
         result = evaluate(learner.actor, env, seeds)
     else:
         result, report = learner.critic_check.evaluate(learner.actor, env, seeds)
@@ -205,30 +185,18 @@ def evaluation(config: RLConfig, learner: Learner, env: VectorEnv | None, run_di
 
 
 def _make_dqn(config: RLConfig, env: VectorEnv, discrete: int | None, device: torch.device) -> Learner:
-    assert isinstance(config.algorithm, DQNConfig)
+    algorithm = config.algorithm
+    assert isinstance(algorithm, DQNConfig)
     if discrete is None:
         raise TaskError(f"{config.task.id} has continuous actions, DQN needs discrete ones; use algorithm sac or ppo")
-    spec = env.observation_spec
-    values = ActionValues(spec, 1, discrete, config.algorithm).to(device)
-    dqn = DQN(values, config.algorithm, seed=config.seed)
-    driver = make_driver(config, env, 1, tuple(spec), device)
-    statistics = _statistics(config, dqn)
-    source = ReplayCollector(driver, dqn, config.algorithm, seed=config.seed, statistics=statistics)
+    policy = build_policy(config.actor, env.observation_spec, ActionSpec.choices(discrete)).to(device)
+    dqn = DQN(policy, algorithm, seed=config.seed)
+    driver = make_driver(config, env, policy.config.obs_steps, tuple(policy.observation_spec), device)
+    statistics = ObservationStatistics(*dqn.networks) if algorithm.normalise_obs else None
+    source = ReplayCollector(driver, dqn, algorithm, seed=config.seed, statistics=statistics)
     return Learner(
-        algorithm=Reporting(dqn, source),
-        source=source,
-        actor=Greedy(values, config.actor.obs_steps),
-        networks=(values,),
-        rows=config.algorithm.batch_size,
+        algorithm=Reporting(dqn, source), source=source, actor=policy, networks=(policy,), rows=algorithm.batch_size
     )
-
-
-def _statistics(config: RLConfig, learner: SAC | TD3 | DQN) -> ObservationStatistics | None:
-    """Return statistics for all networks of an off-policy learner, targets included."""
-    if not config.algorithm.normalise_obs:
-        return None
-    names = ("policy", "critic", "values", "target", "target_policy")
-    return ObservationStatistics(*(getattr(learner, name) for name in names if hasattr(learner, name)))
 
 
 def _card(config: RLConfig, learner: Learner, state: RunState, note: str) -> PolicyCard:

@@ -11,7 +11,6 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.critic_check import CriticCheck
-from robolearn.specs import Actor
 from robolearn.training.loop import Ranked
 
 
@@ -21,8 +20,8 @@ class Learner:
 
     algorithm: Any
     source: RolloutCollector | ReplayCollector
-    actor: Policy | Actor
-    """Evaluated and, where it is a policy, exported; `algorithm.load_state_dict` brings it back to a checkpoint."""
+    actor: Policy
+    """Evaluated and exported; `algorithm.load_state_dict` brings it back to a checkpoint."""
     networks: tuple[nn.Module, ...]
     """Those that the main loop computes, for its number of threads."""
     rows: int

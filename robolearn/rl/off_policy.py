@@ -60,6 +60,11 @@ class OffPolicyAlgorithm(ABC, Generic[C]):
         metrics = self.critic_step(batch)
         return metrics | self.actor_step(batch) if update_actor else metrics
 
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All networks that see observations, targets included."""
+        return tuple(part for part in self.parts.values() if isinstance(part, nn.Module))
+
     @abstractmethod
     def critic_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
         """Take a gradient step of the values; return metrics (scalars)."""

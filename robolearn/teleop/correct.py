@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -95,4 +96,6 @@ def correct(
             session.run(page.publish)
         if asker is not None:
             asker.finish()
+        for note in runner.notes:
+            print(f"note: {note}", file=sys.stderr)
     return session.kept

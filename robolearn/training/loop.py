@@ -8,6 +8,7 @@ run/checkpoints/latest, best  everything a run goes on from, bit for bit
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from safetensors.torch import save_file
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.errors import TrainingError
 from robolearn.training import distributed
-from robolearn.training.checkpoint import load_checkpoint, part_file, save_checkpoint, save_part
+from robolearn.training.checkpoint import SUMMARY_FILE, load_checkpoint, part_file, save_checkpoint, save_part
 from robolearn.training.finite_guard import FiniteGuard, NonFinite, named_tensors
 from robolearn.training.interrupt import Interrupt
 from robolearn.training.metrics import Metrics, MetricsLog
@@ -156,6 +157,22 @@ def check_run_dir(run_dir: str | Path, resume: bool) -> None:
     """Raise TrainingError where a new run would write over an old one."""
     if has_checkpoint(run_dir) and not resume:
         raise TrainingError(f"{run_dir} holds a training run already; resume it, or choose another output folder")
+
+
+def check_steps_left(run_dir: str | Path, total_steps: int) -> None:
+    """Raise TrainingError where a run has made more steps than it is to make: its record would be false."""
+    path = Path(run_dir) / LATEST / SUMMARY_FILE
+    if not path.is_file():
+        return
+    try:
+        step = int(json.loads(path.read_text(encoding="utf-8"))["step"])
+    except (ValueError, TypeError, KeyError):
+        raise TrainingError(f"{path} is damaged; copy the checkpoint again") from None
+    if step > total_steps:
+        raise TrainingError(
+            f"{run_dir} has made {step} steps, more than the {total_steps} asked for; steps are not taken back: ask "
+            "for more, or train anew in another output folder"
+        )
 
 
 def _restore(algorithm: Algorithm, source: Source, run_dir: Path, resume: bool) -> RunState:

@@ -81,20 +81,30 @@ class MetricsLog:
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     """Return the lines of a run's metrics.jsonl, without a last one that was cut off; none where there is no file.
 
-    Raises TrainingError where an earlier line is damaged.
+    Raises TrainingError where an earlier line is damaged, or one holds no numbers by name.
     """
     path = Path(run_dir) / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no text at all
             if number < len(lines):
-                raise TrainingError(
-                    f"line {number} of {path} is damaged; delete that line to read the others"
-                ) from None
+                raise TrainingError(_damaged(path, number)) from None
+            break
+        if not (isinstance(row, dict) and "step" in row and all(map(_is_number, row.values()))):
+            raise TrainingError(_damaged(path, number))
+        rows.append(row)
     return rows
+
+
+def _damaged(path: Path, number: int) -> str:
+    return f"line {number} of {path} is damaged; delete that line to read the others"
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _keep_lines(path: Path, last_step: int) -> None:

@@ -31,7 +31,17 @@ from robolearn.policies.folder import PolicyCard, save_policy
 from robolearn.policies.policy import Policy
 from robolearn.training import distributed
 from robolearn.training.checkpoint import load_checkpoint
-from robolearn.training.loop import BEST, SCORE, Algorithm, Evaluate, RunState, Source, check_run_dir, run_loop
+from robolearn.training.loop import (
+    BEST,
+    SCORE,
+    Algorithm,
+    Evaluate,
+    RunState,
+    Source,
+    check_run_dir,
+    check_steps_left,
+    run_loop,
+)
 from robolearn.training.seeding import seed_everything
 from robolearn.training.threads import fitting_threads, start_thread_pool
 from robolearn.training.torch_device import resolve_device
@@ -128,6 +138,7 @@ def open_run(
     check_run_dir(folder, resume)
     if resume:
         check_same_inputs(config, Path(folder) / "config.yaml", output=folder)
+        check_steps_left(folder, config.loop.total_steps)
     start_thread_pool()
     with ExitStack() as resources:
         resources.enter_context(distributed.process_group())

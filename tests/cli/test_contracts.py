@@ -319,3 +319,49 @@ def test_no_more_steps_are_made_than_asked_for(algorithm: str, remedy: str, caps
     assert f"env_steps 200 does not suffice for one update of {algorithm}" in (out := said(capsys, *words, code=2))
     assert remedy in out
     assert not (tmp_path / "run").exists()
+
+
+def test_values_of_discrete_actions_are_a_policy_like_others(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    run, walk = tmp_path / "run", ("--task", "gym:tests.envs.toy:toy/Walk-v0", *HERE, "--task.max_steps", 30)
+    learn = ("--algorithm", "dqn", "--algorithm.random_steps", 20, "--algorithm.learning_rate", 0.01)
+    learn += ("--algorithm.critic.hidden_sizes", 16, "--algorithm.gamma", 0.9, "--algorithm.tau", 0.05)
+    said(capsys, "rl", *walk, *learn, "--env_steps", 300, "--eval_episodes", 1, "--output", run)
+    out = said(capsys, "eval", run, "--task.success_threshold", 1, "--episodes", 3, "--output", tmp_path / "out")
+    assert "run: 3/3 solved" in out, "right leads to the reward from every cell, and the best action is taken"
+    with np.load(tmp_path / "out" / "run.npz") as arrays:
+        assert arrays["0/actions"].tolist() == [[-1.0, 1.0]] * 3
+    said(capsys, "eval", run, "--sample", "--temporal_ensemble", 0.01, "--episodes", 1, "--output", tmp_path / "out")
+    other = ("--task", "gym:tests.envs.toy:toy/Counter-v0", *HERE)
+    assert "sees 'state'" in said(capsys, "eval", run, *other, "--output", tmp_path / "other", code=2)
+    out = said(capsys, "eval", home / "plain", *walk, "--output", tmp_path / "other", code=2)
+    assert "sees 'state'" in out or "has 2 discrete actions" in out
+    data, more = home / "plain.hdf5", ("--output", tmp_path / "more")
+    out = said(capsys, "finetune", "--policy", run, "--num_envs", 2, "--eval_episodes", 1, *more, code=2)
+    assert "PPO needs the exact log-probability of actions" in out
+    out = said(capsys, "train", "--dataset", data, "--init_policy", run, *TINY[2:], *more, code=2)
+    assert "'state'" in out or "discrete" in out
+    out = said(capsys, "train", "--dataset", data, "--policy.head", "values", *more, code=2)
+    assert "policy.head values chooses one of several discrete actions, and here are 1 quantities" in out
+    out = said(capsys, "rl", *task("Plain"), "--algorithm", "sac", "--policy.head", "values", *more, code=2)
+    assert "policy.head values chooses" in out
+    out = said(capsys, "rl", *walk, "--algorithm", "dqn", "--policy.head", "gaussian", *more, code=2)
+    assert "policy.head gaussian says how much" in out
+    out = said(capsys, "plot", "density", run, "--dataset", data, "--output", tmp_path / "density.png", code=2)
+    assert not (tmp_path / "more").exists()
+    assert not (tmp_path / "density.png").exists()
+
+
+def test_a_dimension_that_never_moved_in_the_data_is_named_when_it_does(tmp_path: Path, capsys: Capture) -> None:
+    still, free = ("--task.kwargs.wind", 0.0), ("--task.kwargs.wind", 0.5)
+    data, run = tmp_path / "d.hdf5", tmp_path / "run"
+    said(capsys, "record", data, *task("Windy"), *still, "--expert", "tests.envs.odd:gentle", "--episodes", 3)
+    said(capsys, "train", "--dataset", data, *TINY, "--output", run)
+    words = ("eval", run, "--episodes", 2, "--videos", 0, "--output", tmp_path / "out")
+    assert "note:" not in said(capsys, *words)
+    out = said(capsys, *words, *free)
+    assert out.count("observation 'state'[2] was 0 throughout the data and is 0.5 now") == 1
+    assert "throughout the data" in (tmp_path / "out" / "report.html").read_text()
+    rounds = ("--rounds", 1, "--episodes_per_round", 2, "--loop.total_steps", 1, "--batch_size", 8)
+    rounds += ("--eval_episodes", 0, "--expert", "tests.envs.odd:gentle", "--output", tmp_path / "dagger")
+    out = said(capsys, "dagger", "--policy", run, "--dataset", data, *free, *rounds)
+    assert out.count("observation 'state'[2] was 0 throughout the data") == 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 
@@ -190,3 +194,89 @@ def test_the_viewer_listens_to_this_machine_alone_unless_told(monkeypatch: pytes
     assert main(["tasks", "view", "Reach"]) == 0
     assert main(["tasks", "view", "Reach", "--host", "0.0.0.0"]) == 0
     assert heard == ["127.0.0.1", "0.0.0.0"]
+
+
+def test_a_files_mask_valid_is_ignored_on_request(reach: Path, capsys: Capture) -> None:
+    shutil.copy(reach / "demos.hdf5", "masked.hdf5")
+    with h5py.File("masked.hdf5", "r+") as file:
+        file["mask/valid"] = np.array([b"demo_1", b"demo_3"])
+        file["mask/other"] = np.array([b"demo_0"])
+    words = ["train", "--dataset", "masked.hdf5", "--policy.backbone.hidden_sizes", "8", "--loop.total_steps", "1"]
+    for more, episodes in (([], 2), (["--valid_mask", "none"], 4), (["--valid_mask", "other"], 3)):
+        run = f"run{episodes}"
+        assert main([*words, *more, "--output", run]) == 0
+        assert f"- episodes: {episodes} (demo)" in Path(run, "policy", "card.md").read_text()
+    assert main([*words, "--valid_mask", "none", "--valid_fraction", "0.25", "--output", "drawn"]) == 0
+    assert "- episodes: 3 (demo)" in Path("drawn/policy/card.md").read_text()
+    capsys.readouterr()
+    assert main([*words, "--valid_mask", "nope", "--output", "nope"]) == 2
+    assert "no mask 'nope' in masked.hdf5; the masks are ['other', 'valid']" in capsys.readouterr().err
+
+
+def test_words_in_any_order_mean_the_same(reach: Path, capsys: Capture) -> None:
+    """Positional words between options, flags before them, numbers with a minus and an exponent."""
+    evaluate("--sample", str(reach / "run"), "--task.max_steps", "3", str(reach / "run"))
+    assert Path("out/run_1.json").exists()
+    assert Path("out/run_2.json").exists()
+    data = str(reach / "demos.hdf5")
+    for i, limits in enumerate((["-1e3", "1e3"], ["-.5e2", "50"], ["-20:20"])):
+        assert main(["dataset", "convert", data, f"{i}.hdf5", "--limits", *limits]) == 0
+    capsys.readouterr()
+    assert main(["train", "--dataset", data, "--dataset", data]) == 2
+    assert "--dataset is given twice; write all its values behind one" in capsys.readouterr().err
+    assert main(["help"]) == 0
+    assert "usage: robolearn VERB" in capsys.readouterr().out
+
+
+def test_deleting_every_episode_writes_nothing(reach: Path, capsys: Capture) -> None:
+    words = ["dataset", "delete", str(reach / "demos.hdf5"), *(f"demo_{i}" for i in range(4)), "--output", "none.hdf5"]
+    assert main(words) == 2
+    assert "none would be left, so no file is written" in capsys.readouterr().err
+    assert not Path("none.hdf5").exists()
+
+
+def test_fewer_steps_than_a_run_has_made_are_refused(reach: Path, capsys: Capture) -> None:
+    shutil.copytree(reach / "run", "run")
+    before = Path("run/config.yaml").read_bytes()
+    words = ["train", "--config", "run/config.yaml", "--output", "run", "--resume", "--loop.total_steps"]
+    assert main([*words, "1"]) == 2
+    assert "run has made 2 steps, more than the 1 asked for" in capsys.readouterr().err
+    assert Path("run/config.yaml").read_bytes() == before
+    assert main([*words, "3"]) == 0
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "loss": "x"}', "[1, 2]", '{"loss": 2.0}', '{"step": tr', "\udcff"])
+def test_damaged_metrics_are_named_with_their_line(line: str, capsys: Capture) -> None:
+    Path("run").mkdir()
+    Path("run/metrics.jsonl").write_text(f'{line}\n{{"step": 2, "loss": 1.0}}\n', errors="surrogateescape")
+    assert main(["plot", "run"]) == 2
+    assert "line 1 of run/metrics.jsonl is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+def test_variables_of_torchrun_must_be_numbers(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv(name, "abc")
+    stdout = sys.stdout
+    assert main(["tasks"]) == 2
+    sys.stdout = stdout
+    assert f"the variable {name} is 'abc'" in capsys.readouterr().err
+
+
+def test_a_pipe_is_no_data_set(capsys: Capture) -> None:
+    os.mkfifo("pipe")
+    for words in (["dataset", "info", "pipe"], ["dataset", "validate", "pipe"], ["train", "--dataset", "pipe"]):
+        assert main(words) == 2
+        said = capsys.readouterr()
+        assert "pipe is neither a file nor a folder" in said.out + said.err
+
+
+def test_an_expert_that_fails_is_named_with_what_it_was_given(capsys: Capture) -> None:
+    words = ["record", "d.hdf5", "--task", "Reach", "--episodes", "1", "--expert", f"{__name__}:failing"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "the expert failed in environment 0, KeyError: 'nothing'" in said
+    assert "a dictionary of 'proprio', 'goal'" in said
+
+
+def failing(obs: Any) -> Any:
+    return obs["nothing"]

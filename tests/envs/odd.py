@@ -105,6 +105,18 @@ class Spiky(Plain):
         return (obs, *rest)
 
 
+class Windy(Plain):
+    """Shows a wind, too, which does nothing."""
+
+    observation_space = box(size=3)
+
+    def __init__(self, wind: float = 0.0) -> None:
+        self.wind = wind
+
+    def look(self) -> Any:
+        return np.array([self.goal, self.position, self.wind], np.float32)
+
+
 class Sudden(Plain):
     """Is over at its first step."""
 
@@ -183,7 +195,7 @@ class OneBuffer(Plain):
         return self.buffer
 
 
-for kind in (Plain, Wide, Renamed, Heedless, Hopeless, Spiky, Sudden, Former, Returning, Limited, OneBuffer):
+for kind in (Plain, Wide, Renamed, Heedless, Hopeless, Spiky, Windy, Sudden, Former, Returning, Limited, OneBuffer):
     gym.register(f"odd/{kind.__name__}-v0", f"{__name__}:{kind.__name__}", max_episode_steps=20)
 
 

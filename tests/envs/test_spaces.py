@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, strategies as st
 
-from robolearn.envs.spaces import action_layout, observation_leaves
+from robolearn.envs.spaces import PictureOptions, action_layout, observation_leaves
 from robolearn.errors import TaskError
 
 
@@ -34,13 +34,63 @@ def test_discrete_observations_become_one_hot_from_their_start() -> None:
     assert out["b"].tolist() == [0, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 3), (3, 4, 6), (4, 6), (9, 8, 4), (1, 5, 6)])
-def test_images_are_height_width_channels(shape: tuple[int, ...]) -> None:
+PICTURES = {
+    "as they are to be": ((40, 50, 3), lambda x: x),
+    "with transparency": ((40, 50, 4), lambda x: x),
+    "channels first": ((3, 40, 50), lambda x: x.transpose(1, 2, 0)),
+    "grey, channels first": ((1, 40, 50), lambda x: x.transpose(1, 2, 0)),
+    "grey": ((40, 50), lambda x: x[..., None]),
+    "four grey frames": ((4, 40, 50), lambda x: x.transpose(1, 2, 0)),
+    "two frames": ((2, 40, 50, 3), lambda x: np.concatenate([x[0], x[1]], -1)),
+    "two frames, channels first": ((2, 3, 40, 50), lambda x: np.concatenate([x[0], x[1]], 0).transpose(1, 2, 0)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("kind", ["bytes", "to 1", "to 255"])
+def test_pictures_of_any_layout_are_bytes_of_height_width_channels(name: str, kind: str) -> None:
+    shape, expected = PICTURES[name]
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    ((key, image),) = read(spaces.Box(0, 255, shape, np.uint8), pixels).items()
-    assert key == "image"
-    expected = pixels[..., None] if len(shape) == 2 else pixels.transpose(1, 2, 0) if shape[0] in (1, 3) else pixels
-    np.testing.assert_array_equal(image, expected)
+    space, value = {
+        "bytes": (spaces.Box(0, 255, shape, np.uint8), pixels),
+        "to 1": (spaces.Box(0.0, 1.0, shape, np.float32), pixels.astype(np.float32) / 255.0),
+        "to 255": (spaces.Box(0.0, 255.0, shape, np.float64), pixels.astype(np.float64)),
+    }[kind]
+    ((key, image),) = read(space, value).items()
+    assert (key, image.dtype) == ("image", np.uint8)
+    np.testing.assert_array_equal(image, expected(pixels))
+    (leaf,) = observation_leaves(space)
+    np.testing.assert_array_equal(leaf.read(np.stack([value, value]), 2)[1], expected(pixels))
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((7, 6, 3), (7, 6, 3)), ((3, 4, 6), (4, 6, 3)), ((4, 6), (24,))])
+def test_bytes_of_three_dimensions_are_pictures_of_any_size(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    (leaf,) = observation_leaves(spaces.Box(0, 255, shape, np.uint8))
+    assert leaf.spec.shape == expected
+
+
+def test_the_layout_is_as_told_where_the_shape_says_nothing() -> None:
+    space = spaces.Box(0, 255, (3, 40, 3), np.uint8)
+    (leaf,) = observation_leaves(space, pictures=PictureOptions(layout="chw"))
+    assert leaf.spec.shape == (40, 3, 3)
+
+
+def test_depth_stays_as_it_is_unless_a_range_scales_it() -> None:
+    metres = np.linspace(0.0, 5.0, 32 * 40, dtype=np.float32).reshape(32, 40, 1)
+    for high in (5.0, np.inf):
+        space = spaces.Box(0.0, high, metres.shape, np.float32)
+        np.testing.assert_array_equal(read(space, metres)["image"], metres)
+        (leaf,) = observation_leaves(space, pictures=PictureOptions(depth_range=(1.0, 3.0)))
+        assert leaf.spec.is_image
+        found = leaf.convert(metres)
+        np.testing.assert_array_equal(found, np.rint(255 * np.clip((metres.astype(np.float64) - 1.0) / 2.0, 0.0, 1.0)))
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (10, 12), (3, 10, 12), (64, 3)])
+def test_matrices_of_numbers_are_no_pictures(shape: tuple[int, ...]) -> None:
+    value = np.random.default_rng(0).normal(size=shape)
+    (found,) = read(spaces.Box(-np.inf, np.inf, shape, np.float64), value).values()
+    np.testing.assert_array_equal(found, value.reshape(-1).astype(np.float32))
 
 
 def test_nested_keys_are_joined_and_selected_in_the_order_asked() -> None:

@@ -102,5 +102,5 @@ def test_what_does_not_fit_is_named(data: Path, tmp_path: Path) -> None:
         replace(good, dims=(1, 1))
     blind = build_policy(PolicyConfig(obs_keys=("state",), backbone=MLPConfig(hidden_sizes=(4,))), OBSERVATION, ACTION)
     object.__setattr__(blind.observation_spec, "arrays", {"depth": OBSERVATION["state"]})
-    with Dataset(data) as dataset, pytest.raises(PolicyError, match=r"needs observations \['depth'\]"):
+    with Dataset(data) as dataset, pytest.raises(PolicyError, match=r"sees 'depth'; the data in"):
         make_panels(blind, dataset, good)

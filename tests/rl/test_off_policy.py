@@ -16,14 +16,13 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.collecting.replay_collector import ReplayCollector
-from robolearn.rl.dqn import DQN, ActionValues
+from robolearn.rl.dqn import DQN, values_of
 from robolearn.rl.networks import QEnsemble
 from robolearn.rl.off_policy import autocast, least_of_subset
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
-from robolearn.specs import ArraySpec, ObservationSpec
-from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer
+from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer, value_policy
 
 SMALL = QConfig(hidden_sizes=(16,))
 
@@ -146,12 +145,11 @@ def test_dqn_finds_what_value_iteration_finds() -> None:
         {"state": one_hot[successor.flatten()]},
     )
     torch.manual_seed(0)
-    config = DQNConfig(critic=QConfig(hidden_sizes=(32,), members=1, subset=1), learning_rate=3e-3, tau=0.05)
-    dqn = DQN(ActionValues(ObservationSpec({"state": ArraySpec(shape=(5,))}), 1, 3, config), config)
+    dqn = DQN(value_policy(5, 3, hidden=32), DQNConfig(learning_rate=3e-3, tau=0.05))
     for _ in range(1500):
         dqn.update([batch])
     with torch.no_grad():
-        torch.testing.assert_close(dqn.values({"state": one_hot}), q, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(values_of(dqn.policy, {"state": one_hot}), q, rtol=0.02, atol=0.02)
 
 
 def test_subset_takes_random_members() -> None:

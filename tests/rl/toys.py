@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from robolearn.configuration.parts.algorithms import DQNConfig, PPOConfig, SACConfig, TD3Config
+from robolearn.configuration.parts.policy import ActionValuesHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.rl import RLConfig
 from robolearn.envs.interface import Observation, Step
+from robolearn.policies.build import build_policy
+from robolearn.policies.policy import Policy
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 from tests.envs.toy import POINT_REACH
 
@@ -38,6 +41,12 @@ def small_run(
         checkpoint_every=0,
         tensorboard=False,
     )
+
+
+def value_policy(size: int, actions: int, *, hidden: int) -> Policy:
+    """A fresh policy of action values that sees `size` numbers, with one hidden layer."""
+    config = PolicyConfig(backbone=MLPConfig(hidden_sizes=(hidden,)), head=ActionValuesHeadConfig())
+    return build_policy(config, ObservationSpec({"state": ArraySpec(shape=(size,))}), ActionSpec.choices(actions))
 
 
 class BatchedToy:

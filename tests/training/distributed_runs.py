@@ -19,15 +19,14 @@ from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.collecting.rollout_collector import Rollout, RolloutCollector
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
-from robolearn.rl.dqn import DQN, ActionValues
+from robolearn.rl.dqn import DQN
 from robolearn.rl.finetune import finetune
 from robolearn.rl.from_scratch import train_rl
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO
-from robolearn.specs import ArraySpec, ObservationSpec
 from robolearn.training import distributed
 from tests.rl import test_finetune as finetune_tests, test_ppo as ppo_tests
-from tests.rl.toys import Ledger, Steer, small_run
+from tests.rl.toys import Ledger, Steer, small_run, value_policy
 
 
 def bc_config(data: Path, steps: int = 24) -> BCConfig:
@@ -91,9 +90,8 @@ def ppo_steps() -> dict[str, torch.Tensor]:
 
 def dqn_steps() -> dict[str, torch.Tensor]:
     """Likewise from batches, whose halves are the shares."""
-    config = DQNConfig(critic=QConfig(hidden_sizes=(16,), members=1, subset=1), max_grad_norm=0.1)
     torch.manual_seed(0)
-    dqn = DQN(ActionValues(ObservationSpec({"state": ArraySpec(shape=(3,))}), 1, 4, config), config)
+    dqn = DQN(value_policy(3, 4, hidden=16), DQNConfig(max_grad_norm=0.1))
     g = torch.Generator().manual_seed(3)
     for _ in range(5):
         actions = torch.randint(4, (32, 1), generator=g)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
+from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.tree import to_dict
+from robolearn.configuration.tree import from_dict, to_dict
 from robolearn.configuration.tree.values import text_values
 
 
@@ -20,7 +22,7 @@ def complete_task(config: type, data: dict[str, Any]) -> None:
     if source is None or not isinstance(given, dict) or "id" in given or not data.get(source):
         return
     names = text_values(data[source], source)
-    own = to_dict(_task_of_data(names) if source == "dataset" else _task_of_policy(names[0]))
+    own = to_dict(_task_of_data(names[0], data) if source == "dataset" else _task_of_policy(names[0]))
     kwargs = given.get("kwargs") or {}
     data["task"] = own | given | {"kwargs": own["kwargs"] | kwargs}
 
@@ -31,8 +33,10 @@ def _task_of_policy(folder: str) -> TaskConfig:
     return task_of(folder)
 
 
-def _task_of_data(paths: tuple[str, ...]) -> TaskConfig:
+def _task_of_data(path: str, data: dict[str, Any]) -> TaskConfig:
+    """Return the task of a file, read as the values in `data` ask for."""
     from robolearn.datasets.dataset import Dataset
 
-    with Dataset(paths[0]) as dataset:
+    options = {f.name: data[f.name] for f in fields(Reading) if f.name in data}
+    with Dataset(path, reading=from_dict(Reading, options)) as dataset:
         return TaskConfig.from_env_args(dict(dataset.env_args))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, get_origin
 
 from robolearn.cli.parsing.command import Command
 from robolearn.cli.parsing.help import describe, metavar
 from robolearn.cli.parsing.own_task import complete_task
 from robolearn.configuration.tree import Option, load, options, unknown_key
+from robolearn.configuration.tree.values import TRUTHS
 from robolearn.errors import ConfigError
 
+NEGATIVE = re.compile(r"(-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(:.*)?|-inf)$", re.IGNORECASE)
+"""Values that begin with a minus: numbers, and pairs of them (`-1:1`)."""
 CONFIG_KEY, HELP_KEY = "--config", "--help"
 """Where the parser puts what is no key of a configuration; no key begins with dashes."""
 
@@ -27,8 +32,10 @@ def parse(command: Command, argv: Sequence[str]) -> Any:
     """Return the configuration that `argv` describes; raises ConfigError on anything unknown or ill-formed."""
     known = list(options(command.config))
     prefixes = tuple(f"--{option.key}." for option in known if option.open)
-    words, overrides = _split_open([_underscored(word) for word in argv], prefixes)
-    values, rest = build_parser(command).parse_known_args(words)
+    flags = {f"--{option.key}" for option in known if option.type is bool}
+    words, overrides = _split_open(list(_flags_told([_underscored(word) for word in argv], flags)), prefixes)
+    # Intermixed: `eval POLICY --videos 0 POLICY` names two policies.
+    values, rest = build_parser(command).parse_known_intermixed_args(words)
     _refuse(rest, [key for option in known for key in (option.key, *option.aliases)])
     overrides += [(key, value) for key, value in vars(values).items() if not key.startswith("--")]
     # Sections before their fields (`--policy.head gaussian --policy.head.squash false` in any order).
@@ -54,8 +61,21 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._negative_number_matcher = NEGATIVE  # argparse's own takes -1e3 for an option, and -1:1
+
     def error(self, message: str) -> Any:
         raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+class _Once(argparse.Action):
+    """Takes a list of values; a second one would replace the first without a word."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error(f"--{self.dest} is given twice; write all its values behind one: --{self.dest} A B")
+        setattr(namespace, self.dest, values)
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
@@ -69,11 +89,12 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
         # argparse does not honour SUPPRESS for an absent "*" positional unless it is the action's own default.
         nargs = "*" if sequence else "?"
         parser.add_argument(option.key, nargs=nargs, default=argparse.SUPPRESS, help=described["help"])
-        parser.add_argument(f"--{option.key}", nargs="+" if sequence else None, **hidden)
+        many: dict[str, Any] = {"nargs": "+", "action": _Once} if sequence else {}
+        parser.add_argument(f"--{option.key}", **many, **hidden)
     elif option.type is bool:
         parser.add_argument(f"--{option.key}", dest=option.key, nargs="?", const="true", **described)
     elif sequence:
-        parser.add_argument(f"--{option.key}", dest=option.key, nargs="+", **described)
+        parser.add_argument(f"--{option.key}", dest=option.key, nargs="+", action=_Once, **described)
     else:
         parser.add_argument(f"--{option.key}", dest=option.key, **described)
 
@@ -84,6 +105,12 @@ def _underscored(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _flags_told(words: Sequence[str], flags: Collection[str]) -> Iterator[str]:
+    """Yield the words; a flag that no truth value follows is told true, lest it swallows what does follow."""
+    for word, following in pairwise([*words, ""]):
+        yield f"{word}=true" if word in flags and following.lower() not in (*TRUTHS, "none", "null") else word
 
 
 def _split_open(words: Sequence[str], prefixes: tuple[str, ...]) -> tuple[list[str], list[tuple[str, Any]]]:

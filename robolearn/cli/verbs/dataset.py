@@ -19,6 +19,7 @@ from robolearn.configuration.dataset_verbs import (
     TrimConfig,
     ValidateConfig,
 )
+from robolearn.configuration.parts.task import environment_name
 from robolearn.errors import ConfigError, count
 
 TABLE_WIDTH = 90
@@ -212,7 +213,7 @@ def _named(modes: Counter[int]) -> dict[str, int]:
 def _environment(env_args: Mapping[str, Any]) -> str:
     """Return the environment's name with what its constructor was told: `Meta-World/MT1, env_name pick-place-v3`."""
     words = (f"{name} {value}" for name, value in dict(env_args.get("env_kwargs") or {}).items())
-    return ", ".join([str(env_args.get("env_name")), *words])
+    return ", ".join([environment_name(env_args), *words])
 
 
 def _spread(lengths: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robolearn.configuration.finetune import FinetuneCommand
+from robolearn.errors import hint
 
 CONFIG = FinetuneCommand
 
@@ -12,8 +13,8 @@ CONFIG = FinetuneCommand
 def run(config: FinetuneCommand) -> int:
     from robolearn.rl.finetune import finetune
 
-    hint = f"robolearn finetune --config {config.output}/config.yaml --resume"
-    result = finetune(replace(config, resume=False), config.output, resume=config.resume, resume_hint=hint)
+    again = hint("finetune", "--config", f"{config.output}/config.yaml", "--resume")
+    result = finetune(replace(config, resume=False), config.output, resume=config.resume, resume_hint=again)
     if result.note:
         print(result.note)
     if result.kept_start:
@@ -25,5 +26,5 @@ def run(config: FinetuneCommand) -> int:
     if result.test:
         print(f"on {config.test_episodes} fresh seeds, {result.test}")
     print(f"fine-tuned policy: {result.policy}")
-    print(f"next: robolearn eval {result.policy}")
+    print(f"next: {hint('eval', result.policy)}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from robolearn.configuration.rl import RLCommand
+from robolearn.errors import hint
 
 CONFIG = RLCommand
 
@@ -13,16 +14,14 @@ def run(config: RLCommand) -> int:
     from robolearn.rl.from_scratch import train_rl
 
     resolved = replace(config, output=config.run_dir, resume=False)
-    again = f"robolearn rl --config {resolved.output}/config.yaml --resume"
+    again = hint("rl", "--config", f"{resolved.output}/config.yaml", "--resume")
     result = train_rl(resolved, resume=config.resume, resume_hint=again)
     if result.metrics:
         print(f"mean return {result.metrics['eval_return']:.1f} after {result.env_steps} steps")
     if result.note:
         print(result.note)
         print(f"not trained: the policy in {result.run_dir} is no better than its random start; to go on: {again}")
-    elif result.policy is None:
-        print(f"trained: {result.run_dir}; its action values are in the checkpoint, which eval does not load")
     else:
         print(f"trained policy: {result.policy}")
-        print(f"next: robolearn eval {result.policy}    robolearn plot curves {result.run_dir}")
+        print(f"next: {hint('eval', result.policy)}    {hint('plot', 'curves', result.run_dir)}")
     return 0

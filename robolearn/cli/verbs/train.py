@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from robolearn.configuration.cloning import TrainConfig
 from robolearn.configuration.parts.offline import IQLConfig
+from robolearn.errors import hint
 from robolearn.seeds import ROLLOUT_SEED
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ def run(config: TrainConfig) -> int:
     from robolearn.imitation.bc import train_bc
 
     run_dir = config.run_dir
-    hint = f"robolearn train --config {run_dir / 'config.yaml'} --resume"
+    again = hint("train", "--config", run_dir / "config.yaml", "--resume")
     resolved = replace(config, output=str(run_dir), resume=False)
     with rollout_evaluation(config) as evaluate:
         result = train_bc(
-            resolved, run_dir, learner=learner_of(config), resume=config.resume, evaluate=evaluate, resume_hint=hint
+            resolved, run_dir, learner=learner_of(config), resume=config.resume, evaluate=evaluate, resume_hint=again
         )
     figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items() if name != "score")
     print(f"trained {result.steps} steps{figures}: {result.policy}")
-    print(f"next: robolearn eval {result.policy}")
+    print(f"next: {hint('eval', result.policy)}")
     return 0
 
 
@@ -58,11 +59,10 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
     from robolearn.envs.adapted import fitted
     from robolearn.envs.make import make
     from robolearn.evaluation.evaluate import evaluate
-    from robolearn.imitation.agreement import interface_of
 
     with Dataset(config.dataset, reading=config.reading) as dataset:
         task = TaskConfig.from_env_args(dict(dataset.env_args))
-        data = interface_of(dataset)
+        data = dataset.interface()
     if keys := config.policy.obs_keys:
         data = replace(data, observation_spec=data.observation_spec.select(keys))
     seeds = list(range(ROLLOUT_SEED, ROLLOUT_SEED + config.rollouts))

@@ -46,6 +46,9 @@ class NetworkConfig:
 class BaseHeadConfig(NetworkConfig):
     """Base of the configurations of heads: states what a head asks of the rest of a policy. By default nothing."""
 
+    discrete = False
+    """Whether the head chooses among discrete actions instead of stating quantities."""
+
     def check(self, policy: PolicySettings) -> None:
         """Raise ConfigError where this head cannot work in `policy`."""
 

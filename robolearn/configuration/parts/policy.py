@@ -47,7 +47,7 @@ class MLPConfig(NetworkConfig):
     name: Literal["mlp"] = "mlp"
     hidden_sizes: tuple[int, ...] = (1024, 1024)
     """Units of each hidden layer."""
-    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
+    activation: Literal["relu", "tanh", "elu", "gelu", "silu"] = "relu"
     """Non-linearity after each layer."""
     layer_norm: bool = False
     """Normalise each layer's output."""
@@ -350,6 +350,22 @@ class ACTHeadConfig(BaseHeadConfig):
     """Probability of dropping a unit while training."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ActionValuesHeadConfig(BaseHeadConfig):
+    """A value for each discrete action, of which the best is taken: what DQN learns."""
+
+    module = "robolearn.policies.heads.action_values:ActionValuesHead"
+    discrete = True
+    name: Literal["values"] = "values"
+
+    def check(self, policy: PolicySettings) -> None:
+        if policy.pred_steps != 1 or policy.action_normalisation != "none":
+            raise ConfigError(
+                f"head {self.name!r} values single discrete actions: pred_steps must be 1 and action_normalisation "
+                f"none, received {policy.pred_steps} and {policy.action_normalisation}"
+            )
+
+
 BackboneConfig = MLPConfig | LSTMConfig | TransformerConfig
 HeadConfig = (
     DeterministicHeadConfig
@@ -359,6 +375,7 @@ HeadConfig = (
     | DiffusionHeadConfig
     | FlowHeadConfig
     | ACTHeadConfig
+    | ActionValuesHeadConfig
 )
 
 if not TYPE_CHECKING:

@@ -10,8 +10,10 @@ from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 
 GYM_PREFIX = "gym:"
-GYM_TYPE, OTHER_TYPE = 2, 3
+GYM_TYPE, ROBOSUITE_TYPE = 2, 1
 """robomimic's environment types, as its tools expect them under `env_args`."""
+OWN_KEY = "robolearn"
+"""Of `env_args`: what only robolearn knows, which robomimic does not look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,10 @@ class TaskConfig:
     rename: dict[str, str] = field(default_factory=dict)
     """Other names for observation keys, own: other, so that a policy or a file that calls them otherwise fits:
     `--task.rename '{state: observation}'`."""
+    picture_layout: Literal["auto", "hwc", "chw"] = "auto"
+    """Where the channels of a Gymnasium environment's pictures are, where their shape does not tell."""
+    depth_range: tuple[float, ...] = ()
+    """Smallest and largest distance, in the environment's unit: its depth pictures are scaled by them to 8 bits."""
     backend: Literal["cpu", "warp"] = "cpu"
     """Physics of robolearn's own tasks: MuJoCo on processor cores, or MuJoCo Warp on the GPU for thousands of
     environments (without a GPU, slowly, on the processor)."""
@@ -56,6 +62,8 @@ class TaskConfig:
         check_range(self, "workers", low=1, high=MAX_ENVS)
         if self.action_limit is not None and not 0.0 < self.action_limit < float("inf"):
             raise ConfigError(f"action_limit must be positive and finite, received {self.action_limit}")
+        if self.depth_range and not (len(self.depth_range) == 2 and self.depth_range[0] < self.depth_range[1]):
+            raise ConfigError(f"depth_range must be two numbers, smaller first, received {list(self.depth_range)}")
         if self.success_key is not None and self.success_threshold is not None:
             raise ConfigError(
                 f"success is read from success_key or from success_threshold, received both "
@@ -83,27 +91,45 @@ class TaskConfig:
     def env_args(self) -> dict[str, Any]:
         """The task as robomimic's `env_args` (JSON-serialisable); inverse of `from_env_args`.
 
-        robomimic's own keys come first; what only robolearn knows is under `robolearn`.
+        robomimic's own keys come first; what only robolearn knows is under `robolearn`. A task of robolearn's own goes
+        by the id under which it is registered with Gymnasium.
         """
         gym_id = self.gym_id
         args = {
-            "env_name": gym_id or self.id,
-            "type": GYM_TYPE if gym_id else OTHER_TYPE,
+            "env_name": gym_id or f"robolearn/{self.id}-v0",
+            "type": GYM_TYPE,
             "env_kwargs": dict(self.kwargs),
         }
         options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
-        return args | ({"robolearn": options} if options else {})
+        own = options if gym_id else {"task": self.id, **options}
+        return args | ({OWN_KEY: own} if own else {})
 
     @classmethod
     def from_env_args(cls, env_args: Mapping[str, Any]) -> TaskConfig:
-        """The task that a dataset file or a policy names in its `env_args`. Raises ConfigError on a malformed one."""
+        """The task that a dataset file or a policy names in its `env_args`.
+
+        Raises ConfigError on malformed ones, and where the environment is robosuite's, which has no Gymnasium id.
+        """
         try:
             name, kwargs = str(env_args["env_name"]), dict(env_args.get("env_kwargs") or {})
-            options = dict(env_args.get("robolearn") or {})
-            prefix = GYM_PREFIX if int(env_args.get("type", OTHER_TYPE)) == GYM_TYPE else ""
-            options["obs_keys"] = tuple(options.get("obs_keys", ()))
-            return cls(id=prefix + name, kwargs=kwargs, **options)
+            options = dict(env_args.get(OWN_KEY) or {})
+            kind = int(env_args["type"])
+            if kind == ROBOSUITE_TYPE:
+                raise ConfigError(
+                    f"the environment is {name} of robosuite, which robolearn cannot make from its name; wrap it as a "
+                    "Gymnasium environment in a module of yours and name that: --task gym:MODULE:ID"
+                )
+            own = str(options.pop("task", "" if kind == GYM_TYPE else name))
+            for key in ("obs_keys", "depth_range"):
+                options[key] = tuple(options.get(key, ()))
+            return cls(id=own or GYM_PREFIX + name, kwargs=kwargs, **options)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"env_args must hold env_name, type and env_kwargs, received {dict(env_args)} ({error!r})"
             ) from None
+
+
+def environment_name(env_args: Mapping[str, Any]) -> str:
+    """Return how people call the environment that `env_args` name: a task of our own, or a Gymnasium id."""
+    own = env_args.get(OWN_KEY)
+    return str(own["task"] if isinstance(own, Mapping) and "task" in own else env_args.get("env_name", ""))

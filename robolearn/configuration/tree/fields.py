@@ -14,11 +14,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from robolearn.errors import ConfigError
 
+MAX_LISTED = 30
+"""Known keys that an error lists."""
+
 
 def unknown_key(key: str, known: Sequence[str], where: str) -> ConfigError:
     """The error for a key nobody knows, with the closest known one."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+    listed = ", ".join(sorted(known)[:MAX_LISTED]) + (" ..." if len(known) > MAX_LISTED else "")
+    hint = f"did you mean {close[0]!r}?" if close else f"known here: {listed}"
     return ConfigError(f"unknown key {key!r}{f' in {where}' if where else ''}; {hint}")
 
 

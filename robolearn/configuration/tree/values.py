@@ -21,6 +21,9 @@ from robolearn.errors import ConfigError
 
 C = TypeVar("C")
 
+TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+"""Words for truth values."""
+
 
 def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     """Build the dataclass `cls` from nested plain values; raises ConfigError naming the place of any fault."""
@@ -47,10 +50,10 @@ def _build(cls: Any, data: Any, where: str, base: Any = None) -> Any:
     """`cls` from `data`; what `data` leaves out comes from the instance `base`, where there is one."""
     if not isinstance(data, Mapping):
         data = {fields(cls)[0].name: data}
-    hints = get_type_hints(cls)
+    hints, names = get_type_hints(cls), [f.name for f in fields(cls)]
     for key in data:
-        if key not in hints:
-            raise unknown_key(str(key), list(hints), where)
+        if key not in names:
+            raise unknown_key(str(key), names, where)
     values: dict[str, Any] = {}
     for f in fields(cls):
         default = default_of(f) if base is None else getattr(base, f.name)
@@ -120,11 +123,8 @@ def _coerce_scalar(kind: Any, value: Any, where: str) -> Any:
     if kind is bool:
         if isinstance(value, bool):
             return value
-        text = str(value).lower()
-        if text in ("true", "yes", "on", "1"):
-            return True
-        if text in ("false", "no", "off", "0"):
-            return False
+        if (text := str(value).lower()) in TRUTHS:
+            return TRUTHS[text]
     elif kind is int and not isinstance(value, bool):
         try:
             number = float(value)

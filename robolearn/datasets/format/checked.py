@@ -19,7 +19,7 @@ import h5py.h5o as h5o
 import numpy as np
 
 from robolearn.datasets.format.schema import DATA_ATTRS, RECORDING, SCHEMA, SCHEMA_VERSION, Header, demo_number
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, hint
 from robolearn.storage import absence
 
 MAX_ARRAY_BYTES = 1 << 30
@@ -69,8 +69,12 @@ def open_file(path: str | Path) -> Iterator[h5py.File]:
 def open_hdf5(path: str | Path) -> h5py.File:
     """Open a file as `open_file`; the caller closes."""
     if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else absence(path)
-        raise DatasetError(f"{path} {what}; expected a dataset file ({SUFFIXES})")
+        folder = os.path.isdir(path)
+        remedy = f"; of a folder of ALOHA or Minari make one: {hint('dataset', 'convert', path, 'NEW.hdf5')}"
+        raise DatasetError(
+            f"{path} {'is a folder' if folder else absence(path)}; expected a dataset file ({SUFFIXES})"
+            f"{remedy if folder else ''}"
+        )
     with reading(str(path)):
         return h5py.File(path, "r")
 
@@ -188,7 +192,8 @@ def check_schema(file: h5py.File) -> None:
     found = attrs(file)
     if found.get("schema") != SCHEMA:
         raise DatasetError(
-            f"{file.filename} has no schema of ours; convert it: robolearn dataset convert {file.filename} NEW.hdf5"
+            f"{file.filename} has no schema of ours; convert it: "
+            f"{hint('dataset', 'convert', file.filename, 'NEW.hdf5')}"
         )
     if found.get("schema_version") != SCHEMA_VERSION:
         raise DatasetError(

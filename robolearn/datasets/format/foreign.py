@@ -96,9 +96,11 @@ class ForeignLayout:
         rate = _rate(env_args)
         asked = self.reading.control_hz
         if rate is not None and asked is not None and not np.isclose(rate, asked):
-            raise DatasetError(f"{self.path} says that its control rate is {rate:g} Hz; drop --control_hz {asked:g}")
+            raise safe.AskedInVain(
+                f"{self.path} says that its control rate is {rate:g} Hz; drop --control_hz {asked:g}"
+            )
         if rate is None and asked is None:
-            raise DatasetError(
+            raise safe.AskedInVain(
                 f"{self.path} does not say its control rate (env_kwargs.control_freq, or sim_args of Isaac Lab); give "
                 "it as control_hz, for example --control_hz 20"
             )

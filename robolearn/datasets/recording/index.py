@@ -22,7 +22,7 @@ from robolearn.datasets.recording.durable_files import (
     publish_bytes,
     storage_error,
 )
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, hint
 from robolearn.storage import sync
 
 BASE, MODELS = "base.hdf5", "models.hdf5"
@@ -52,11 +52,11 @@ class Index:
         exists = path.exists()
         if parts.exists() and (not exists or safe.is_recording(path)):
             raise DatasetError(
-                f"{path} was left by an interrupted recording; run `robolearn dataset repair {path}` first "
+                f"{path} was left by an interrupted recording; run `{hint('dataset', 'repair', path)}` first "
                 f"(it recovers what is in {parts.name})"
             )
         if exists and not append:
-            raise DatasetError(f"{path} exists already; append to it or choose another name")
+            raise DatasetError(f"{path} exists already; go on with it (--resume), or choose another name")
         shutil.rmtree(parts, ignore_errors=True)
         index = cls(path, header)
         try:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from robolearn.configuration.parts.reading import Reading
-from robolearn.configuration.parts.task import OTHER_TYPE
+from robolearn.configuration.parts.task import GYM_TYPE
 from robolearn.datasets.format import checked as safe, probe
 from robolearn.datasets.format.assumptions import Assumptions
 from robolearn.datasets.format.leaves import Leaf, descend, look, observation_leaf, walk
@@ -84,7 +84,7 @@ def _layout(folder: Path, paths: list[Path], reading: Reading, notes: Assumption
     spec = _limits(np.asarray(low), np.asarray(high), tuple(names), reading, notes)
     header = Header(
         task=folder.stem,
-        env_args={"env_name": folder.stem, "type": OTHER_TYPE, "env_kwargs": {}},
+        env_args={"env_name": folder.stem, "type": GYM_TYPE, "env_kwargs": {}},
         control_hz=reading.control_hz or CONTROL_HZ,
         action_spec=spec,
         observation_spec=ObservationSpec({key: leaf.spec for key, leaf in leaves.items()}),

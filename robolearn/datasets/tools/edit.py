@@ -108,6 +108,8 @@ def delete(path: str | Path, output: str | Path, demos: Sequence[str], reading: 
     with ExitStack() as stack:
         file = open_file(stack, path, replace(reading, exclude=(*reading.exclude, *demos)))
         _check_names(file, [*demos, *reading.exclude])
+        if not file.demos():
+            raise DatasetError(f"these are all episodes of {file.path}; none would be left, so no file is written")
         return _keep(file, Path(output), file.demos(), reading)
 
 

@@ -7,13 +7,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from robolearn.configuration.parts.reading import Reading
-from robolearn.configuration.parts.task import GYM_TYPE, OTHER_TYPE
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_limits, outside
 from robolearn.datasets.format import checked as safe
@@ -25,7 +23,6 @@ from robolearn.datasets.tools.leftovers import left_over, per_episode
 from robolearn.datasets.tools.source import Source
 from robolearn.errors import DatasetError
 from robolearn.specs import Episode
-from robolearn.tasks import registry
 
 HELD = ("actions", "rewards", "dones", "states")
 EVERY_EPISODE = (
@@ -96,7 +93,7 @@ def write(source: Source, target: Path) -> list[str]:
     try:
         with h5py.File(guard, "w", libver=("earliest", "v108")) as file:
             data = file.create_group("data")
-            data.attrs["env_args"] = json.dumps(_env_args(source.header))
+            data.attrs["env_args"] = json.dumps(dict(source.header.env_args))
             data.attrs[OWN_ATTR] = json.dumps(to_own(source.header))
             total = 0
             for i, episode in enumerate(source.episodes):
@@ -118,16 +115,6 @@ def write(source: Source, target: Path) -> list[str]:
     finally:
         guard.close()
     return lost
-
-
-def _env_args(header: Header) -> dict[str, Any]:
-    """Return env_args as robomimic reads them: its type 3 is another simulator, so that our own tasks go by their
-    Gymnasium ids. Ours, as they were, lie in our own attribute."""
-    env_args = dict(header.env_args)
-    if env_args.get("type") != OTHER_TYPE:
-        return env_args
-    name = str(env_args["env_name"])
-    return env_args | {"type": GYM_TYPE, "env_name": f"robolearn/{name}-v0" if name in registry.names() else name}
 
 
 def _write_episode(group: h5py.Group, episode: Episode, header: Header) -> None:

@@ -20,7 +20,7 @@ from robolearn.envs.gymnasium.calls import plain_environment, reset_environment,
 from robolearn.envs.gymnasium.physics import Physics
 from robolearn.envs.providers.lookup import provider_of, quirks_of
 from robolearn.envs.rules import EpisodeRules
-from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves, picture_options
 from robolearn.errors import TaskError
 from robolearn.sim import rendering
 
@@ -33,7 +33,7 @@ class SingleEnv:
         made, spec = open_environment(task)
         self._env = plain_environment(made)
         self._quirks = quirks_of(self._env, spec.id)
-        self._leaves = observation_leaves(self._env.observation_space, task.obs_keys)
+        self._leaves = observation_leaves(self._env.observation_space, task.obs_keys, picture_options(task))
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
         self._rules = EpisodeRules.of(task, *_own_limits(self._env, spec))
@@ -217,7 +217,11 @@ def _own_limits(env: gym.Env, spec: Any) -> Iterator[int | None]:
 
 
 def _control_hz(env: gym.Env) -> float:
-    """Return control steps per second: from the environment's `dt`, else from its frame rate, else 1."""
+    """Return control steps per second: as the environment says, else from its `dt`, its frame rate, else 1."""
+    for name in ("control_hz", "control_freq"):  # gym-pusht's and robosuite's, where dt is a step of the physics
+        rate = getattr(env.unwrapped, name, None)
+        if isinstance(rate, (int, float)) and rate > 0:
+            return float(rate)
     dt = getattr(env.unwrapped, "dt", None)
     if isinstance(dt, (int, float)) and dt > 0:
         return round(1.0 / dt, 6)

@@ -26,7 +26,7 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.host import Command, Rows, describe_error
 from robolearn.envs.gymnasium.single import find_spec, opening
 from robolearn.envs.rules import EpisodeRules
-from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves
+from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves, picture_options
 from robolearn.errors import TaskError
 
 SAME_ENDS = 3
@@ -49,7 +49,7 @@ class VectorWorkers:
             refused.callback(self._env.close)
             self._mode = _autoreset_mode(self._env, task)
             self._partial = self._mode is not AutoresetMode.SAME_STEP or _knows_reset_masks(self._env)
-            self._leaves = observation_leaves(self._env.single_observation_space, task.obs_keys)
+            self._leaves = observation_leaves(self._env.single_observation_space, task.obs_keys, picture_options(task))
             self._action = action_layout(self._env.single_action_space, task.action_limit)
             self._rules = EpisodeRules.of(task, spec.max_episode_steps)
             self.facts = self._describe()

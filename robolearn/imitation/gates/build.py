@@ -5,18 +5,29 @@ from __future__ import annotations
 from importlib import import_module
 
 from robolearn.configuration.parts.plugins import BaseGateConfig
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.errors import ConfigError
 from robolearn.imitation.gates.gate import Gate, Setting
 
 MEMBERS = ("mode", "labels_everything", "prepare", "reset", "judge", "told")
 
 
-def make_gate(config: BaseGateConfig, *, control_hz: float, num_envs: int, seed: int, round: int, rounds: int) -> Gate:
+def make_gate(
+    config: BaseGateConfig,
+    *,
+    control_hz: float,
+    num_envs: int,
+    seed: int,
+    round: int,
+    rounds: int,
+    reading: Reading = NOTHING,
+) -> Gate:
     """Return the gate of one round.
 
     Args:
         round: counted from 1, of `rounds`.
         seed: of whatever the gate trains.
+        reading: how the demonstrations' files are read.
 
     Raises ConfigError where the configuration names no gate, or one that does not import or is none.
     """
@@ -33,7 +44,8 @@ def make_gate(config: BaseGateConfig, *, control_hz: float, num_envs: int, seed:
         made = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{kind} names the gate {config.module!r}, which does not import: {error}") from error
-    gate = made(config, Setting(control_hz=control_hz, num_envs=num_envs, seed=seed, round=round, rounds=rounds))
+    setting = Setting(control_hz=control_hz, num_envs=num_envs, seed=seed, round=round, rounds=rounds, reading=reading)
+    gate = made(config, setting)
     missing = [member for member in MEMBERS if not hasattr(gate, member)]
     if missing:
         raise ConfigError(f"the gate {config.module!r} lacks {missing}; derive it from gates.gate.BaseGate")

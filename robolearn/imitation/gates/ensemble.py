@@ -53,11 +53,11 @@ class EnsembleGate(AskingGate):
 
     def __init__(self, config: EnsembleGateConfig, setting: Setting) -> None:
         super().__init__(budget=config.budget, release=config.release, setting=setting)
-        self.config, self.seed = config, setting.seed
+        self.config, self.seed, self.reading = config, setting.seed, setting.reading
 
     def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
         self.keys = policy_keys(policy)
-        records = read_records(files, self.keys)
+        records = read_records(files, self.keys, self.reading)
         members, updates = self.config.members, self.config.updates
         self.novelty = Novelty(records, members=members, updates=updates, seed=(self.seed, round))
         self.budget.start(self.novelty.score(rehearsal(records)))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.errors import PolicyError, TaskError
 from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode, Observation
@@ -27,6 +28,8 @@ class Setting:
     round: int
     """Counted from 1."""
     rounds: int
+    reading: Reading = NOTHING
+    """How the demonstrations' files are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,14 +74,14 @@ class SimulatedHuman(BaseGate):
     """
 
     def __init__(self, config: HumanGateConfig, setting: Setting) -> None:
-        self.config, self.num_envs = config, setting.num_envs
+        self.config, self.num_envs, self.reading = config, setting.num_envs, setting.reading
         self.reaction, self.least = (round(s * setting.control_hz) for s in (config.reaction_s, config.least_s))
         self.stall = max(1, round(config.stall_s * setting.control_hz))
 
     def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
         """Learn what demonstrations look like. Raises DatasetError where there are fewer than two."""
-        self.keys = low_dim_keys(files)
-        shown = [r.obs for r in read_records(files, self.keys) if r.demonstration and r.success]
+        self.keys = low_dim_keys(files, self.reading)
+        shown = [r.obs for r in read_records(files, self.keys, self.reading) if r.demonstration and r.success]
         if len(shown) < 2:
             raise DatasetError(
                 f"a simulated human judges by at least 2 successful demonstrations, received {len(shown)} in "

@@ -28,7 +28,7 @@ class LikelihoodGate(AskingGate):
 
     def __init__(self, config: LikelihoodGateConfig, setting: Setting) -> None:
         super().__init__(budget=config.budget, release=config.release, setting=setting)
-        self.seed = setting.seed
+        self.seed, self.reading = setting.seed, setting.reading
 
     def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
         """Take the policy. Raises PolicyError where its head has no exact likelihood."""
@@ -46,7 +46,7 @@ class LikelihoodGate(AskingGate):
     def _rehearsal(self, file: Path, round: int) -> Observation:
         """Return windows (R, To, ...) of the newest file: of all, those most like what the policy will see."""
         config, device = self.policy.config, next(self.policy.parameters()).device
-        with Dataset(file) as dataset:
+        with Dataset(file, reading=self.reading) as dataset:
             windows = WindowSampler(
                 dataset,
                 obs_steps=config.obs_steps,

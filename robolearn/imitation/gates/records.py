@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.errors import DatasetError, PolicyError
 from robolearn.policies.policy import Policy
@@ -51,9 +52,9 @@ def policy_keys(policy: Policy) -> tuple[str, ...]:
     return keys
 
 
-def low_dim_keys(files: Sequence[Path]) -> tuple[str, ...]:
+def low_dim_keys(files: Sequence[Path], reading: Reading = NOTHING) -> tuple[str, ...]:
     """Return the low-dimensional observation keys of files. Raises DatasetError where there are only images."""
-    with Dataset(list(files)) as dataset:
+    with Dataset(list(files), reading=reading) as dataset:
         keys = dataset.low_dim_keys()
         if not keys:
             raise DatasetError(
@@ -62,9 +63,9 @@ def low_dim_keys(files: Sequence[Path]) -> tuple[str, ...]:
         return keys
 
 
-def read_records(files: Sequence[Path], keys: Sequence[str]) -> list[Record]:
+def read_records(files: Sequence[Path], keys: Sequence[str], reading: Reading = NOTHING) -> list[Record]:
     """Return all episodes of the files, in order. Raises DatasetError where a key is missing."""
-    with Dataset(list(files)) as dataset:
+    with Dataset(list(files), reading=reading) as dataset:
         dataset.observation_spec.select(keys)
         return [_read(dataset, index, keys, not cut) for index, cut in enumerate(dataset.interrupted)]
 

@@ -45,13 +45,13 @@ class ThriftyGate(AskingGate):
 
     def __init__(self, config: ThriftyGateConfig, setting: Setting) -> None:
         super().__init__(budget=config.budget, release=config.release, setting=setting)
-        self.config, self.seed = config, setting.seed
+        self.config, self.seed, self.reading = config, setting.seed, setting.reading
         self.critic: Critic | None = None
         self._risky = np.zeros(setting.num_envs, bool)
 
     def prepare(self, policy: Policy, files: Sequence[Path], round: int) -> None:
         self.keys = policy_keys(policy)
-        records = read_records(files, self.keys)
+        records = read_records(files, self.keys, self.reading)
         seed, members, updates = (self.seed, round), self.config.members, self.config.updates
         self.novelty = Novelty(records, members=members, updates=updates, seed=seed)
         ended = [record for record in records if record.complete]

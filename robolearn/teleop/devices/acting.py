@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from robolearn.contract import reconcile, reconcile_actions
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
+from robolearn.envs.adapted import interface_of
 from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import DeviceError
 from robolearn.policies.folder import load_policy
-from robolearn.specs import ActionSpec
 from robolearn.teleop.devices.device import Command, hold
 
 
@@ -88,7 +90,7 @@ class PolicyDevice(ActingDevice):
     def __init__(self, env: VectorEnv, folder: str | Path, deterministic: bool = True) -> None:
         super().__init__(env)
         policy = load_policy(folder)
-        self._actions = _Conversion(policy.action_spec, env.action_spec, f"the policy {folder}")
+        self._actions = reconcile(policy.interface(f"the policy {folder}"), interface_of(env))
         self._runner = PolicyRunner(policy, 1, deterministic=deterministic, inference_rows=1)
 
     def reset(self, seed: int) -> None:
@@ -96,7 +98,7 @@ class PolicyDevice(ActingDevice):
         self._runner.reset([seed])
 
     def act(self, obs: Mapping[str, Tensor]) -> np.ndarray:
-        return self._actions(self._runner.act(obs)[0].cpu().numpy())
+        return self._actions(self._runner.act(obs))[0].cpu().numpy()
 
 
 class ReplayDevice(ActingDevice):
@@ -115,7 +117,7 @@ class ReplayDevice(ActingDevice):
             if episode is not None and not 0 <= episode < len(dataset):
                 raise DeviceError(f"{file} holds the episodes 0 to {len(dataset) - 1}, received {episode}")
             self._by_seed = {info.seed: index for index, info in enumerate(dataset.info)}
-            self._actions = _Conversion(dataset.action_spec, env.action_spec, f"the file {file}")
+            self._actions = reconcile_actions(dataset.interface(), interface_of(env))
         self._file, self._episode = file, episode
         self._rows: list[np.ndarray] = []
 
@@ -133,20 +135,4 @@ class ReplayDevice(ActingDevice):
             self._rows = list(dataset.arrays(index, ("actions",))["actions"][::-1])
 
     def act(self, obs: Mapping[str, Tensor]) -> np.ndarray | None:
-        return self._actions(self._rows.pop()) if self._rows else None
-
-
-class _Conversion:
-    """From a policy's or a file's [-1, 1] to an environment's, through physical units."""
-
-    def __init__(self, source: ActionSpec, target: ActionSpec, what: str) -> None:
-        if source.names != target.names:
-            raise DeviceError(
-                f"{what} has the actions {', '.join(source.names)}, this environment {', '.join(target.names)}"
-            )
-        self._same = (source.low, source.high) == (target.low, target.high)
-        self._source, self._target = source, target
-
-    def __call__(self, action: np.ndarray) -> np.ndarray:
-        """Return (A,) in [-1, 1] of the target."""
-        return action if self._same else self._target.to_unit(self._source.to_physical(action))
+        return self._actions(torch.from_numpy(self._rows.pop())).numpy() if self._rows else None

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 
+from robolearn.configuration.parts.task import environment_name
 from robolearn.configuration.teleop import AXES
 from robolearn.envs.interface import VectorEnv
 from robolearn.errors import DeviceError, DeviceLost
@@ -50,7 +51,7 @@ class Gizmo:
         """
         self.env, self._port = env, port
         self._site = _tool_site(env, site)
-        mapper = CommandMapper(env.action_spec, str(env.env_args["env_name"]))
+        mapper = CommandMapper(env.action_spec, environment_name(env.env_args))
         self._moves, self._has_gripper = np.array([axis in mapper.axes for axis in AXES]), mapper.has_gripper
         self._lock = threading.Lock()
         self._let_go()
@@ -210,7 +211,7 @@ def _speed(displacement: np.ndarray, dead_zone: float, full: float) -> np.ndarra
 
 
 def _tool_site(env: VectorEnv, wanted: str | None) -> str:
-    world, task = env.world(0), env.env_args["env_name"]
+    world, task = env.world(0), environment_name(env.env_args)
     if world is None:
         raise DeviceError(f"the gizmo shows MuJoCo's scene of the environment; {task} has none in this process")
     there = [world[0].site(i).name for i in range(world[0].nsite)]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from robolearn.configuration.parts.reading import NOTHING, Reading
+from robolearn.configuration.parts.task import environment_name
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools import convert, minari
 from robolearn.errors import DatasetError
@@ -79,7 +80,7 @@ class Library:
             "id": self.id,
             "file": Path(self.source).name,
             "task": dataset.task,
-            "environment": str(dataset.env_args.get("env_name", "")),
+            "environment": environment_name(dataset.env_args),
             "control_hz": dataset.control_hz,
             "names": self.names,
             "cameras": shown,

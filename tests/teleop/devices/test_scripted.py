@@ -19,8 +19,6 @@ from robolearn.episodes.record import record
 from robolearn.errors import DatasetError, DeviceError, PolicyError, TaskError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import load_policy, save_policy
-from robolearn.specs import ActionSpec
-from robolearn.teleop.devices.acting import _Conversion
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import Device, SeeingDevice
 from robolearn.teleop.devices.known_devices import make_device
@@ -81,15 +79,8 @@ def test_a_replay_gives_the_actions_of_the_episode_of_the_seed(recorded: Path) -
         np.testing.assert_array_equal(actions, wanted[: len(actions)])
 
 
-def test_a_replay_goes_through_physical_units(recorded: Path) -> None:
-    """An environment whose limits are half of the file's needs twice the action."""
-
-    def spec(limit: float) -> ActionSpec:
-        return ActionSpec(low=(-limit,) * 2, high=(limit,) * 2, names=("a", "b"))
-
-    np.testing.assert_allclose(_Conversion(spec(1.0), spec(2.0), "it")(np.array([1.0, -0.5])), [0.5, -0.25])
-    np.testing.assert_allclose(_Conversion(spec(2.0), spec(1.0), "it")(np.array([0.25, 1.0])), [0.5, 1.0])
-    with make("Lift") as env, pytest.raises(DeviceError, match=r"delta_x, delta_y, delta_z, this environment delta_x"):
+def test_a_replay_into_another_task_is_refused(recorded: Path) -> None:
+    with make("Lift") as env, pytest.raises(PolicyError, match=r"has 3 actions .* the task Lift takes 4"):
         make_device("replay", env=env, file=recorded)
 
 
@@ -119,7 +110,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, recorded: Path) -> None:
             make_device("expert", env=env, expert="wizard")
         with pytest.raises(PolicyError, match="no policy folder"):
             make_device("policy", env=env, folder=tmp_path / "none")
-        with pytest.raises(DeviceError, match="has the actions"):
+        with pytest.raises(PolicyError, match=r"sees .*; the task Reach offers"):
             make_device("policy", env=env, folder=REFERENCE)
         with pytest.raises(DeviceError, match=r"device policy: .*'folder'; its options: folder, deterministic"):
             make_device("policy", env=env)
