@@ -67,7 +67,7 @@ class TrainConfig(BCConfig):
     """Train a policy by behaviour cloning."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "data": ("dataset", "filter_key", "valid_mask", "valid_fraction"),
+        "data": ("dataset", "filter_key", "valid_mask"),
         "policy": ("policy.head", "policy.backbone", "policy.obs_steps", "policy.pred_steps", "policy.exec_steps"),
         "training": ("method", "loop.total_steps", "batch_size", "optimiser.learning_rate", "seed", "device"),
         "output": ("output", "resume", "rollouts"),

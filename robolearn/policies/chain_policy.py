@@ -41,8 +41,6 @@ class ChainDistribution:
 class ChainPolicy(nn.Module):
     """Samples and values the trained steps of a policy's chain; its parameters are those that PPO trains."""
 
-    exact_likelihood = True
-
     def __init__(self, policy: Policy, *, min_std: float) -> None:
         """
         Args:

@@ -66,7 +66,8 @@ class Minibatch(NamedTuple):
     def map(self, function: Callable[[Tensor], Tensor]) -> Minibatch:
         """Apply a function to every tensor."""
         shown = None if self.shown is None else self.shown.map(function)
-        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, self[1:-1]), shown)
+        tensors: tuple[Tensor, ...] = self[1:-1]
+        return Minibatch({k: function(v) for k, v in self.obs.items()}, *map(function, tensors), shown=shown)
 
     def split(self, size: int) -> list[Minibatch]:
         """Cut into parts of `size` rows, the last one shorter where they do not come out even; parts are views."""
@@ -393,9 +394,9 @@ def _beyond(kl: float, target: float) -> int:
     return int(kl > 1.5 * target) - int(kl < target / 1.5)
 
 
-def check_exact_likelihood(policy: Policy) -> None:
+def check_exact_likelihood(policy: Policy | ChainPolicy) -> None:
     """Raise PolicyError where the density of actions is not known, which PPO's ratio is made of."""
-    if not policy.exact_likelihood:
+    if isinstance(policy, Policy) and not policy.exact_likelihood:
         raise PolicyError(
             f"PPO needs the exact log-probability of actions, which a policy of {policy.kind} does not have; take a "
             "way that does without (--method residual), or a gaussian, mixture or autoregressive head"

@@ -287,9 +287,8 @@ class Session:
             if value.dtype != torch.uint8
         }
         driving = self._driver.status()
-        path = intended_path(self.env, np.asarray(driving["plan"])) if self.pictures is not None else ()
         return {
-            "path": self.pictures.project(self.env, path) if self.pictures is not None and len(path) else [],
+            "path": self._projected(np.asarray(driving["plan"])),
             "state": str(self.state),
             "task": self.task,
             "operator": self.operator,
@@ -323,6 +322,12 @@ class Session:
             "force_n": self._touch.newtons(),
             **driving,
         }
+
+    def _projected(self, plan: np.ndarray) -> list[Any]:
+        """Return where the pictures show the way (T, A) actions would take the tool; empty where there is none."""
+        if self.pictures is None or not len(path := intended_path(self.env, plan)):
+            return []
+        return self.pictures.project(self.env, path)
 
     @property
     def _countdown_s(self) -> float:
