@@ -218,7 +218,7 @@ class Session:
             for button in self._command.buttons:
                 self.press(button)
         if (self.state is State.COUNTDOWN and self._countdown_s == 0.0) or (
-            self.state is State.READY and (self._automatic or (self.config.start == "motion" and self._is_moving()))
+            self.state is State.READY and (self._automatic or self._motion_starts())
         ):
             self._record()
         elif self.state is State.PAUSED and self._question:
@@ -367,6 +367,10 @@ class Session:
         if command.gripper is None or command.gripper == self._gripper_before:
             return False
         return abs(command.gripper - self._gripper) > MOVING
+
+    def _motion_starts(self) -> bool:
+        """Whether this motion begins an episode; beyond the target only the button does."""
+        return self.config.start == "motion" and self.kept < self.target and self._is_moving()
 
     def _advance(self) -> None:
         """One recorded control step."""

@@ -30,7 +30,8 @@ from tests.teleop.browser import chromium, open_page
 from tests.teleop.recorder import Recorder, client, recorder, wait_until
 from tests.teleop.session_parts import session_at, tick
 
-SMALL = ("--loop.total_steps", "800", "--policy.obs_keys", "goal", "--policy.head.name", "gaussian")
+SMALL = ("--loop.total_steps", "800", "--policy.obs_keys", "goal", "--policy.head.name", "deterministic")
+SMALL += ("--policy.backbone.hidden_sizes", "32", "32")
 """What ten demonstrations are enough for; as in docs/teleoperation.md."""
 QUIET = ("--task", "Reach", "--output", "d.hdf5", "--task.max_steps", "4000", "--episodes", "3")
 

@@ -437,3 +437,12 @@ def test_a_device_that_needs_nobody_is_never_asked_and_ends_at_the_target(tmp_pa
         session.run()
         assert (session.kept, session.discarded) == (3, 3)
     assert [e.info.seed for e in episodes(tmp_path / "d.hdf5")] == [1, 3, 5]
+
+
+def test_beyond_the_target_a_motion_begins_nothing_and_the_button_does(tmp_path: Path) -> None:
+    with session_at(tmp_path / "d.hdf5", SessionConfig(start="motion"), target=1, kept=1) as session:
+        hand_of(session).twist = np.array([1.0, 0, 0, 0, 0, 0])
+        tick(session, 3)
+        assert session.state == "ready"
+        tick(session, 1, "start")
+        assert session.state == "recording"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,8 @@ def view(config: ViewConfig) -> None:
     try:
         server = WebServer(viewer.routes(), static=PAGE, host=config.host, port=config.port)
         announce(f"{config.dataset} ({len(viewer.library.names)} episodes)", server)
-        server.run()
+        with suppress(KeyboardInterrupt):
+            server.run()
     finally:
         if viewer.marks.unsaved:
             print(f"marks on {len(viewer.marks.all())} episodes were not saved", flush=True)

@@ -128,8 +128,11 @@ export class EpisodePage {
   }
 
   async openScene() {
+    const waiting = el("figure", { class: "picture" }, el("p", { class: "hint" }, "Building the 3-D scene…"));
+    this.pictures.append(waiting);
     let scene;
     try { scene = await request(`/api/episodes/${this.index}/scene`); } catch (error) { scene = { available: false, reason: error.message }; }
+    waiting.remove();
     if (this.stop.signal.aborted) return;
     if (!scene.available) { this.pictures.append(el("p", { class: "notice" }, el("b", {}, "No 3-D scene. "), scene.reason)); return; }
     const image = screen("3-D scene"), choice = el("select", { "aria-label": "Camera of the scene", onchange: () => this.show() }, scene.turns && el("option", { value: "free" }, "free camera"), scene.cameras.map((name) => el("option", { value: name }, name)));
