@@ -14,6 +14,9 @@ the same WebSockets. Both read one monotonic clock, so that their times compare.
 - memory: growth of the resident memory of recorder and picture process together, after the first sixth of the time.
 
 The machine's load average before each measurement stands beside it: on a shared machine only the quiet ones count.
+`--own_cores` (Linux, root) takes the processor before all other programs, which shows what a machine of its own would:
+recorder, drawing process and page are scheduled in real time, and the control loop, which any scheduler wakes before
+those that never sleep, above the others.
 """
 
 from __future__ import annotations
@@ -47,13 +50,14 @@ GREY_LEVELS, PIXELS = 20, 12
 REST_S, SHOWN_S = 0.6, 1.5
 """For how long the arm rests before a press, and how long a press waits to be seen."""
 BLOCK_S = 30.0
+LOOP_PRIORITY = 20
 GOAL_INPUT_MS, GOAL_JITTER_MS, GOAL_JITTER_PICTURES_MS = 15.0, 2.0, 5.0
 
 
 # ---- in the recorder's process
 
 
-def serve(folder: Path, hz: float, pictures: bool) -> None:
+def serve(folder: Path, hz: float, pictures: bool, own_cores: bool) -> None:
     """Run one session that records; print what happened, one JSON line for each measurement, when it is quit."""
     from robolearn.configuration.parts.session import SessionConfig
     from robolearn.envs.make import make
@@ -120,12 +124,19 @@ def serve(folder: Path, hz: float, pictures: bool) -> None:
 
         device.feed = timed_feed  # type: ignore[method-assign]
         with SessionPage(session, config) as page:
+            if own_cores:
+                take_cores(LOOP_PRIORITY)
             session.run(on_tick)
     for name, rows in {"readable": readable, "executed": executed, "memory": memory}.items():
         print(json.dumps({name: rows}))
     print(
         json.dumps({"began": began.tolist(), "fresh": fresh, "late": session.pacer.late, "ticks": session.pacer.ticks})
     )
+
+
+def take_cores(priority: int) -> None:
+    """Schedule this thread, and those and the processes that it starts from now on, before every ordinary program."""
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
 
 
 def resident_mb(process: int) -> float:
@@ -232,6 +243,7 @@ def session(hz: float, pictures: bool) -> Iterator[tuple[Page, dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.teleop", "--serve", folder, "--hz", str(hz)]
         command += ["--pictures"] if pictures else []
+        command += ["--own_cores"] if own_cores() else []
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
             assert process.stdout is not None
@@ -317,8 +329,13 @@ def soak(minutes: float) -> list[Row]:
     return [Row(case=f"memory growth over {minutes:g} min", unit="MB/h", ours=growth, better="lower", note=note)]
 
 
+def own_cores() -> bool:
+    return os.sched_getscheduler(0) == os.SCHED_RR
+
+
 def load_now() -> str:
-    return f"load average before {os.getloadavg()[0]:.1f}"
+    scheduled = ", scheduled before other programs" if own_cores() else ""
+    return f"load average before {os.getloadavg()[0]:.1f}{scheduled}"
 
 
 def main() -> None:
@@ -326,13 +343,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="of each of the four measurements of jitter")
     parser.add_argument("--presses", type=int, default=200)
     parser.add_argument("--soak_minutes", type=float, default=0.0, help="measure only the memory, for so long")
+    parser.add_argument("--own_cores", action="store_true", help="before all other programs; see above")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--hz", type=float, default=20.0, help=argparse.SUPPRESS)
     parser.add_argument("--pictures", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.hz, arguments.pictures)
+        serve(arguments.serve, arguments.hz, arguments.pictures, arguments.own_cores)
         return
+    if arguments.own_cores:
+        take_cores(LOOP_PRIORITY - 1)
     started = time.perf_counter()
     if arguments.soak_minutes:
         write("teleop_soak", soak(arguments.soak_minutes), seconds=time.perf_counter() - started)
