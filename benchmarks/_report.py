@@ -115,6 +115,17 @@ def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
     return path
 
 
+def own_cores() -> bool:
+    """Whether this program is scheduled before all ordinary ones, as on a machine of its own (`chrt -r 10 python ...`)."""
+    return os.sched_getscheduler(0) == os.SCHED_RR
+
+
+def load_now() -> str:
+    """Return a note on what else the machine does, which timings of a shared one want beside them."""
+    scheduled = ", scheduled before other programs" if own_cores() else ""
+    return f"load average before {os.getloadavg()[0]:.1f}{scheduled}"
+
+
 def load_runs(name: str) -> dict[str, Any]:
     """By key, what each finished run of a long benchmark left in benchmarks/results/raw/<name>.json."""
     path = RESULTS / "raw" / f"{name}.json"

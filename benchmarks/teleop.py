@@ -41,7 +41,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from benchmarks._report import ROOT, Row, write
+from benchmarks._report import ROOT, Row, load_now, own_cores, write
 
 TASK = "Lift"
 SIZE = (240, 320)
@@ -327,15 +327,6 @@ def soak(minutes: float) -> list[Row]:
         f"24 hours so would be {24 * growth:.0f} MB; {load}"
     )
     return [Row(case=f"memory growth over {minutes:g} min", unit="MB/h", ours=growth, better="lower", note=note)]
-
-
-def own_cores() -> bool:
-    return os.sched_getscheduler(0) == os.SCHED_RR
-
-
-def load_now() -> str:
-    scheduled = ", scheduled before other programs" if own_cores() else ""
-    return f"load average before {os.getloadavg()[0]:.1f}{scheduled}"
 
 
 def main() -> None:

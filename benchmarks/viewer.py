@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks._report import ROOT, Row, write
+from benchmarks._report import ROOT, Row, load_now, write
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, ObservationSpec
 from tests.teleop.browser import chromium, open_page
@@ -103,7 +103,7 @@ def opening(browser: Any, path: Path, episodes: int) -> list[Row]:
         page.get_by_text(f"{(episodes + 3) // 4:,} of").wait_for()
         filtered = time.perf_counter() - began
     case = f"{episodes:,} episodes"
-    note = "from the command, Python's start and the browser's page included"
+    note = f"from the command, Python's start and the browser's page included; {load_now()}"
     return [
         Row(case=f"{case}: opened, rows shown", unit="s", ours=usable, goal=2.0, better="lower", note=note),
         Row(case=f"{case}: all rows read", unit="s", ours=complete, better="lower", note="filters are exact from then"),
@@ -123,7 +123,7 @@ def scrubbing(browser: Any, path: Path) -> list[Row]:
             rates.append(min(page.evaluate("() => Object.values(window.shown)")) / (time.perf_counter() - began))
     note = (
         f"median of {ROUNDS} drags, {min(rates):.0f} to {max(rates):.0f}; two cameras of {SHAPE[1]}x{SHAPE[0]}; "
-        f"new pictures on the screen; load average before {os.getloadavg()[0]:.1f}"
+        f"new pictures on the screen; {load_now()}"
     )
     return [Row(case="scrubbing", unit="pictures/s per camera", ours=float(np.median(rates)), goal=30.0, note=note)]
 

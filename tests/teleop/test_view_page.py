@@ -114,6 +114,19 @@ def test_a_person_filters_scrubs_marks_trims_and_saves(browser: Any, link: str, 
         assert len(old) == 60
 
 
+def test_the_time_line_is_dragged_as_often_as_one_likes(browser: Any, link: str) -> None:
+    """A selection that the first drags left behind must not be what the next ones drag."""
+    with open_page(browser, link + "#/demo_1/0") as page:
+        wait_for_step(page, 0)
+        box = page.get_by_role("slider", name="Step").bounding_box()
+        for step in (12, 5, 17, 3, 12):
+            page.mouse.move(box["x"] + 1, box["y"] + 10)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] * (step + 0.5) / STEPS, box["y"] + 10, steps=20)
+            page.mouse.up()
+            wait_for_step(page, step)
+
+
 def test_everything_is_reached_by_keyboard_alone(browser: Any, link: str) -> None:
     with open_page(browser, link) as page:
         page.get_by_text("60 of 60 episodes").wait_for()

@@ -27,6 +27,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.configuration.view import ViewConfig
 from robolearn.errors import DatasetError, RobolearnError
+from robolearn.teleop.pacer import punctual
 from robolearn.teleop.view.library import THUMBNAIL_WIDTH, Library
 from robolearn.teleop.view.marks import Marks
 from robolearn.teleop.view.point_of_view import FREE, View
@@ -140,7 +141,7 @@ def view(config: ViewConfig) -> None:
     try:
         server = WebServer(viewer.routes(), static=PAGE, host=config.host, port=config.port)
         announce(f"{config.dataset} ({len(viewer.library.names)} episodes)", server)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), punctual():  # the thread that reads rows gives way to the page
             server.run()
     finally:
         if viewer.marks.unsaved:

@@ -28,6 +28,7 @@ export function spanNodes(modes, steps) {
 export function scrubbing(node, steps, go) {
   const at = (event) => { const box = node.getBoundingClientRect(); go(Math.min(steps - 1, Math.max(0, Math.floor(steps * (event.clientX - box.left) / box.width)))); };
   node.addEventListener("pointerdown", (event) => { if (event.button === 0 && !event.target.closest(".event")) { node.setPointerCapture(event.pointerId); at(event); } });
+  node.addEventListener("dragstart", (event) => event.preventDefault()); // a selection, dragged, would take the pointer away
   node.addEventListener("pointermove", (event) => { if (node.hasPointerCapture(event.pointerId)) at(event); });
 }
 
