@@ -116,7 +116,7 @@ def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
 
 
 def own_cores() -> bool:
-    """Whether this program is scheduled before all ordinary ones, as on a machine of its own (`chrt -r 10 python ...`)."""
+    """Return whether this program is scheduled before all ordinary ones, as by `chrt -r 10 python -m ...`."""
     return os.sched_getscheduler(0) == os.SCHED_RR
 
 

@@ -33,7 +33,7 @@ def open_page(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     """Yield a page; script errors on it fail the test that caused them."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
