@@ -80,7 +80,7 @@ def test_a_replay_gives_the_actions_of_the_episode_of_the_seed(recorded: Path) -
 
 
 def test_a_replay_into_another_task_is_refused(recorded: Path) -> None:
-    with make("Lift") as env, pytest.raises(PolicyError, match=r"has 3 actions .* the task Lift takes 4"):
+    with make("Lift") as env, pytest.raises(PolicyError, match=r"has 3 actions .* the task Lift takes 5"):
         make_device("replay", env=env, file=recorded)
 
 
