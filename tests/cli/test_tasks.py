@@ -43,7 +43,7 @@ def test_the_contact_sheet_shows_the_task(tmp_path):
     [
         (("view",), "view needs the name of a task"),
         (("view", "Lfit"), "did you mean 'Lift'"),
-        (("list", "Lift", "--render", "--output", "sheet.nonsense"), "give a name ending in .png"),
+        (("list", "Lift", "--render", "--output", "sheet.nonsense"), "must end in .png or .jpg"),
         (("--port", "99999"), "port must lie in"),
     ],
 )

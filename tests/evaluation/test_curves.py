@@ -83,7 +83,7 @@ def test_run_folders_alone_mean_their_curves(
     assert main(["plot", "curves", *runs]) == 0
     assert capsys.readouterr().out == plain
     assert main(["plot", "curvse", *runs]) == 2
-    assert "none of robolearn plot's verbs: curves, density" in capsys.readouterr().err
+    assert "none of robolearn plot's verbs: curves, critic, density" in capsys.readouterr().err
     assert main(["plot", "--help"]) == 0
     assert "robolearn plot density" in capsys.readouterr().out
 

@@ -52,7 +52,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tmp_path = tmp_path_factory.mktemp("report")
     log = tmp_path / "run" / "metrics.jsonl"
     log.parent.mkdir()
-    rows = [{"step": s, "loss": 1 / (1 + s), "valid_loss": 2 / (1 + s), "odd": "text"} for s in range(50)]
+    rows = [{"step": s, "loss": 1 / (1 + s), "valid_loss": 2 / (1 + s)} for s in range(50)]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 51, "lo')
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(b"\x00" * 100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from robolearn.deploy.runner import PolicyRunner
 from robolearn.errors import TaskError
 from robolearn.imitation.gates.gate import BaseGate, Verdict, View
 from robolearn.imitation.intervention import InterventionDriver
+from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode
 from tests.policies.toy import ACTION, make_obs, make_policy
 
@@ -86,7 +89,12 @@ def test_a_takeover_drops_the_rest_of_the_chunk(driver: InterventionDriver) -> N
     """Environment 1 plans anew while corrected and after; its neighbours execute their chunks to the end."""
     chunks: list[list[int]] = []
     predict = driver.policy._predict
-    driver.policy._predict = lambda rows: (chunks.append(list(rows)), predict(rows))[1]  # type: ignore[method-assign]
+
+    def watched(policy: Policy, rows: list[int], window: Callable[[Tensor], dict[str, Tensor]]) -> Tensor:
+        chunks.append(list(rows))
+        return predict(policy, rows, window)
+
+    driver.policy._predict = watched  # type: ignore[method-assign]
     for obs in observations(8):
         driver.decide(obs)
     #       step 0       3    4                  7 (the chunk of step 4 ends)

@@ -88,7 +88,7 @@ print(json.dumps({"names": registry.names(), "solved": int(success.sum()), "args
     result = json.loads(done.stdout.strip().splitlines()[-1])
     assert "Poke" in result["names"]
     assert result["solved"] == 16
-    assert result["args"]["env_name"] == "Poke"
+    assert result["args"]["env_name"] == "robolearn/Poke-v0"
 
 
 def test_a_broken_package_is_named(package):

@@ -250,7 +250,7 @@ def test_chunks_are_scored_by_what_is_executed(obs_steps: int, shown: Path) -> N
 def test_heads_without_a_likelihood_are_refused(shown: Path) -> None:
     config = PolicyConfig(head=DiffusionHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)), pred_steps=4)
     gate = LikelihoodGate(LikelihoodGateConfig(), toy.setting())
-    with pytest.raises(PolicyError, match=r"gaussian, mixture or autoregressive\), received 'diffusion'"):
+    with pytest.raises(PolicyError, match=r"gaussian, mixture or autoregressive\), received diffusion on mlp"):
         gate.prepare(build_policy(config, toy.OBSERVATION, toy.ACTION), [shown], 1)
 
 

@@ -179,8 +179,8 @@ def test_a_weight_of_nothing_is_cloning(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_dataset(tmp_path / "d.hdf5", [make_episode(0), failed(make_episode(1))])
     small = ["--policy.backbone.hidden_sizes", "8", "--loop.total_steps", "3", "--batch_size", "8", "--device", "cpu"]
-    words = ["train", "--dataset", str(data), "--method", "iql", *small]
-    assert main([*words, "--output", str(tmp_path / "run")]) == 0
+    words = ["train", "--method", "iql", *small]
+    assert main([*words, "--dataset", str(data), "--output", str(tmp_path / "run")]) == 0
     assert "implicit Q-learning" in (tmp_path / "run/policy/card.md").read_text()
     capsys.readouterr()
     bad = write_dataset(tmp_path / "bad.hdf5", [failed(make_episode(i)) for i in range(2)])
