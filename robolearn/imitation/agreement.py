@@ -45,7 +45,7 @@ def check_init_policy(policy: Policy, dataset: Dataset, place: object) -> None:
 def check_same_rate(dataset: Dataset, env: VectorEnv) -> None:
     """Raise DatasetError where a step of the data is not a step of the environment."""
     if abs(env.control_hz - dataset.control_hz) > 1e-6 * dataset.control_hz:
-        data, offers = interface_of(dataset), environment_interface(env)
+        data, offers = dataset.interface(), interface_of(env)
         raise DatasetError(
             f"{offers.name} runs at {env.control_hz:g} Hz, {data.name} was recorded at {dataset.control_hz:g} Hz; "
             "record demonstrations at the rate that the policy is to act at"
