@@ -33,17 +33,23 @@ def env_for_rounds(policy: Policy, env: VectorEnv, dataset: Dataset, place: obje
             f"{offers.name} also shows {', '.join(map(repr, extra))}, which {data.name} does not hold; episodes of one "
             f"kind only can be learned from together. Leave it out: --task.obs_keys {keys}"
         )
-    if abs(env.control_hz - dataset.control_hz) > 1e-6 * dataset.control_hz:
-        raise DatasetError(
-            f"{offers.name} runs at {env.control_hz:g} Hz, {data.name} was recorded at {dataset.control_hz:g} Hz; "
-            "record demonstrations at the rate that the policy is to act at"
-        )
+    check_same_rate(dataset, env)
     return env_for(policy, env, place)
 
 
 def check_init_policy(policy: Policy, dataset: Dataset, place: object) -> None:
     """Raise PolicyError where the data does not hold what the policy sees, or its actions are in other limits."""
     check_same_actions(policy.interface(f"the policy {place}"), dataset)
+
+
+def check_same_rate(dataset: Dataset, env: VectorEnv) -> None:
+    """Raise DatasetError where a step of the data is not a step of the environment."""
+    if abs(env.control_hz - dataset.control_hz) > 1e-6 * dataset.control_hz:
+        data, offers = dataset.interface(), interface_of(env)
+        raise DatasetError(
+            f"{offers.name} runs at {env.control_hz:g} Hz, {data.name} was recorded at {dataset.control_hz:g} Hz; "
+            "record demonstrations at the rate that the policy is to act at"
+        )
 
 
 def check_same_actions(needs: Interface, dataset: Dataset) -> None:

@@ -118,7 +118,9 @@ def make_learner(config: RLConfig, env: VectorEnv, device: torch.device) -> Lear
     else:
         learner = TD3(policy, critic, algorithm, seed=config.seed)
     shape = Shape.of(policy, gamma=algorithm.gamma, n_step=algorithm.n_step)
-    demonstrations = open_demonstrations(config, policy.interface(f"the task {config.task.id}"), shape, device=device)
+    demonstrations = open_demonstrations(
+        config, env, policy.interface(f"the task {config.task.id}"), shape, device=device
+    )
     replay = ReplayCollector(
         driver,
         learner,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -339,6 +341,11 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "offers float32 (3,)" in refused("finetune", policy, *RESIDUAL, *SHORT, *run, "--task", COUNTER)
     narrow = [*RESIDUAL, *SHORT, *run, "--demonstrations", data]
     assert "sees 'state'" in refused("finetune", policy, *narrow, "--rename", "{state: other}")
+    faster = tmp_path / "faster.hdf5"
+    shutil.copy(data, faster)
+    with h5py.File(faster, "r+") as file:
+        file["data"].attrs["control_hz"] *= 2
+    assert "was recorded at 20 Hz" in refused("finetune", policy, *RESIDUAL, *SHORT, *run, "--demonstrations", faster)
     failures = tmp_path / "failures.hdf5"
     words = ["--task", POINT_REACH, "--task.worker_kind", "sync", "--task.max_steps", 2, "--keep_failures", "true"]
     expert = ["--expert", "tests.envs.toy:point_reach_expert"]

@@ -121,10 +121,14 @@ class ResidualConfig:
     """Gradient steps after the critics' warm-up over which it grows from the one to the other."""
     policy: PolicyConfig = field(
         default_factory=lambda: PolicyConfig(
-            backbone=MLPConfig(hidden_sizes=(256, 256), layer_norm=True), head=GaussianHeadConfig(initial_std=0.2)
+            obs_clip=10.0,
+            backbone=MLPConfig(hidden_sizes=(256, 256), layer_norm=True),
+            head=GaussianHeadConfig(initial_std=0.2),
         )
     )
-    """The correction: a tanh-Gaussian of one step; `obs_keys` names what it sees, empty means what the base sees."""
+    """The correction: a tanh-Gaussian of one step; `obs_keys` names what it sees, empty means what the base sees. Keys
+    are seen whole, velocities too: reward does not mislead it as demonstrations do. `obs_clip` holds critics in bounds
+    where practice leaves what was demonstrated."""
 
     def __post_init__(self) -> None:
         check_range(self, "scale_steps", low=0, high=MAX_STEPS)

@@ -23,8 +23,9 @@ from robolearn.configuration.parts.reading import Reading
 from robolearn.contract import Interface
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
+from robolearn.envs.interface import VectorEnv
 from robolearn.errors import DatasetError
-from robolearn.imitation.agreement import check_same_actions
+from robolearn.imitation.agreement import check_same_actions, check_same_rate
 from robolearn.policies.policy import Policy
 from robolearn.policies.residual import BASE_ACTION
 from robolearn.rl.collecting.macro_steps import RewardSource, Transition
@@ -200,11 +201,12 @@ class Source(Protocol):
 
 
 def open_demonstrations(
-    source: Source, needs: Interface, shape: Shape, *, base: Policy | None = None, device: torch.device | str = "cpu"
+    source: Source, env: VectorEnv, needs: Interface, shape: Shape, *, base: Policy | None = None, device: torch.device
 ) -> Replay | None:
     """Return the files that a configuration names as `load_demonstrations` does, None where it names none.
 
-    Says on standard error what was assumed of them and where their rewards come from.
+    Says on standard error what was assumed of them and where their rewards come from. Raises DatasetError also where
+    they were not recorded at the rate of `env`, in which practice goes on.
     """
     if not source.demonstrations:
         return None
@@ -212,6 +214,7 @@ def open_demonstrations(
         if distributed.rank() == 0:
             for line in (*dataset.assumptions, *reward_notes(dataset, source.reward)):
                 print(f"note: {line}", file=sys.stderr, flush=True)
+        check_same_rate(dataset, env)
         return load_demonstrations(dataset, needs, shape, reward=source.reward, base=base, device=device)
 
 

@@ -79,7 +79,7 @@ def off_policy_learner(
         method,
         exec_steps=network.config.exec_steps,
         seed=config.seed,
-        demonstrations=open_demonstrations(config, needs, shape, base=base, device=learner.device),
+        demonstrations=open_demonstrations(config, env, needs, shape, base=base, device=learner.device),
         first_actions="policy",
     )
     check = CriticCheck.of(learner.critic, network, method, config.reward)
