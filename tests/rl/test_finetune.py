@@ -191,8 +191,12 @@ def test_refusals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "method", "message"),
     [
-        ("flow", "ppo", "the head 'flow' of .* does not have; method chain_ppo trains its chain's steps; method resid"),
-        ("deterministic", "ppo", "the head 'deterministic' of .* does not have; method residual takes any policy"),
+        (
+            "flow",
+            "ppo",
+            "a policy of flow on mlp does not have; take a way .*for diffusion and flow --method chain_ppo",
+        ),
+        ("deterministic", "ppo", "a policy of deterministic on mlp does not have; take a way .*--method residual"),
         ("deterministic", "chain_ppo", "trains the steps of diffusion and flow heads, this policy has head 'determin"),
         ("mixture", "chain_ppo", "this policy has head 'mixture'; method ppo trains it"),
     ],

@@ -9,9 +9,7 @@ import torch
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import PPOTuningConfig
 from robolearn.envs.interface import VectorEnv
-from robolearn.errors import PolicyError
 from robolearn.policies.build import build_policy
-from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
@@ -27,12 +25,6 @@ def prepare(
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where its head has no exact likelihood."""
     check_exact_likelihood(policy)
-    if not policy.exact_likelihood:
-        chain = "; method chain_ppo trains its chain's steps" if isinstance(policy.head, ChainHead) else ""
-        raise PolicyError(
-            f"method ppo needs the log-probability of actions, which the head {policy.config.head.name!r} of "
-            f"{config.policy} does not have{chain}; method residual takes any policy as its base"
-        )
     policy = with_min_std(policy, method.min_std)
     critic = ValueNetwork.beside(policy, method.critic).to(device)
     shown = shown_windows(config, policy, weight=method.cloning_coef, device=device)
