@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from robolearn.cli.main import main
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.algorithms import CriticConfig
 from robolearn.configuration.parts.loop import LoopConfig
-from robolearn.configuration.parts.policy import GaussianHeadConfig, MixtureHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.policy import (
+    DenoisingMLPConfig,
+    DeterministicHeadConfig,
+    FlowHeadConfig,
+    GaussianHeadConfig,
+    MixtureHeadConfig,
+    MLPConfig,
+    PolicyConfig,
+)
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import PPOTuningConfig
 from robolearn.configuration.tree import load
@@ -177,6 +186,63 @@ def test_refusals(tmp_path: Path) -> None:
     save_policy(other, tmp_path / "other")
     with pytest.raises(PolicyError, match=r"has 1 actions \(x\), the task .*PointReach-v0 takes 2"):
         finetune(config(tmp_path / "other", tmp_path / "b"), tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("head", "method", "message"),
+    [
+        (
+            "flow",
+            "ppo",
+            "a policy of flow on mlp does not have; take a way .*for diffusion and flow --method chain_ppo",
+        ),
+        ("deterministic", "ppo", "a policy of deterministic on mlp does not have; take a way .*--method residual"),
+        ("deterministic", "chain_ppo", "trains the steps of diffusion and flow heads, this policy has head 'determin"),
+        ("mixture", "chain_ppo", "this policy has head 'mixture'; method ppo trains it"),
+    ],
+)
+def test_a_way_that_does_not_fit_the_head_names_one_that_does(
+    head: str, method: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = {
+        "flow": FlowHeadConfig(network=DenoisingMLPConfig(width=8, num_blocks=1)),
+        "deterministic": DeterministicHeadConfig(),
+        "mixture": MixtureHeadConfig(),
+    }
+    with make(TASK) as env:
+        policy = build_policy(PolicyConfig(head=heads[head]), env.observation_spec, env.action_spec)
+    save_policy(policy, tmp_path / "start")
+    words = ["finetune", tmp_path / "start", "--method", method, "--task", POINT_REACH, "--task.worker_kind", "sync"]
+    assert main([*map(str, words), "--num_envs", "2", "--output", str(tmp_path / "run")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, said), said
+    assert not (tmp_path / "run").exists(), "what is refused leaves nothing behind"
+
+
+def recorded(folder: Path, task: str) -> Path:
+    path = folder / f"{len(list(folder.glob('*.hdf5')))}.hdf5"
+    words = ["record", path, "--task", task, "--episodes", 2]
+    assert main([*map(str, words)]) == 0
+    return path
+
+
+def test_demonstrations_of_a_cloning_loss_are_read_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reach, lift = recorded(tmp_path, "Reach"), recorded(tmp_path, "Lift")
+    clone = ["train", "--dataset", reach, "--output", tmp_path / "clone", "--policy.backbone.hidden_sizes", 16]
+    budget = ["--loop.total_steps", 5, "--loop.evaluate_every", 0, "--policy.head", "gaussian"]
+    assert main([*map(str, [*clone, *budget])]) == 0
+    words = ["finetune", tmp_path / "clone", "--num_envs", 2, "--max_steps", 10, "--eval_episodes", 2]
+    words += ["--test_episodes", 0, "--method.num_steps", 8, "--method.critic_warmup", 0, "--loop.total_steps", 1]
+    capsys.readouterr()
+    assert main([*map(str, [*words, "--demonstrations", lift, "--output", tmp_path / "refused"])]) == 2
+    assert "'goal'" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
+    assert main([*map(str, [*words, "--demonstrations", reach, "--output", tmp_path / "run"])]) == 0
+    assert any("cloning_loss" in row for row in read_metrics(tmp_path / "run"))
+    assert main([*map(str, [*words, "--method.cloning_coef", -1, "--output", tmp_path / "negative"])]) == 2
+    assert "cloning_coef must not be negative, received -1" in capsys.readouterr().err
 
 
 def test_the_shipped_configurations_are_read() -> None:
