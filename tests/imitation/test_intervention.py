@@ -85,8 +85,8 @@ def test_who_acted_what_was_proposed_and_why_is_said(driver: InterventionDriver)
 def test_a_takeover_drops_the_rest_of_the_chunk(driver: InterventionDriver) -> None:
     """Environment 1 plans anew while corrected and after; its neighbours execute their chunks to the end."""
     chunks: list[list[int]] = []
-    predict = driver.policy._predict
-    driver.policy._predict = lambda rows: (chunks.append(list(rows)), predict(rows))[1]  # type: ignore[method-assign]
+    plan = driver.policy._plan
+    driver.policy._plan = lambda rows: (chunks.append(list(rows)), plan(rows))[1]  # type: ignore[method-assign]
     for obs in observations(8):
         driver.decide(obs)
     #       step 0       3    4                  7 (the chunk of step 4 ends)
