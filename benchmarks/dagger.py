@@ -31,7 +31,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -465,7 +465,7 @@ def claim_rows(task: str, found: Cells) -> Iterator[Row]:
         if cell is None:
             continue
         if always is not None:
-            yield labels_row(cell, always)
+            yield from against_always(cell, always)
         if variant in ASKING:
             yield budget_row(cell)
     for variant in RELABELLING:
@@ -480,8 +480,8 @@ def beats(task: str, variant: str, other: str, found: Cells) -> Iterator[Row]:
     Whether an episode's two outcomes are exchanged is a coin's toss if both are equally good; over all tosses that is
     the exact McNemar test. Pairs have training seed and episode in common.
     """
-    cell, peer = found.get((task, variant)), found.get((task, other))
-    if cell is None or peer is None or cell.seeds != peer.seeds:
+    cell, peer = in_common(found.get((task, variant)), found.get((task, other)))
+    if cell is None or peer is None:
         return
     ours, theirs = cell.solved, peer.solved
     p_value = mcnemar(PairedCounts.of(theirs, ours))
@@ -492,26 +492,41 @@ def beats(task: str, variant: str, other: str, found: Cells) -> Iterator[Row]:
         ours=float(np.mean(ours) - np.mean(theirs)),
         # A goal of a difference above zero that is no chance: with p >= .05 no difference is enough.
         goal=0.0 if p_value < 0.05 else 1.0,
-        note=f"permutation test p = {p_value:.2g}; {labels}",
+        note=f"permutation test p = {p_value:.2g}; {labels}; training seeds {', '.join(map(str, cell.seeds))}",
     )
 
 
-def labels_row(cell: Cell, always: Cell) -> Row:
-    """Return what a variant needs of the expert, in shares of what labelling everything needs."""
-    common = [(a, b) for a in cell.runs for b in always.runs if a["seed"] == b["seed"]]
-    ours, theirs = (
-        float(np.mean([sum(row["labelled_steps"] for row in pair[side]["rounds"]) for pair in common]))
-        for side in (0, 1)
-    )
-    reached = np.mean(cell.solved) >= min(0.95, np.mean(always.solved))
-    return Row(
-        case=f"{cell.task}, {cell.variant}: steps of the expert",
-        unit="ratio to always' labelled steps",
-        ours=ours / theirs,
-        goal=0.4 if cell.variant in ("thrifty", "ensemble") and reached else None,
+def in_common(first: Cell | None, second: Cell | None) -> tuple[Cell, Cell] | tuple[None, None]:
+    """Return two cells with the training seeds that both have finished."""
+    if first is None or second is None:
+        return None, None
+    seeds = set(first.seeds) & set(second.seeds)
+    first, second = (replace(c, runs=tuple(run for run in c.runs if run["seed"] in seeds)) for c in (first, second))
+    return (first, second) if seeds else (None, None)
+
+
+def against_always(cell: Cell, always: Cell) -> Iterator[Row]:
+    """Yield what a variant needs of the expert beside labelling everything, and whether it gets as far."""
+    ours, theirs = in_common(cell, always)
+    if ours is None or theirs is None:
+        return
+    few = cell.variant in ("thrifty", "ensemble")
+    steps = [c.mean("labelled_steps") for c in (ours, theirs)]
+    rates = [float(np.mean(c.solved)) for c in (ours, theirs)]
+    yield Row(
+        case=f"{cell.task}, {cell.variant}: steps of the expert in all rounds",
+        unit="ratio to always'",
+        ours=steps[0] / steps[1],
+        goal=0.4 if few else None,
         better="lower",
-        note=f"{ours:,.0f} against {theirs:,.0f} in all rounds; solves {100 * np.mean(cell.solved):.1f}%, "
-        f"always {100 * np.mean(always.solved):.1f}%",
+        note=f"{steps[0]:,.0f} against {steps[1]:,.0f}",
+    )
+    yield Row(
+        case=f"{cell.task}, {cell.variant}: success beside always'",
+        unit="success rate's difference",
+        ours=rates[0] - rates[1],
+        goal=0.0 if few else None,
+        note=f"{100 * rates[0]:.1f}% against {100 * rates[1]:.1f}%",
     )
 
 

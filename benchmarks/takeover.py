@@ -96,7 +96,7 @@ def prepare(folder: Path) -> None:
 def round_of(folder: Path, episodes: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Yield the process of a round of so many episodes, and the link of its page."""
     given = ["run", "--device", "browser", "--policy", "clone", "--dataset", "demos.hdf5", "--output", "run"]
-    given += ["--rounds", "1", "--episodes_per_round", str(episodes), "--eval_episodes", "10", "--session.port", "0"]
+    given += ["--rounds", "1", "--episodes_per_round", str(episodes), "--eval_episodes", "2", "--session.port", "0"]
     given += ["--correction.by_motion", "false", "--loop.total_steps", "200", "--loop.tensorboard", "false"]
     command = [sys.executable, "-m", "benchmarks.takeover", "--serve", "dagger", *given]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,6 @@ from robolearn.deploy.runner import PolicyRunner
 from robolearn.errors import TaskError
 from robolearn.imitation.gates.gate import BaseGate, Verdict, View
 from robolearn.imitation.intervention import InterventionDriver
-from robolearn.policies.policy import Policy
 from robolearn.specs import ActionMode
 from tests.policies.toy import ACTION, make_obs, make_policy
 
@@ -88,13 +85,8 @@ def test_who_acted_what_was_proposed_and_why_is_said(driver: InterventionDriver)
 def test_a_takeover_drops_the_rest_of_the_chunk(driver: InterventionDriver) -> None:
     """Environment 1 plans anew while corrected and after; its neighbours execute their chunks to the end."""
     chunks: list[list[int]] = []
-    predict = driver.policy._predict
-
-    def watched(policy: Policy, rows: list[int], window: Callable[[Tensor], dict[str, Tensor]]) -> Tensor:
-        chunks.append(list(rows))
-        return predict(policy, rows, window)
-
-    driver.policy._predict = watched  # type: ignore[method-assign]
+    plan = driver.policy._plan
+    driver.policy._plan = lambda rows: (chunks.append(list(rows)), plan(rows))[1]  # type: ignore[method-assign]
     for obs in observations(8):
         driver.decide(obs)
     #       step 0       3    4                  7 (the chunk of step 4 ends)
