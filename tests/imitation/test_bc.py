@@ -315,4 +315,5 @@ def test_shipped_configurations_are_valid_and_say_how_to_run_them(path: Path) ->
     config = load(TrainConfig, path)
     assert f"--config configs/train/{path.name}" in path.read_text()
     if not config.init_policy:
-        build_policy(replace(config.policy, obs_keys=()), OBSERVATION, ACTION)
+        # keys are those of the configuration's own data
+        build_policy(replace(config.policy, obs_keys=(), obs_ranges={}), OBSERVATION, ACTION)
