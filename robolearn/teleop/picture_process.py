@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -126,6 +127,9 @@ def main(states: socket.socket, pictures: socket.socket, job: dict[str, Any]) ->
     pictures.sendall(b"\x01")
     size = mujoco.mj_stateSize(model, STATE)
     while True:
+        # Datagrams know no end; the stream, on which the parent never writes, is readable once the parent is gone.
+        if pictures in select.select([states, pictures], [], [])[0]:
+            return
         packet = states.recv(MAX_STATE_BYTES)
         states.setblocking(False)
         try:
@@ -134,8 +138,6 @@ def main(states: socket.socket, pictures: socket.socket, job: dict[str, Any]) ->
         except BlockingIOError:
             pass
         states.setblocking(True)
-        if not packet:
-            return
         mujoco.mj_setState(model, data, np.frombuffer(packet, np.float64, size).copy(), STATE)
         mujoco.mj_forward(model, data)
         for number, camera in enumerate(job["cameras"]):

@@ -173,6 +173,8 @@ with make("Lift", 1) as env, make_pictures(env, SessionConfig()) as pictures:
     env.reset([0])
     pictures.watch(True)
     pictures.show(env)
+    while len(pictures.frames) < len(pictures.cameras):  # from then on the process has nothing to do
+        time.sleep(0.05)
     print(pictures._process._process.pid, flush=True)
     time.sleep(600)
 """
