@@ -112,7 +112,7 @@ class ActorCritic(OffPolicyAlgorithm[AC]):
         rate, limit = config.learning_rate, config.max_grad_norm
         self.actor_optimiser = LossOptimiser(actor_loss, actor_parameters, learning_rate=rate, max_grad_norm=limit)
         self.critic_optimiser = LossOptimiser(
-            CriticLoss(critic, config),
+            CriticLoss(critic, bf16=config.bf16),
             trainable(critic),
             learning_rate=config.critic_learning_rate or rate,
             max_grad_norm=limit,
@@ -140,9 +140,9 @@ class ActorCritic(OffPolicyAlgorithm[AC]):
 class CriticLoss(nn.Module):
     """Half the mean squared error of every critic, summed over the ensemble."""
 
-    def __init__(self, critic: QEnsemble, config: OffPolicyConfig) -> None:
+    def __init__(self, critic: QEnsemble, *, bf16: bool = False) -> None:
         super().__init__()
-        self.critic, self.config = critic, config
+        self.critic, self.bf16 = critic, bf16
 
     def forward(self, batch: ReplayBatch, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss and metrics.
@@ -150,7 +150,7 @@ class CriticLoss(nn.Module):
         Args:
             target: (B,) y.
         """
-        with autocast(target.device, self.config):
+        with autocast(target.device, self.bf16):
             values = self.critic(batch.obs, batch.actions)  # (M, B) Q_i(s, a)
         loss = 0.5 * (values - target).square().mean(-1).sum()  # sum_i E[(Q_i - y)^2] / 2
         return loss, {"critic_loss": loss.detach(), "value": values.detach().mean()}
@@ -165,9 +165,9 @@ def least_of_subset(values: Tensor, subset: int, generator: torch.Generator | No
     return values.amin(0)
 
 
-def autocast(device: torch.device, config: OffPolicyConfig) -> torch.autocast:
-    """Return the context in which matrix products are in bfloat16 where `config.bf16` asks for it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16)
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    """Return the context in which matrix products are in bfloat16 where `bf16` asks for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
 def check_reparameterised(policy: Policy, algorithm: str) -> None:

@@ -38,7 +38,7 @@ class ActorLoss(nn.Module):
         Args:
             alpha: (1,) the temperature.
         """
-        with autocast(alpha.device, self.config):
+        with autocast(alpha.device, self.config.bf16):
             actions, log_probs = self.policy.distribution(batch.obs).sample_with_log_prob(noise)  # a ~ pi(s)
             values = self.critic(batch.obs, actions)  # (M, B) Q_i(s, a)
         value = values.amin(0) if self.config.actor_value == "min" else values.mean(0)  # (B,)
@@ -77,7 +77,7 @@ class SAC(ActorCritic[SACConfig]):
 
     def targets(self, batch: ReplayBatch, alpha: Tensor, noise: Noise) -> Tensor:
         """Return y, (B,); alpha is (1,)."""
-        with autocast(self.device, self.config):
+        with autocast(self.device, self.config.bf16):
             actions, log_probs = self.policy.distribution(batch.next_obs).sample_with_log_prob(noise)  # a' ~ pi(s')
             values = self.target_value(batch.next_obs, actions)  # (B,) min_i Q'_i(s', a')
         if self.config.entropy_backup:

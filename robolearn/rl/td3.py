@@ -32,7 +32,7 @@ class ActorLoss(nn.Module):
 
     def forward(self, batch: ReplayBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss and metrics."""
-        with autocast(batch.rewards.device, self.config):
+        with autocast(batch.rewards.device, self.config.bf16):
             values = self.critic(batch.obs, self.policy.distribution(batch.obs).mode())  # (M, B) Q_i(s, pi(s))
         loss = -values[0].mean()  # -E[Q_1(s, pi(s))]
         return loss, {"actor_loss": loss.detach()}
@@ -62,7 +62,7 @@ class TD3(ActorCritic[TD3Config]):
     def targets(self, batch: ReplayBatch) -> Tensor:
         """Return y, (B,)."""
         config = self.config
-        with autocast(self.device, config):
+        with autocast(self.device, config.bf16):
             mode = self.target_policy.distribution(batch.next_obs).mode()  # (B, Tp, A) pi'(s')
             noise = torch.randn(mode.shape, generator=self.generator, device=self.device) * config.target_std
             actions = (mode + noise.clamp(-config.target_clip, config.target_clip)).clamp(-1.0, 1.0)

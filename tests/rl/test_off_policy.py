@@ -206,7 +206,7 @@ def test_large_values_keep_their_small_differences_in_bfloat16() -> None:
     with torch.no_grad():
         plain = critic(batch.obs, batch.actions)
         critic.last.bias += 300.0
-        with autocast(torch.device("cpu"), learner.config):
+        with autocast(torch.device("cpu"), learner.config.bf16):
             shifted = critic(batch.obs, batch.actions)
     assert plain.std() < 1.0
     torch.testing.assert_close(shifted - 300.0, plain, rtol=0.0, atol=0.05)

@@ -12,21 +12,13 @@ from robolearn.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOTuningConfig(PPOConfig):
-    """PPO on a policy with an exact likelihood (gaussian, mixture, autoregressive): small steps from where it is."""
+class _PracticeConfig(PPOConfig):
+    """What the ways by PPO share: a critic of their own, and demonstrations to go back to."""
 
-    name: Literal["ppo"] = "ppo"
-    num_steps: int = 128
     epochs: int = 5
     batch_size: int = 512
-    learning_rate: float = 1e-5
     critic_learning_rate: float | None = 1e-3
-    clip: float = 0.1
-    target_kl: float | None = 0.01
     critic_warmup: int = 2
-    min_std: float | None = 0.1
-    """Raise the head's smallest standard deviation to this: what cloning was sure of must be explored again, and a
-    ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
     cloning_coef: float = 0.1
     """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -38,18 +30,27 @@ class PPOTuningConfig(PPOConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainPPOConfig(PPOConfig):
+class PPOTuningConfig(_PracticeConfig):
+    """PPO on a policy with an exact likelihood (gaussian, mixture, autoregressive): small steps from where it is."""
+
+    name: Literal["ppo"] = "ppo"
+    num_steps: int = 128
+    learning_rate: float = 1e-5
+    clip: float = 0.1
+    target_kl: float | None = 0.01
+    min_std: float | None = 0.1
+    """Raise the head's smallest standard deviation to this: what cloning was sure of must be explored again, and a
+    ratio of nearly deterministic densities says nothing. The policy's mode stays what it was; none leaves the head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainPPOConfig(_PracticeConfig):
     """PPO on the steps of a diffusion or flow policy's chain (DPPO): small steps from where it is."""
 
     name: Literal["chain_ppo"] = "chain_ppo"  # pyright: ignore[reportIncompatibleVariableOverride]
-    gamma: float = 0.99
     num_steps: int = 64
-    epochs: int = 5
-    batch_size: int = 512
     learning_rate: float = 1e-4
-    critic_learning_rate: float | None = 1e-3
     clip: float = 0.01
-    critic_warmup: int = 2
     first_clip: float = 0.001
     """Clip of the first trained step; it grows to `clip` at the last."""
     trained_steps: int | None = None
@@ -60,10 +61,6 @@ class ChainPPOConfig(PPOConfig):
     min_std: float = 0.1
     """Smallest standard deviation of a step while exploring, in normalised action units; nothing but this explores
     where the sampler adds no noise (flow, ddim with eta 0)."""
-    cloning_coef: float = 0.1
-    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    """The value network."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +70,6 @@ class ChainPPOConfig(PPOConfig):
             raise ConfigError(f"min_std must be positive: steps without noise have no density; received {self.min_std}")
         if not 0.0 < self.denoising_gamma <= 1.0:
             raise ConfigError(f"denoising_gamma must lie in (0, 1], received {self.denoising_gamma}")
-        check_range(self, "cloning_coef", low=0)
         for name in ("entropy_coef", "compile", "normalise_obs"):
             if getattr(self, name):
                 raise ConfigError(f"chain_ppo has no {name}, received {getattr(self, name)}; leave it out")

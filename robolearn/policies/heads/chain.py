@@ -49,6 +49,8 @@ class ChainHead(Head):
     """(E,) times at which the network is asked along the chain."""
     stds: tuple[float, ...]
     """Standard deviation of each of the S steps."""
+    has_densities: bool = True
+    """Whether a step depends on the state before it alone, so that it has a density: a multistep solver's does not."""
 
     def __init__(
         self, network: DenoiserConfig, *, early_steps: int, feature_size: int, pred_steps: int, action_size: int

@@ -44,7 +44,7 @@ class DiffusionHead(ChainHead):
     def __init__(self, config: DiffusionHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
         sizes = {"feature_size": feature_size, "pred_steps": pred_steps, "action_size": action_size}
         super().__init__(config.network, early_steps=config.early_steps, **sizes)
-        self.config = config
+        self.config, self.has_densities = config, config.solver != "dpm"
         alphas, timesteps = diffusers_schedule(config)
         coefficients = chain_coefficients(alphas, timesteps, config)
         self.stds = tuple(coefficients.std.tolist())
@@ -80,7 +80,7 @@ class DiffusionHead(ChainHead):
         return mean
 
     def _transition_mean(self, features: Tensor, x: Tensor, step: Tensor) -> Tensor:
-        if self.config.solver == "dpm":
+        if not self.has_densities:
             raise PolicyError(
                 "the dpm solver's steps depend on two earlier states and have no density each; use solver ddpm or ddim"
             )

@@ -28,6 +28,7 @@ from robolearn.rl.engine.loss_optimiser import LossOptimiser, trainable
 from robolearn.rl.engine.saving import load_states, states_of
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import QEnsemble, ValueNetwork
+from robolearn.rl.off_policy import CriticLoss
 from robolearn.specs import Batch
 from robolearn.training import distributed
 
@@ -58,24 +59,6 @@ class ValueLoss(nn.Module):
         return loss, {"value_loss": loss.detach()}
 
 
-class QLoss(nn.Module):
-    """Half the mean squared error of every critic, summed over the ensemble."""
-
-    def __init__(self, critic: QEnsemble) -> None:
-        super().__init__()
-        self.critic = critic
-
-    def forward(self, batch: ReplayBatch, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scalar loss and metrics.
-
-        Args:
-            target: (B,) y.
-        """
-        values = self.critic(batch.obs, batch.actions)  # (M, B) Q_i(s, a)
-        loss = 0.5 * (values - target).square().mean(-1).sum()  # sum_i E[(Q_i - y)^2] / 2
-        return loss, {"critic_loss": loss.detach(), "value": values.detach().mean()}
-
-
 class ImplicitQLearning(BehaviourCloning):
     """Cloning whose windows are weighted by the values that it learns beside; an algorithm of the training loop."""
 
@@ -94,7 +77,7 @@ class ImplicitQLearning(BehaviourCloning):
             ValueLoss(self.value, method.expectile), trainable(self.value), learning_rate=rate, norm_name=None
         )
         self.critic_optimiser = LossOptimiser(
-            QLoss(self.critic), trainable(self.critic), learning_rate=rate, norm_name="critic_grad_norm"
+            CriticLoss(self.critic), trainable(self.critic), learning_rate=rate, norm_name="critic_grad_norm"
         )
         self.target_update = TargetUpdate(self.target, self.critic, self.critic_optimiser.adam, method.tau)
         self.parts = {

@@ -80,7 +80,7 @@ def prepare(
 
 def _to_go(k: Tensor) -> Tensor:
     """Return the share (K',) of the steps that are left after each, from one at the first to zero at the last."""
-    return 1.0 - k / max(1, len(k) - 1) if len(k) > 1 else torch.zeros_like(k, dtype=torch.float32)
+    return 1.0 - k / (len(k) - 1) if len(k) > 1 else torch.zeros_like(k, dtype=torch.float32)
 
 
 def with_early_steps(policy: Policy, trained_steps: int | None) -> Policy:
@@ -98,10 +98,10 @@ def with_early_steps(policy: Policy, trained_steps: int | None) -> Policy:
             f"method chain_ppo trains the steps of diffusion and flow heads, this policy has head "
             f"{policy.config.head.name!r}; {remedy}"
         )
-    if getattr(head.config, "solver", "") == "dpm":
+    if not head.has_densities:
         raise PolicyError(
-            "method chain_ppo needs a density of each step, which the dpm solver's do not have; train the policy with "
-            "policy.head.solver ddim or ddpm"
+            f"method chain_ppo needs a density of each step, which those of this head's multistep solver do not have "
+            f"({policy.config.head}); train the policy with policy.head.solver ddim or ddpm"
         )
     trained_steps = head.chain_steps - head.early_steps if trained_steps is None else trained_steps
     if not 1 <= trained_steps <= head.chain_steps - head.early_steps:
