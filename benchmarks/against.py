@@ -185,7 +185,14 @@ def main() -> None:
     args = parser.parse_args()
     before = args.before.resolve()
     python = args.python or str(before / ".venv" / "bin" / "python")
-    commit = subprocess.check_output(["git", "-C", str(before), "rev-parse", "--short", "HEAD"], text=True).strip()
+    found = subprocess.run(
+        ["git", "-C", str(before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if found.returncode or not (before / "benchmarks").is_dir():
+        parser.error(f"{before} is no checkout of this project; make one: git worktree add {before} COMMIT")
+    if not Path(python).exists():
+        parser.error(f"{python} does not exist; make it: make -C {before} setup, or name another with --python")
+    commit = found.stdout.strip()
     began = time.perf_counter()
     rows = [measure(name, before, python, commit, args.blocks) for name in args.cases]
     write("against", rows, seconds=time.perf_counter() - began)
