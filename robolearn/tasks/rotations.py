@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations, product
 
 import numpy as np
 import torch
@@ -23,11 +24,32 @@ def quat_yaw(quat: Array) -> Array:
 
 
 def quat_axes(quat: Array) -> Array:
-    """Map (N, 4) -> (N, 6): the body's x and y axes, the first two columns of its matrix."""
+    """Map (N, 4) -> (N, 9): the body's x, y and z axes, the columns of its matrix."""
     w, x, y, z = quat[:, 0], quat[:, 1], quat[:, 2], quat[:, 3]
     x_axis = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
     y_axis = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
-    return columns((*x_axis, *y_axis))
+    z_axis = (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y))
+    return columns((*x_axis, *y_axis, *z_axis))
+
+
+def cube_axes(quat: Array, heading: Array, turns: Array) -> Array:
+    """Map (N, 4) -> (N, 6): x and y axes of a cube whose faces look alike.
+
+    Of its 24 orientations that nobody can tell apart, the one nearest to that of a body upright at `heading` (N,), in
+    radians, is taken. `turns` is `cube_turns()` as a light array.
+    """
+    xp, rows = namespace(quat), quat_axes(quat).reshape(-1, 3, 3)
+    cos, sin = xp.cos(heading)[:, None], xp.sin(heading)[:, None]
+    along, across = cos * rows[..., 0] + sin * rows[..., 1], cos * rows[..., 1] - sin * rows[..., 0]
+    # The trace of (turn x rows seen from the heading): three for the same orientation.
+    likeness = xp.concatenate((along, across, rows[..., 2]), -1) @ turns.reshape(24, 9).T
+    return (turns[likeness.argmax(-1)] @ rows)[:, :2].reshape(-1, 6)
+
+
+def cube_turns() -> np.ndarray:
+    """Return (24, 3, 3): the rotations that map a cube onto itself, the one that does nothing first."""
+    signed = [np.eye(3)[list(p)] * s for p in permutations(range(3)) for s in product((1, -1), repeat=3)]
+    return np.array([turn for turn in signed if np.linalg.det(turn) > 0])
 
 
 def wrap(angle: Array, period: float = 2 * math.pi) -> Array:

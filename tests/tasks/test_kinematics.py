@@ -8,12 +8,21 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from robolearn.tasks.arm.arm_task import HOME, JOINTS
 from robolearn.tasks.arm.kinematics import Chain
 from robolearn.tasks.arm.lift import Lift
-from robolearn.tasks.rotations import quat_axes, quat_yaw, turn_down, turn_down_parts, wrap, yaw_to_quat
+from robolearn.tasks.rotations import (
+    cube_axes,
+    cube_turns,
+    quat_axes,
+    quat_yaw,
+    turn_down,
+    turn_down_parts,
+    wrap,
+    yaw_to_quat,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +76,8 @@ def test_quaternions(angles):
     quat, expected = np.zeros(4), np.zeros(9)
     mujoco.mju_euler2Quat(quat, np.array(angles), "xyz")
     mujoco.mju_quat2Mat(expected, quat)
-    x_and_y_axes = expected.reshape(3, 3)[:, :2].T.ravel()
-    np.testing.assert_allclose(quat_axes(torch.tensor(quat)[None])[0], x_and_y_axes, atol=1e-12)
+    axes = expected.reshape(3, 3).T.ravel()
+    np.testing.assert_allclose(quat_axes(torch.tensor(quat)[None])[0], axes, atol=1e-12)
     assert float(quat_yaw(torch.tensor(quat))) == pytest.approx(math.atan2(expected[3], expected[0]), abs=1e-9)
 
 
@@ -95,3 +104,24 @@ def test_turn_down_is_the_rotation_vector_near_zero(yaw, angles):
     rotation = turned.reshape(3, 3).T @ target  # which `vector` turns into the target
     turn = turn_down(np.array([yaw]), rotation[None], turn_down_parts())
     np.testing.assert_allclose(turn[0], vector, atol=1e-4)
+
+
+@given(angles=st.lists(st.floats(-3, 3), min_size=3, max_size=3), heading=st.floats(-3, 3), turn=st.integers(0, 23))
+def test_a_cube_looks_the_same_from_all_its_sides(angles, heading, turn):
+    quat, matrix, turned = np.zeros(4), np.zeros(9), np.zeros(4)
+    mujoco.mju_euler2Quat(quat, np.array(angles), "xyz")
+    mujoco.mju_quat2Mat(matrix, quat)
+    turns, matrix = cube_turns(), matrix.reshape(3, 3)
+    mujoco.mju_mat2Quat(turned, (matrix @ turns[turn]).ravel())
+    upright = np.array(
+        [[math.cos(heading), -math.sin(heading), 0], [math.sin(heading), math.cos(heading), 0], [0, 0, 1]]
+    )
+    # How far it is from upright, in radians, for each of the 24 ways to name its faces.
+    apart = [math.acos(np.clip((np.trace(upright.T @ matrix @ t) - 1) / 2, -1, 1)) for t in turns]
+    nearest, second = np.sort(apart)[:2]
+    assume(second - nearest > 1e-3)
+    expected = (matrix @ turns[int(np.argmin(apart))])[:, :2].T.ravel()
+    for q in (quat, turned):
+        np.testing.assert_allclose(cube_axes(q[None], np.array([heading]), turns)[0], expected, atol=1e-6)
+        both = cube_axes(torch.tensor(q)[None], torch.tensor([heading], dtype=torch.float64), torch.tensor(turns))
+        np.testing.assert_allclose(both[0], expected, atol=1e-6)

@@ -12,7 +12,16 @@ from robolearn.specs import ActionSpec
 from robolearn.tasks.arm.kinematics import Chain
 from robolearn.tasks.arrays import Array, constant, joined, light, namespace, shortened, tensor
 from robolearn.tasks.draw import Draw
-from robolearn.tasks.rotations import quat_yaw, turn_down, turn_down_parts, wrap, yaw_to_quat
+from robolearn.tasks.rotations import (
+    cube_axes,
+    cube_turns,
+    quat_axes,
+    quat_yaw,
+    turn_down,
+    turn_down_parts,
+    wrap,
+    yaw_to_quat,
+)
 from robolearn.tasks.task import Sensors, Task
 
 JOINTS = tuple(f"j{i}" for i in range(1, 7))
@@ -133,6 +142,16 @@ class ArmTask(Task):
         values[:, 5] += 0.5 * sensors.array("finger_right")[:, 0]
         return tensor(values)
 
+    def cube_observation(self, sensors: Sensors, name: str) -> Array:
+        """Return what `body_observation` does of a cube whose faces look alike: of the axes that could be meant, those
+        nearest to the tool's heading (otherwise every way to grasp it had to be learnt four times)."""
+        axes = cube_axes(sensors.array(f"{name}_quat"), tool_yaw(sensors), self._cube_turns)
+        return _placed(sensors, name, axes)
+
+    @cached_property
+    def _cube_turns(self) -> Array:
+        return constant(cube_turns(), self.device)
+
     @cached_property
     def _proprioception(self) -> tuple[Array, Array]:
         """Places and units of the 26 numbers, with any sensor where the yaw goes."""
@@ -144,6 +163,16 @@ class ArmTask(Task):
 def tool_yaw(sensors: Sensors) -> Array:
     """Return (N,) measured heading of the tool's x axis, radians."""
     return quat_yaw(sensors.array("tcp_quat"))
+
+
+def body_observation(sensors: Sensors, name: str) -> Array:
+    """Return (N, 12), a light array: position 3, x and y axes 6 (world frame), position relative to the tool 3."""
+    return _placed(sensors, name, quat_axes(sensors.array(f"{name}_quat"))[:, :6])
+
+
+def _placed(sensors: Sensors, name: str, axes: Array) -> Array:
+    position = sensors.array(f"{name}_pos")
+    return joined(position, axes, position - sensors.array("tcp_pos"))
 
 
 def on_table(draw: Draw, x: tuple[float, float], y: tuple[float, float], z: float, yaw: float) -> torch.Tensor:

@@ -8,9 +8,8 @@ import torch
 
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask, on_table
-from robolearn.tasks.arrays import Array, closeness, joined, length, tensor
+from robolearn.tasks.arrays import Array, closeness, length, tensor
 from robolearn.tasks.draw import Draw
-from robolearn.tasks.rotations import quat_axes
 from robolearn.tasks.scripted import ArmExpert, Tool, funnel, nearest_symmetric
 from robolearn.tasks.task import ASSETS, Sensors
 
@@ -32,7 +31,7 @@ class Lift(ArmTask):
         return self.arm_start(draw, on_table(draw, (0.34, 0.60), (-0.24, 0.24), HALF_CUBE_M, math.pi))
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        return {"proprio": self.proprioception(sensors), "object": tensor(body_observation(sensors, "cube"))}
+        return {"proprio": self.proprioception(sensors), "object": tensor(self.cube_observation(sensors, "cube"))}
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
         return tensor(sensors.array("cube_pos")[:, 2] > HALF_CUBE_M + _LIFTED_M)
@@ -75,14 +74,8 @@ class LiftExpert(ArmExpert):
         return goal, yaw, close, held
 
 
-def body_observation(sensors: Sensors, name: str) -> Array:
-    """Return (N, 12), a light array: position 3, x and y axes 6 (world frame), position relative to the tool 3."""
-    position, axes = sensors.array(f"{name}_pos"), quat_axes(sensors.array(f"{name}_quat"))
-    return joined(position, axes, position - sensors.array("tcp_pos"))
-
-
 def body_yaw(observation: torch.Tensor) -> torch.Tensor:
-    """Return (N,) heading in radians, from a `body_observation`."""
+    """Return (N,) heading in radians, from the observation of a body."""
     return torch.atan2(observation[:, 4], observation[:, 3])
 
 

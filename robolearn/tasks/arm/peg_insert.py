@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 
 from robolearn.sim.simulation import Start
-from robolearn.tasks.arm.arm_task import ArmTask
-from robolearn.tasks.arm.lift import LiftExpert, body_observation, body_yaw, reaching
+from robolearn.tasks.arm.arm_task import ArmTask, body_observation
+from robolearn.tasks.arm.lift import LiftExpert, body_yaw, reaching
 from robolearn.tasks.arrays import Array, closeness, constant, joined, length, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.rotations import yaw_to_quat

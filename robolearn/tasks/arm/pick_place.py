@@ -8,7 +8,7 @@ import torch
 
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask, on_table
-from robolearn.tasks.arm.lift import HALF_CUBE_M, LiftExpert, body_observation, body_yaw, reaching
+from robolearn.tasks.arm.lift import HALF_CUBE_M, LiftExpert, body_yaw, reaching
 from robolearn.tasks.arrays import closeness, joined, length, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.scripted import Tool
@@ -40,7 +40,7 @@ class PickPlace(ArmTask):
         goal, cube = sensors.array("goal_pos"), sensors.array("cube_pos")
         return {
             "proprio": self.proprioception(sensors),
-            "object": tensor(body_observation(sensors, "cube")),
+            "object": tensor(self.cube_observation(sensors, "cube")),
             "goal": tensor(joined(goal, goal - cube)),
         }
 

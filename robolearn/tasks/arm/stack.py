@@ -8,11 +8,11 @@ import torch
 
 from robolearn.sim.simulation import Start
 from robolearn.tasks.arm.arm_task import ArmTask, on_table
-from robolearn.tasks.arm.lift import HALF_CUBE_M, LiftExpert, body_observation, body_yaw, reaching
+from robolearn.tasks.arm.lift import HALF_CUBE_M, LiftExpert, body_yaw, reaching
 from robolearn.tasks.arm.pick_place import carry_to
 from robolearn.tasks.arrays import closeness, joined, length, tensor
 from robolearn.tasks.draw import Draw
-from robolearn.tasks.scripted import Tool, nearest_symmetric
+from robolearn.tasks.scripted import Tool
 from robolearn.tasks.task import ASSETS, Sensors
 
 _HALF_BASE_M = 0.022
@@ -41,8 +41,8 @@ class Stack(ArmTask):
         return self.arm_start(draw, cube, base)
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        base = body_observation(sensors, "base")
-        objects = (body_observation(sensors, "cube"), base[:, :9], base[:, :3] - sensors.array("cube_pos"))
+        base = self.cube_observation(sensors, "base")
+        objects = (self.cube_observation(sensors, "cube"), base[:, :9], base[:, :3] - sensors.array("cube_pos"))
         return {"proprio": self.proprioception(sensors), "object": tensor(joined(*objects))}
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
@@ -78,8 +78,7 @@ class StackExpert(LiftExpert):
         on_top &= cube[:, 2] > base[:, 2] + 0.5 * _STACKED_M
         carry, _ = carry_to(cube, place, self._carry)
         goal = torch.where(held[:, None], tool.position + carry - cube, goal)
-        turned = nearest_symmetric(body_yaw(obs["object"][:, 12:]), tool.yaw, math.pi / 2)
-        yaw = torch.where(held, turned, yaw)
+        yaw = torch.where(held, body_yaw(obs["object"][:, 12:]), yaw)
         released = on_top & (tool.opening > _FULLY_OPEN_M)
         goal[:, 2] = torch.where(released, tool.position[:, 2] + 0.05, goal[:, 2])
         goal[:, :2] = torch.where(on_top[:, None], tool.position[:, :2], goal[:, :2])
