@@ -96,7 +96,7 @@ class Study:
     """Whose labels come late, for live relabelling."""
     max_steps: int
     """Of an episode of a round: a policy that is stuck shows nothing new. Evaluations take the task's own."""
-    rounds: int = 5
+    rounds: int = 10
     episodes: int = 40
     """Of each round."""
     updates: int = 3500
@@ -120,7 +120,7 @@ STUDIES = {
     "Stack": Study(
         task={"id": "Stack"},
         max_steps=160,
-        policy=POLICY | {"head": {"name": "mixture"}},  # a cube is taken from either side
+        policy=POLICY,
         late_expert="benchmarks.dagger:LateStackExpert",
     ),
     "PegInsert": Study(
@@ -132,6 +132,7 @@ STUDIES = {
         policy={"backbone": NETWORK, "head": {"name": "mixture"}},
         demonstrations=10,
         variants=("always", "thrifty"),
+        rounds=5,
         episodes=20,
         num_envs=10,
     ),
