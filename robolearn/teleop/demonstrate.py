@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -75,8 +76,13 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
             notes=config.notes,
             pictures=pictures,
         )
-        with SessionPage(session, config.session, path=path) as page:
-            session.run(page.publish)
+        try:
+            with SessionPage(session, config.session, path=path) as page:
+                session.run(page.publish)
+        except KeyboardInterrupt:
+            kept = f"kept {len(session.kept_now)} of this session, {session.kept} in all"
+            print(f"\n{kept}, in {path}; to go on, add --resume", file=sys.stderr)
+            raise
     return Demonstrated(
         path=path,
         kept=len(session.kept_now),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,16 @@ def test_a_full_disk_ends_the_session_says_so_and_loses_no_complete_step(tmp_pat
     with Dataset(tmp_path / "d.hdf5") as dataset:
         assert dataset.interrupted == (True,)
         assert step - 30 <= dataset.lengths[0] <= step
+
+
+def test_control_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
+    with recorder(tmp_path, *REACH) as running, client(running.link) as operator:
+        keep_one(operator)
+        running.process.send_signal(signal.SIGINT)
+        assert running.wait() == 130
+        assert "kept 1 of this session, 1 in all, in d.hdf5; to go on, add --resume" in running.text
+    with Dataset(tmp_path / "d.hdf5") as dataset:
+        assert [info.success for info in dataset.info] == [True]
 
 
 def test_a_resumed_session_goes_on_with_the_next_scene(tmp_path: Path) -> None:
