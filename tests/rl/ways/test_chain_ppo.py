@@ -14,6 +14,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.configuration.parts.algorithms import CriticConfig
+from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.policy import (
     DenoisingMLPConfig,
     DiffusionHeadConfig,
@@ -22,7 +24,9 @@ from robolearn.configuration.parts.policy import (
     MLPConfig,
     PolicyConfig,
 )
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import ChainPPOConfig
+from robolearn.envs.make import make
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.chain_policy import ChainDistribution, ChainPolicy
@@ -30,9 +34,12 @@ from robolearn.policies.folder import load_policy, save_policy
 from robolearn.policies.heads.chain import ChainHead, FixedNoise
 from robolearn.policies.noise import BatchNoise
 from robolearn.policies.policy import Policy
+from robolearn.rl.finetune import finetune
 from robolearn.rl.learner import Learner
 from robolearn.rl.ppo import Minibatch
 from robolearn.rl.ways.chain_ppo import ChainActorLoss, prepare, with_early_steps
+from robolearn.specs import Batch
+from tests.envs.toy import POINT_REACH
 from tests.rl.toys import Ledger
 
 NETWORK = DenoisingMLPConfig(width=16, num_blocks=1, time_size=8)
@@ -207,3 +214,76 @@ def test_refusals() -> None:
         ChainPPOConfig(first_clip=0.1)
     with pytest.raises(ConfigError, match="chain_ppo has no entropy_coef"):
         ChainPPOConfig(entropy_coef=0.1)
+
+
+TASK = TaskConfig(id=POINT_REACH, worker_kind="sync", kwargs={"tolerance": 0.15})
+WIDER = DenoisingMLPConfig(width=32, num_blocks=1, time_size=8)
+LEARNERS: dict[str, tuple[HeadConfig, int, float]] = {
+    # Where predictions of the finished sample are clipped, the noise that is predicted has no gradient.
+    "epsilon": (DiffusionHeadConfig(network=WIDER, inference_steps=5, clip=0.0), 60, 5e-3),
+    "ancestral": (
+        DiffusionHeadConfig(network=WIDER, inference_steps=5, solver="ddpm", prediction="sample"),
+        40,
+        1e-3,
+    ),
+    "flow": (FlowHeadConfig(network=WIDER, inference_steps=5), 60, 1e-3),
+}
+"""Head, gradient steps of cloning, learning rate of fine-tuning."""
+
+
+def half_taught(folder: Path, head: HeadConfig, steps: int) -> Path:
+    """A chain that has been told roughly which way to go, and does not get everywhere."""
+    torch.manual_seed(0)
+    with make(TASK) as env:
+        config = PolicyConfig(head=head, backbone=MLPConfig(hidden_sizes=(32,)), obs_normalisation="none")
+        policy = build_policy(config, env.observation_spec, env.action_spec)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=3e-3)
+    rows = torch.arange(256)
+    for _ in range(steps):
+        obs = torch.rand(256, 1, 4) * 2 - 1
+        batch = Batch(
+            obs={"state": obs},
+            actions=(obs[..., 2:] - obs[..., :2]).clamp(-1, 1),
+            valid=torch.ones(256, 1, dtype=torch.bool),
+            weights=torch.ones(256),
+            episodes=rows,
+            steps=rows,
+        )
+        loss, _ = policy.loss(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    save_policy(policy, folder)
+    return folder
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learns_from_success_alone(name: str, tmp_path: Path) -> None:
+    """On 100 seeds that nothing was picked on, as the verb itself judges it."""
+    head, taught, learning_rate = LEARNERS[name]
+    method = ChainPPOConfig(
+        epochs=5,
+        batch_size=128,
+        learning_rate=learning_rate,
+        critic_learning_rate=None,
+        clip=0.2,
+        first_clip=0.02,
+        critic_warmup=1,
+        target_kl=None,
+        min_std=0.2,
+        critic=CriticConfig(hidden_sizes=(32,)),
+    )
+    config = FinetuneConfig(
+        policy=str(half_taught(tmp_path / "start", head, taught)),
+        task=TASK,
+        num_envs=8,
+        max_steps=30,
+        eval_episodes=40,
+        method=method,
+        loop=LoopConfig(total_steps=20, log_every=1, evaluate_every=5, checkpoint_every=0, tensorboard=False),
+    )
+    result = finetune(config, tmp_path / "run")
+    assert result.test is not None
+    assert result.test.difference.estimate > 0.1
+    assert result.test.p_value < 0.01
