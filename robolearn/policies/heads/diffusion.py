@@ -87,7 +87,10 @@ class DiffusionHead(ChainHead):
         of_x, of_output = torch.tensor(self._clean_table, device=x.device)[step].view(-1, 2, 1, 1).unbind(1)
         output = self.network(x, self.network.condition(self.times[step], features))
         a, b, _ = torch.tensor(self._table, device=x.device)[step].view(-1, 3, 1, 1).unbind(1)
-        return a * x + b * self._clip(of_x * x + of_output * output)
+        clean = of_x * x + of_output * output
+        # Gradients pass the clip as if it were not there: at the noisy end of the chain nearly all predictions are
+        # clipped, and the steps there could not be trained at all.
+        return a * x + b * (clean + (self._clip(clean) - clean).detach())
 
     def _clip(self, clean: Tensor) -> Tensor:
         return clean.clamp(-self.config.clip, self.config.clip) if self.config.clip else clean
