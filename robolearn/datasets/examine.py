@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import beside
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.units import ROUNDING, to_physical
 from robolearn.datasets.normalisation import Glitch, find_glitches
-from robolearn.errors import DatasetError, hint
+from robolearn.errors import DatasetError, hint, option
 from robolearn.picture_layout import is_depth
 
 SHOWN = 5
@@ -72,7 +73,7 @@ def check_limits(dataset: Dataset, names: Sequence[str] = ("actions",)) -> None:
     assumed = " that files of robomimic's layout have by convention" if not dataset.ours else ""
     given = dataset.reading.limits
     what = f"--limits {' '.join(given)}" if given else f"the limits {min(spec.low):g} to {max(spec.high):g}{assumed}"
-    new = path.with_name(f"{path.stem}_scaled{path.suffix}")
+    new = beside(path, "_scaled")
     raise DatasetError(
         f"actions of {path} lie outside of {what}: {found}. Give their physical limits, --limits LOW HIGH, or take the "
         f"range in the data: `{hint('dataset', 'convert', path, new, '--limits', 'data')}`"
@@ -126,7 +127,7 @@ def _check_pictures(dataset: Dataset, keys: Sequence[str]) -> None:
             raise DatasetError(
                 f"obs/{key} of {dataset.paths[0]} is a depth picture, {spec.dtype} {spec.shape}, which no encoder "
                 "takes; scale it to 8 bits by its range, --depth_range NEAR FAR (in the file's unit), or leave it out, "
-                f"--drop {key}"
+                f"{option('drop', key)}"
             )
 
 
@@ -140,5 +141,5 @@ def _check_finite(dataset: Dataset, keys: Sequence[str]) -> None:
             if bad.any():
                 raise DatasetError(
                     f"{name} is not finite at step {int(bad.argmax())} of {episode}; leave the episode out: "
-                    f"--exclude {episode.rpartition(':')[2]}"
+                    f"{option('exclude', episode)}"
                 )

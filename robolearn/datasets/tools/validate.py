@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import beside
 from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_trainable, outside
@@ -96,7 +97,7 @@ def _command(verb: str, path: Path, *words: str, reading: Reading = NOTHING, out
 
 
 def _mended(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}_mended{'' if number == 1 else number}{path.suffix}")
+    return beside(path, f"_mended{'' if number == 1 else number}")
 
 
 def _problems(file: EpisodeFile) -> Iterator[Problem]:
