@@ -20,7 +20,7 @@ import numpy as np
 
 from robolearn.configuration.parts.dataset_names import SUFFIXES
 from robolearn.datasets.format.schema import DATA_ATTRS, RECORDING, SCHEMA, SCHEMA_VERSION, Header, demo_number
-from robolearn.errors import DatasetError, hint
+from robolearn.errors import DatasetError, count, hint
 from robolearn.storage import absence
 
 MAX_ARRAY_BYTES = 1 << 30
@@ -143,7 +143,7 @@ def check(data: h5py.Dataset, shape: Sequence[int | None], kinds: str, limit: in
     where = place(data)
     with reading(where):
         if data.shape is None or len(data.shape) != len(shape):
-            raise DatasetError(f"{where} must have {len(shape)} dimensions, found shape {data.shape}")
+            raise DatasetError(f"{where} must have {count(len(shape), 'dimension')}, found shape {data.shape}")
         if any(want is not None and want != have for want, have in zip(shape, data.shape)):
             raise DatasetError(f"{where} must have shape {_shape(shape)}, found {data.shape}")
         if data.dtype.kind not in kinds or data.dtype.hasobject:

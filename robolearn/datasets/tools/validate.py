@@ -78,6 +78,8 @@ def examine(path: str | Path, reading: Reading = NOTHING) -> Findings:
         bad = [problem.place.rpartition("/data/")[2].partition("/")[0] for problem in problems if _leaves_out(problem)]
         names = list(dict.fromkeys(bad))
         command = _command("delete", path, *names, reading=reading, output="--output")
+        if len(names) == len(file.demos()):  # then it is the layout, and no episode would be left
+            command = f"no episode is without a fault: {RESTORE}, or mend what wrote it"
         problems = [replace(p, remedy=command) if _leaves_out(p) else p for p in problems]
         return Findings(problems, file.assumptions.lines(), () if problems else tuple(_odd(path, reading)))
     finally:
