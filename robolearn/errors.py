@@ -53,6 +53,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def option(key: str, *values: object) -> str:
+    """Return an option of a command line that can be pasted into a shell, whatever is in its values."""
+    return shlex.join([f"--{key}", *map(str, values)])
+
+
 def hint(*words: object) -> str:
     """Return a command line of ours that can be pasted into a shell, whatever is in its paths."""
     return shlex.join(["robolearn", *map(str, words)])

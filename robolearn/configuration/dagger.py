@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from robolearn.configuration.cloning import BCConfig
@@ -29,7 +29,10 @@ class DaggerConfig(Reading):
         "output": ("output",),
     }
     OWN_TASK: ClassVar[str] = "dataset"
-    BUDGET: ClassVar[tuple[str, ...]] = ("rounds", "loop", "task.workers", "num_envs", "output")
+    BUDGET: ClassVar[tuple[str, ...]] = (
+        *("rounds", "num_envs", "task.workers", "task.worker_kind", "output"),
+        *("profile", "device_options", "operator", "session", "correction"),
+    )
     """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     policy: str
@@ -133,12 +136,6 @@ class DaggerConfig(Reading):
             init_policy="" if self.from_scratch else policy,
             **{f.name: getattr(self, f.name) for f in fields(Reading)},
         )
-
-    def same_run(self, other: DaggerConfig) -> bool:
-        """Return whether two configurations may go on in one folder: only rounds may be added, and what
-        leaves no trace in the policies change: workers, who is at the device, and how the page is served."""
-        free = ("rounds", "num_envs", "profile", "device_options", "operator", "session", "correction")
-        return replace(self, **{name: getattr(other, name) for name in free}) == other
 
 
 @dataclass(frozen=True, kw_only=True)

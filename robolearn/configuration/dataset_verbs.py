@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from robolearn.configuration.parts.dataset_names import check_dataset_name, check_target
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.tree.bounds import MAX_SEED, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
@@ -43,6 +44,7 @@ class MergeConfig(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_dataset_name("output", self.output)
         if not self.paths:
             raise ConfigError("give the files to merge: robolearn dataset merge a.hdf5 b.hdf5 --output new.hdf5")
 
@@ -76,6 +78,7 @@ class DeleteConfig(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_dataset_name("output", self.output)
         if not self.episodes:
             raise ConfigError("name the episodes: robolearn dataset delete a.hdf5 demo_3 demo_7 --output new.hdf5")
 
@@ -110,6 +113,7 @@ class FilterConfig(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_dataset_name("output", self.output)
         check_range(self, "round", "min_steps", low=0)
         check_range(self, "max_steps", low=self.min_steps)
 
@@ -122,6 +126,10 @@ class ConvertConfig(Reading):
     """The new file; for Minari a folder or minari:ID."""
     to: Literal["robolearn", "robomimic", "minari"] = "robolearn"
     """The layout to write."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_target("target", self.target, self.to)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,5 +147,6 @@ class TrimConfig(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_dataset_name("output", self.output)
         check_range(self, "still", low=0.0, high=1.0)
         check_range(self, "margin", low=0, high=MAX_STEPS)

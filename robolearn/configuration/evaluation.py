@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from robolearn.configuration.parts.reading import Reading
@@ -10,6 +11,9 @@ from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_CHUNK, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import REPORT_SEED
+
+MAX_NAMES = 3
+"""Policies that the name of a folder lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,8 @@ class EvalConfig:
         "output": ("output", "videos"),
     }
     OWN_TASK: ClassVar[str] = "policies"
+    BUDGET: ClassVar[tuple[str, ...]] = ("num_envs", "videos", "task.workers", "task.worker_kind", "output")
+    """Keys that may differ where figures are made anew; see `robolearn.configuration.provenance`."""
 
     policies: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Policy folders, or run folders that hold one."""
@@ -42,8 +48,8 @@ class EvalConfig:
     temporal_ensemble: float | None = None
     """Ask the policy at every step and average what all its chunks say about it, with weights exp(-m i) of this m,
     i = 0 for the oldest chunk (ACT takes 0.01); none executes chunks in turn."""
-    output: str = "runs/eval"
-    """Folder for the figures (JSON) and the report (HTML)."""
+    output: str = ""
+    """Folder for the figures (JSON) and the report (HTML); empty takes one in runs/eval named like the policies."""
     videos: int = 1
     """Episodes to put on video, where OpenGL is there."""
 
@@ -65,6 +71,18 @@ class EvalConfig:
     @property
     def seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.episodes))
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that the evaluation is written into."""
+        if self.output:
+            return Path(self.output)
+        paths = [Path(policy).absolute() for policy in self.policies]
+        names = [path.parent.name if path.name == "policy" else path.name for path in paths]
+        if not names and self.task is not None:
+            names = [self.task.id.removeprefix("gym:").replace("/", "_").replace(":", "_"), "demonstrator"]
+        more = [f"and_{len(names) - MAX_NAMES}_more"] if len(names) > MAX_NAMES else []
+        return Path("runs/eval") / "_".join([*names[:MAX_NAMES], *more])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from robolearn.configuration.parts.dataset_names import check_dataset_name
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
@@ -68,6 +69,8 @@ class RecordConfig:
         check_range(self, "episodes", "max_attempts", low=1, high=MAX_EPISODES)
         check_range(self, "num_envs", low=1, high=MAX_ENVS)
         check_range(self, "seed", low=0, high=MAX_SEED)
+        if self.output:
+            check_dataset_name("output", self.output)
         if self.action_noise < 0:
             raise ConfigError(f"action_noise must not be negative, received {self.action_noise}")
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import beside
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.units import ROUNDING, to_physical
 from robolearn.datasets.normalisation import Glitch, find_glitches
-from robolearn.errors import DatasetError, hint
+from robolearn.errors import DatasetError, hint, option
 from robolearn.picture_layout import is_depth
 
 SHOWN = 5
@@ -51,15 +53,38 @@ def check_trainable(
         actions: arrays of actions that are learned from; an episode need not have them all.
 
     Raises DatasetError where an action lies outside of its limits or is not finite, an observation is not finite, an
-    episode's facts cannot be read, or a key is a depth picture that no encoder takes.
+    episode's facts cannot be read, a key is a depth picture that no encoder takes, or a file is there twice.
     """
+    _check_no_file_twice(dataset)
     seen = tuple(dataset.observation_spec) if keys is None else tuple(keys)
     _check_pictures(dataset, seen)
     for index in range(len(dataset)):
         dataset.episode_info(index)
     _check_finite(dataset, seen)
     check_limits(dataset, actions)
-    return tuple(map(str, glitches(dataset, seen)))
+    return (*_never_moved(dataset), *map(str, glitches(dataset, seen)))
+
+
+def _check_no_file_twice(dataset: Dataset) -> None:
+    """Raise DatasetError where two names lead to one file: half of a split would be learned by heart."""
+    known: dict[Path, Path] = {}
+    for path in dataset.paths:
+        if (first := known.setdefault(path.resolve(), path)) is not path:
+            raise DatasetError(f"{path} is the same file as {first}: its episodes would count twice; name it once")
+
+
+def _never_moved(dataset: Dataset) -> Sequence[str]:
+    """Say that actions are the same at every step of all episodes, as a recorder writes them that forgot to."""
+    first: np.ndarray | None = None
+    for index in range(len(dataset)):
+        actions = dataset.arrays(index, ["actions"])["actions"]
+        first = actions[0] if first is None and len(actions) else first
+        if first is not None and not (actions == first).all():
+            return ()
+    if first is None or sum(dataset.lengths) < 2:
+        return ()
+    values = ", ".join(f"{value:g}" for value in first[:SHOWN]) + (", ..." if len(first) > SHOWN else "")
+    return (f"actions are the same at every step of all episodes ({values}): did the recorder write them?",)
 
 
 def check_limits(dataset: Dataset, names: Sequence[str] = ("actions",)) -> None:
@@ -72,7 +97,7 @@ def check_limits(dataset: Dataset, names: Sequence[str] = ("actions",)) -> None:
     assumed = " that files of robomimic's layout have by convention" if not dataset.ours else ""
     given = dataset.reading.limits
     what = f"--limits {' '.join(given)}" if given else f"the limits {min(spec.low):g} to {max(spec.high):g}{assumed}"
-    new = path.with_name(f"{path.stem}_scaled{path.suffix}")
+    new = beside(path, "_scaled")
     raise DatasetError(
         f"actions of {path} lie outside of {what}: {found}. Give their physical limits, --limits LOW HIGH, or take the "
         f"range in the data: `{hint('dataset', 'convert', path, new, '--limits', 'data')}`"
@@ -126,7 +151,7 @@ def _check_pictures(dataset: Dataset, keys: Sequence[str]) -> None:
             raise DatasetError(
                 f"obs/{key} of {dataset.paths[0]} is a depth picture, {spec.dtype} {spec.shape}, which no encoder "
                 "takes; scale it to 8 bits by its range, --depth_range NEAR FAR (in the file's unit), or leave it out, "
-                f"--drop {key}"
+                f"{option('drop', key)}"
             )
 
 
@@ -140,5 +165,5 @@ def _check_finite(dataset: Dataset, keys: Sequence[str]) -> None:
             if bad.any():
                 raise DatasetError(
                     f"{name} is not finite at step {int(bad.argmax())} of {episode}; leave the episode out: "
-                    f"--exclude {episode.rpartition(':')[2]}"
+                    f"{option('exclude', episode)}"
                 )

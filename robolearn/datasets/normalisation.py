@@ -9,7 +9,7 @@ import numpy as np
 
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.format.schema import stored_as_frames
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, option
 
 QUANTILES = {"q01": 0.01, "q99": 0.99}
 GLITCH_SPANS = 20.0
@@ -41,7 +41,7 @@ class Glitch:
         return (
             f"{self.name} is {self.value:g} at step {self.step} of {self.episode}, the others lie within {self.low:g} "
             f"and {self.high:g}: a glitch, left out of the statistics and of training (leave the episode out: "
-            f"--exclude {self.episode.rpartition(':')[2]})"
+            f"{option('exclude', self.episode)})"
         )
 
 

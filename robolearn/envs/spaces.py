@@ -108,6 +108,8 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
             f"actions must be a Box of floats or Discrete, received {space}; "
             "wrap the environment in gymnasium.wrappers.TransformAction to turn its actions into one of these"
         )
+    if not np.prod(space.shape):
+        raise TaskError(f"actions are {space}, which has no dimension: there is nothing to control or to learn")
     low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
     if limit is not None:
         low, high = np.where(np.isfinite(low), low, -limit), np.where(np.isfinite(high), high, limit)
@@ -132,7 +134,7 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
     low, high = space.low, space.high  # float32 arithmetic may step outside by one ulp, which some environments refuse
 
     def continuous(rows: np.ndarray) -> np.ndarray:
-        return np.clip(rows.reshape(*rows.shape[:-1], *shape).astype(dtype), low, high)
+        return np.asarray(np.clip(rows.reshape((*rows.shape[:-1], *shape)).astype(dtype), low, high))
 
     return ActionLayout(spec=spec, discrete=None, to_env=continuous)
 

@@ -195,4 +195,4 @@ def model_name(env: VectorEnv) -> str:
 def default_name(config: RecordConfig) -> str:
     """Return a file name made of the task and the environment it makes."""
     words = [config.task.id.removeprefix("gym:"), *(v for v in config.task.kwargs.values() if isinstance(v, str))]
-    return "_".join(words).replace("/", "_").lower()
+    return "_".join(words).translate(str.maketrans("/,", "__")).lower()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robolearn.configuration.evaluation import EvalConfig
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import write_yaml
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.checks import ignores_seeds
@@ -33,9 +34,10 @@ from robolearn.training.threads import fitting_threads
 def run_evaluation(config: EvalConfig) -> list[str]:
     """Evaluate, write `<name>.json` for each policy and `report.html`, and return lines for the terminal.
 
-    Raises PolicyError before anything is written where a policy cannot be run as asked.
+    Raises, before anything is written, PolicyError where a policy cannot be run as asked, and ConfigError where the
+    folder holds another evaluation.
     """
-    folder, folders = Path(config.output), [policy_folder(path) for path in config.policies]
+    folder, folders = config.folder, [policy_folder(path) for path in config.policies]
     policies = [load_policy(path) for path in folders]
     for path, policy in zip(folders, policies):
         if (config.exec_steps or 1) > policy.config.pred_steps:
@@ -44,6 +46,8 @@ def run_evaluation(config: EvalConfig) -> list[str]:
             )
     task = task_of(folders[0], config.task) if folders else config.task
     assert task is not None
+    config = replace(config, task=task, output=str(folder))
+    check_same_inputs(config, folder / "config.yaml", output=folder)
     names = _names(folders)
     results: list[EvaluationResult] = []
     reference: EvaluationResult | None = None

@@ -190,6 +190,8 @@ def train_bc(
 
 def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Dataset | None]:
     """Return episodes to learn from and to validate on: the files' masks decide, else `valid_fraction`."""
+    if not len(dataset):
+        raise DatasetError(f"{', '.join(config.dataset)} holds no episodes to learn from")
     masks = dataset.masks
     for name in (config.filter_key, config.valid_mask if config.valid_mask != BCConfig.valid_mask else None):
         if name and name not in masks:

@@ -25,6 +25,7 @@ import numpy as np
 
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import from_dict, read_yaml, write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
@@ -33,7 +34,7 @@ from robolearn.envs.make import make
 from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.episodes.record import model_name, open_writer, recorded
 from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
-from robolearn.errors import ConfigError, TrainingError, hint
+from robolearn.errors import TrainingError, hint
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.imitation.agreement import env_for_rounds
 from robolearn.imitation.asker import GateAsker
@@ -83,12 +84,13 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
     Args:
         resume_hint: what to tell someone who interrupts the run.
 
-    Raises ConfigError where the folder holds another run; TaskError or PolicyError, before anything is collected, where
-    policy, task, expert and gate do not fit each other.
+    Raises ConfigError where the folder holds another run, TrainingError where it has more rounds; TaskError or
+    PolicyError, before anything is collected, where policy, task, expert and gate do not fit each other.
     """
     start_thread_pool()
     task = config.task or TaskConfig.from_env_args(_env_args(config))
-    _check_same_run(config, run_dir)
+    check_same_inputs(config, run_dir / "config.yaml", output=run_dir)
+    _check_rounds_left(config, run_dir)
     with make(task, 1) as env:  # refused before there is a run folder
         policy = load_policy(config.policy)
         if not config.from_scratch:
@@ -104,6 +106,15 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
         if not (rounds.round(number) / ROUND).exists():
             _run_round(config, task, rounds, number, resume_hint)
     return _export(rounds.policy(config.rounds, config.policy), run_dir / "policy")
+
+
+def _check_rounds_left(config: DaggerConfig, run_dir: Path) -> None:
+    """Raise TrainingError where a run has more rounds than it is to make: its record would be false."""
+    if (made := len(Rounds(run_dir).complete())) > config.rounds:
+        raise TrainingError(
+            f"{run_dir} has {made} complete rounds, more than the {config.rounds} asked for; take back the last one "
+            f"({hint('dagger', 'undo', run_dir)}), ask for more, or name another output"
+        )
 
 
 def undo(run_dir: Path) -> tuple[int, Path]:
@@ -281,20 +292,6 @@ def _measure(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int
         )
     write_drift(folder, result, config.dataset, config.reading)
     result.save(folder / EVALUATION)
-
-
-def _check_same_run(config: DaggerConfig, run_dir: Path) -> None:
-    """Refuse to go on in the folder of a run that had other inputs: its record would be false."""
-    path = run_dir / "config.yaml"
-    if not path.exists():
-        return
-    old = from_dict(DaggerConfig, read_yaml(path))
-    if not old.same_run(config):
-        changed = [name for name in vars(config) if getattr(old, name) != getattr(config, name)]
-        raise ConfigError(
-            f"{run_dir} holds a run with other {', '.join(changed)}; choose another --output, or go on with "
-            f"{hint('dagger', '--config', path)}"
-        )
 
 
 def _check_correctors(config: DaggerConfig, task: TaskConfig, env: VectorEnv) -> None:

@@ -21,12 +21,13 @@ from torch import Tensor
 from robolearn.configuration.parts.algorithms import OffPolicyConfig
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import Observation, VectorEnv
-from robolearn.evaluation.critic_plot import CRITIC_FILE
+from robolearn.evaluation.critic_plot import CRITIC_FILE, is_critic_value
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import RewardSource
 from robolearn.rl.networks import QEnsemble
+from robolearn.training.metrics import keep_rows
 
 
 class WatchedRunner:
@@ -129,6 +130,12 @@ class CriticReport:
         """Write a line to the run's `critic.jsonl`."""
         with (run_dir / CRITIC_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **vars(self)}) + "\n")
+
+
+def drop_beyond(run_dir: Path, step: int) -> None:
+    """Drop what a run wrote to its `critic.jsonl` after `step`, the one that it goes on from."""
+    if (run_dir / CRITIC_FILE).exists():
+        keep_rows(run_dir / CRITIC_FILE, step, is_critic_value)
 
 
 def least_of_random_subset(values: Tensor, subset: int) -> Tensor:

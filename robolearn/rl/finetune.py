@@ -25,11 +25,12 @@ from robolearn.evaluation.policy_task import task_of
 from robolearn.policies.folder import PolicyCard, load_policy, policy_folder
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.sanity import no_reward
+from robolearn.rl.critic_check import drop_beyond
 from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
 from robolearn.rl.ways import chain_ppo, ppo, residual, sac
 from robolearn.training import distributed
-from robolearn.training.loop import RunState
+from robolearn.training.loop import RunState, steps_made
 from robolearn.training.run import Run, card_figures, open_run
 
 
@@ -94,7 +95,9 @@ def finetune(
         run.resources.callback(judge.close)
         run.resources.callback(learner.close)
         run.begin()
-        start = distributed.from_main(lambda: judge.start(load_policy(config.policy, run.device)))
+        if distributed.is_main():
+            drop_beyond(run.folder, steps_made(run.folder))
+        start = distributed.from_main(lambda: judge.start(load_policy(config.policy, run.device), resume=resume))
         run.fit_threads(*learner.networks, rows=learner.rows)
         evaluate = (lambda step: judge(tuned, step, learner.critic_check)) if config.eval_episodes else None
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)

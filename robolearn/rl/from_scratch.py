@@ -28,7 +28,7 @@ from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.collecting.sanity import LARGEST, no_reward
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
-from robolearn.rl.critic_check import CriticCheck
+from robolearn.rl.critic_check import CriticCheck, drop_beyond
 from robolearn.rl.dqn import DQN
 from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
@@ -39,7 +39,7 @@ from robolearn.rl.td3 import TD3
 from robolearn.seeds import RL_EVAL_SEED, run_seeds
 from robolearn.specs import ActionSpec
 from robolearn.training import distributed
-from robolearn.training.loop import RunState
+from robolearn.training.loop import RunState, steps_made
 from robolearn.training.run import card_figures, open_run
 
 
@@ -75,6 +75,8 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         run.resources.callback(learner.close)
         evaluate = (lambda step: evaluation(config, learner, judge, run.folder, step)) if config.eval_episodes else None
         run.begin()
+        if distributed.is_main():
+            drop_beyond(run.folder, steps_made(run.folder))
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
         (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
         note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)

@@ -71,12 +71,16 @@ class Judge:
         self.told(update, metrics)
         return metrics | honest | {"score": worth - 0.01 * steps / self._env().max_steps}
 
-    def start(self, policy: Policy) -> dict[str, float]:
-        """Return the metrics before any update, remembered in the run folder; none where nothing is evaluated."""
+    def start(self, policy: Policy, *, resume: bool) -> dict[str, float]:
+        """Return the metrics before any update, remembered in the run folder; none where nothing is evaluated.
+
+        Args:
+            resume: whether what the folder remembers is of this run.
+        """
         path = self.run_dir / START_FILE
         if not self.config.eval_episodes:
             return {}
-        if path.exists():
+        if resume and path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         metrics = self(policy, 0)
         write_json(path, metrics)

@@ -159,16 +159,20 @@ def check_run_dir(run_dir: str | Path, resume: bool) -> None:
         raise TrainingError(f"{run_dir} holds a training run already; resume it, or choose another output folder")
 
 
-def check_steps_left(run_dir: str | Path, total_steps: int) -> None:
-    """Raise TrainingError where a run has made more steps than it is to make: its record would be false."""
+def steps_made(run_dir: str | Path) -> int:
+    """Return the step that a run goes on from, 0 without a checkpoint. Raises TrainingError where that is damaged."""
     path = Path(run_dir) / LATEST / SUMMARY_FILE
     if not path.is_file():
-        return
+        return 0
     try:
-        step = int(json.loads(path.read_text(encoding="utf-8"))["step"])
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"])
     except (ValueError, TypeError, KeyError):
         raise TrainingError(f"{path} is damaged; copy the checkpoint again") from None
-    if step > total_steps:
+
+
+def check_steps_left(run_dir: str | Path, total_steps: int) -> None:
+    """Raise TrainingError where a run has made more steps than it is to make: its record would be false."""
+    if (step := steps_made(run_dir)) > total_steps:
         raise TrainingError(
             f"{run_dir} has made {step} steps, more than the {total_steps} asked for; steps are not taken back: ask "
             "for more, or train anew in another output folder"

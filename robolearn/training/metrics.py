@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,7 +39,7 @@ class MetricsLog:
         main = distributed.is_main()
         self.path = run_dir / METRICS_FILE if main else Path(os.devnull)
         if main:
-            _keep_lines(self.path, start_step)
+            keep_rows(self.path, start_step, _is_number)
         self._pending: list[Metrics] = []
         self._file = self.path.open("a", encoding="utf-8")
         self._writer = _EventFile(run_dir / "tensorboard", start_step) if main and tensorboard else None
@@ -79,11 +79,18 @@ class MetricsLog:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl, without a last one that was cut off; none where there is no file.
+    """Return the lines of a run's metrics.jsonl as `read_rows`; a line holds numbers by name."""
+    return read_rows(Path(run_dir) / METRICS_FILE, _is_number)
 
-    Raises TrainingError where an earlier line is damaged, or one holds no numbers by name.
+
+def read_rows(path: Path, is_value: Callable[[object], bool]) -> list[dict[str, Any]]:
+    """Return the lines of a file that grows with a run, without a last one that was cut off; none without a file.
+
+    Args:
+        is_value: tells what may stand by a name in a line, `step` among them.
+
+    Raises TrainingError where an earlier line is damaged, or one holds something else.
     """
-    path = Path(run_dir) / METRICS_FILE
     lines = path.read_bytes().splitlines() if path.exists() else []
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -93,7 +100,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise TrainingError(_damaged(path, number)) from None
             break
-        if not (isinstance(row, dict) and "step" in row and all(map(_is_number, row.values()))):
+        if not (isinstance(row, dict) and "step" in row and all(map(is_value, row.values()))):
             raise TrainingError(_damaged(path, number))
         rows.append(row)
     return rows
@@ -107,9 +114,9 @@ def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _keep_lines(path: Path, last_step: int) -> None:
-    """Drop what lies beyond the checkpoint a run goes on from, so that no step appears twice."""
-    rows = [row for row in read_metrics(path.parent) if row["step"] <= last_step]
+def keep_rows(path: Path, last_step: int, is_value: Callable[[object], bool]) -> None:
+    """Drop what lies beyond the checkpoint a run goes on from, so that no step appears twice; as `read_rows`."""
+    rows = [row for row in read_rows(path, is_value) if row["step"] <= last_step]
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -114,17 +114,17 @@ def test_named_actions_in_another_order_are_refused() -> None:
 def test_a_policy_meets_an_environment_of_other_names_by_a_stated_mapping(
     home: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    words = ("eval", home / "plain", *task("Renamed"), "--episodes", 2, "--videos", 0, "--output", tmp_path / "out")
-    out = said(capsys, *words, code=2)
+    words = ("eval", home / "plain", *task("Renamed"), "--episodes", 2, "--videos", 0)
+    out = said(capsys, *words, "--output", tmp_path / "out", code=2)
     assert "sees 'state'; the task tests.envs.odd:odd/Renamed-v0 offers 'goal_and_place'" in out
     remedy = out.split("say so: ")[1].strip()
     assert not (tmp_path / "out").exists()
     option, mapping = remedy.split(" ", 1)
-    assert "/2 solved" in said(capsys, *words, option, mapping.strip("'"))
+    assert "/2 solved" in said(capsys, *words, "--output", tmp_path / "out", option, mapping.strip("'"))
     assert json.loads((tmp_path / "out" / "plain.json").read_text())["env_args"]["robolearn"]["rename"] == {
         "goal_and_place": "state"
     }
-    out = said(capsys, *words, "--task.rename", "{state: goal_and_place}", code=2)
+    out = said(capsys, *words, "--output", tmp_path / "no", "--task.rename", "{state: goal_and_place}", code=2)
     assert "'state' is not observed; this environment observes goal_and_place. The task's own name comes first" in out
 
 
@@ -200,12 +200,12 @@ def test_an_environment_that_ignores_seeds_is_named_and_its_results_are_not_pair
     )
     assert "note: tests.envs.odd:odd/Heedless-v0 ignores the seed of reset" in out
     policies = (home / "plain", home / "plain")
-    output = ("--episodes", 3, "--videos", 0, "--output", tmp_path / "out")
-    out = said(capsys, "eval", *policies, *task("Heedless"), *output)
+    short = ("--episodes", 3, "--videos", 0)
+    out = said(capsys, "eval", *policies, *task("Heedless"), *short, "--output", tmp_path / "out")
     assert "ignores the seed of reset: with seed 20000 its 'state' began differently each time" in out
     assert "McNemar" not in out
     assert "ignores the seed of reset" in (tmp_path / "out" / "report.html").read_text()
-    out = said(capsys, "eval", *policies, *task("Plain"), *output)
+    out = said(capsys, "eval", *policies, *task("Plain"), *short, "--output", tmp_path / "plain")
     assert "McNemar" in out
     assert "ignores the seed" not in out
 
@@ -330,7 +330,9 @@ def test_values_of_discrete_actions_are_a_policy_like_others(home: Path, tmp_pat
     assert "run: 3/3 solved" in out, "right leads to the reward from every cell, and the best action is taken"
     with np.load(tmp_path / "out" / "run.npz") as arrays:
         assert arrays["0/actions"].tolist() == [[-1.0, 1.0]] * 3
-    said(capsys, "eval", run, "--sample", "--temporal_ensemble", 0.01, "--episodes", 1, "--output", tmp_path / "out")
+    said(
+        capsys, "eval", run, "--sample", "--temporal_ensemble", 0.01, "--episodes", 1, "--output", tmp_path / "sampled"
+    )
     other = ("--task", "gym:tests.envs.toy:toy/Counter-v0", *HERE)
     assert "sees 'state'" in said(capsys, "eval", run, *other, "--output", tmp_path / "other", code=2)
     out = said(capsys, "eval", home / "plain", *walk, "--output", tmp_path / "other", code=2)
@@ -356,9 +358,9 @@ def test_a_dimension_that_never_moved_in_the_data_is_named_when_it_does(tmp_path
     data, run = tmp_path / "d.hdf5", tmp_path / "run"
     said(capsys, "record", data, *task("Windy"), *still, "--expert", "tests.envs.odd:gentle", "--episodes", 3)
     said(capsys, "train", "--dataset", data, *TINY, "--output", run)
-    words = ("eval", run, "--episodes", 2, "--videos", 0, "--output", tmp_path / "out")
-    assert "note:" not in said(capsys, *words)
-    out = said(capsys, *words, *free)
+    words = ("eval", run, "--episodes", 2, "--videos", 0)
+    assert "note:" not in said(capsys, *words, "--output", tmp_path / "still")
+    out = said(capsys, *words, *free, "--output", tmp_path / "out")
     assert out.count("observation 'state'[2] was 0 throughout the data and is 0.5 now") == 1
     assert "throughout the data" in (tmp_path / "out" / "report.html").read_text()
     rounds = ("--rounds", 1, "--episodes_per_round", 2, "--loop.total_steps", 1, "--batch_size", 8)

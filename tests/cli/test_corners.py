@@ -27,7 +27,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def evaluate(*words: str) -> dict[str, Any]:
-    """Evaluate in two episodes; returns the configuration that was written beside the figures."""
+    """Evaluate anew in two episodes; returns the configuration that was written beside the figures."""
+    shutil.rmtree("out", ignore_errors=True)
     assert main(["eval", *words, "--episodes", "2", "--videos", "0", "--output", "out"]) == 0
     return yaml.safe_load(Path("out/config.yaml").read_text())
 
@@ -61,7 +62,7 @@ def test_kwargs_of_the_own_task_are_changed_one_by_one(reach: Path) -> None:
 
 
 def test_none_is_what_help_calls_it(reach: Path) -> None:
-    assert evaluate(str(reach / "run"), "--task", "none")["task"] is None
+    assert evaluate(str(reach / "run"), "--task", "none")["task"]["id"] == "Reach", "the policy's own"
 
 
 def test_an_expert_alone_with_keys_of_the_environment(capsys: Capture) -> None:

@@ -185,6 +185,40 @@ class Limited(Plain):
         return np.concatenate([super().look(), self.taken]).astype(np.float32)
 
 
+class Scalar(Plain):
+    """The action is one number without a dimension, and nothing else is taken."""
+
+    action_space = spaces.Box(-1.0, 1.0, (), np.float32)
+
+    def step(self, action: Any) -> Any:
+        assert isinstance(action, np.ndarray), repr(action)
+        assert self.action_space.contains(action), repr(action)
+        return super().step(action)
+
+
+class Breaking(Plain):
+    """Breaks in close, or ends the process in its third step."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.steps = where, 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.where == "step" and self.steps == 3:
+            raise SystemExit("emergency stop")
+        return super().step(action)
+
+    def close(self) -> None:
+        if self.where == "close":
+            raise RuntimeError("the window is gone")
+
+
+class Idle(Plain):
+    """Has no actions."""
+
+    action_space = box(size=0)
+
+
 class OneBuffer(Plain):
     """Hands out one array again and again."""
 
@@ -195,7 +229,23 @@ class OneBuffer(Plain):
         return self.buffer
 
 
-for kind in (Plain, Wide, Renamed, Heedless, Hopeless, Spiky, Windy, Sudden, Former, Returning, Limited, OneBuffer):
+for kind in (
+    Plain,
+    Wide,
+    Renamed,
+    Heedless,
+    Hopeless,
+    Spiky,
+    Windy,
+    Sudden,
+    Former,
+    Returning,
+    Limited,
+    Scalar,
+    Breaking,
+    Idle,
+    OneBuffer,
+):
     gym.register(f"odd/{kind.__name__}-v0", f"{__name__}:{kind.__name__}", max_episode_steps=20)
 
 

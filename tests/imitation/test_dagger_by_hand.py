@@ -16,7 +16,9 @@ from robolearn.configuration.parts.gates import HumanGateConfig
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.record import RecordConfig
+from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools.validate import validate
 from robolearn.episodes.record import record
@@ -173,7 +175,10 @@ def test_a_person_and_a_gate_cannot_both_decide(cloned: Path) -> None:
     assert config(cloned, device="browser", weights="iwr").weights == "iwr"
 
 
-def test_who_sits_at_the_device_may_change_within_a_run(cloned: Path) -> None:
+def test_who_sits_at_the_device_may_change_within_a_run(cloned: Path, tmp_path: Path) -> None:
     first = config(cloned, device="browser", operator="Åsa")
-    assert first.same_run(config(cloned, device="browser", operator="Bo", profile="mine"))
-    assert not first.same_run(config(cloned))
+    write_yaml(first, tmp_path / "config.yaml")
+    other = config(cloned, device="browser", operator="Bo", profile="mine")
+    check_same_inputs(other, tmp_path / "config.yaml", output=tmp_path)
+    with pytest.raises(ConfigError, match="device 'browser', now ''"):
+        check_same_inputs(config(cloned), tmp_path / "config.yaml", output=tmp_path)

@@ -160,7 +160,9 @@ def test_a_policy_that_got_worse_is_called_that(tmp_path: Path, monkeypatch: pyt
     assert not last.kept_start
     assert last.note == f"the policy got worse: {last.test}"
     assert last.test.counts.only_first > last.test.counts.only_second
-    monkeypatch.setattr(Judge, "start", lambda judge, policy: {"eval_success": 0.0, "eval_steps": 30.0, "score": -1.0})
+    monkeypatch.setattr(
+        Judge, "start", lambda judge, policy, resume: {"eval_success": 0.0, "eval_steps": 30.0, "score": -1.0}
+    )
     best = finetune(broken, tmp_path / "run")
     assert best.kept_start
     assert best.note.startswith("the policy got worse: fine-tuned against start")

@@ -337,6 +337,41 @@ def test_command_line_from_demonstrations_to_a_correction_of_a_correction(
     assert len(lines[-1]["one"]) == len(lines[-1]["least"]) == len(lines[-1]["realised"]) == 2
 
 
+def test_evaluations_beyond_the_checkpoint_are_forgotten_by_a_run_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a kill after the last checkpoint leaves in critic.jsonl is made anew, and a run begun again begins anew."""
+    policy, run = half_taught(tmp_path / "start"), tmp_path / "run"
+    words = ["finetune", policy, *RESIDUAL, *SHORT[:-2], "--max_steps", 20, "--export", "last", "--output", run]
+    words += ["--loop.evaluate_every", 2, "--loop.checkpoint_every", 2]
+    critic, start = run / "critic.jsonl", run / "start.json"
+
+    def steps() -> list[int]:
+        return [json.loads(line)["step"] for line in critic.read_text().splitlines()]
+
+    assert command(*words, "--loop.total_steps", 4) == 0
+    assert steps() == [2, 4]
+    row = json.loads(critic.read_text().splitlines()[-1])
+    stale = [json.dumps(row | {"step": step, "one": [999.0, 999.0]}) + "\n" for step in (5, 6)]
+    critic.write_text(critic.read_text() + "".join(stale) + stale[0][:20])
+    assert command(*words, "--loop.total_steps", 8, "--resume") == 0
+    assert steps() == [2, 4, 6, 8]
+    assert "999.0" not in critic.read_text()
+    capsys.readouterr()
+    assert command("plot", "critic", run, "--output", tmp_path / "critic.txt") == 2
+    assert "output must end in .png, .svg or .pdf" in capsys.readouterr().err
+    for damaged in ("{", '{"step": 2, "one": "x"}'):
+        critic.write_text(f"{damaged}\n{json.dumps(row)}\n")
+        assert command("plot", "critic", run, "--output", tmp_path / "critic.png") == 2
+        assert "line 1 of" in capsys.readouterr().err
+    critic.write_text(json.dumps(row) + "\n")
+    shutil.rmtree(run / "checkpoints")  # killed before the first one: nothing of it counts
+    start.write_text(json.dumps(json.loads(start.read_text()) | {"eval_success": 77.0}))
+    assert command(*words, "--loop.total_steps", 2) == 0
+    assert steps() == [2]
+    assert json.loads(start.read_text())["eval_success"] <= 1.0
+
+
 def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy, data = half_taught(tmp_path / "start"), demonstrations(tmp_path / "d.hdf5", 3)
 

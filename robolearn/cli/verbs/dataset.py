@@ -19,6 +19,7 @@ from robolearn.configuration.dataset_verbs import (
     TrimConfig,
     ValidateConfig,
 )
+from robolearn.configuration.parts.dataset_names import beside
 from robolearn.configuration.parts.task import environment_name
 from robolearn.errors import ConfigError, count
 
@@ -113,7 +114,7 @@ def split(config: SplitConfig) -> int:
         else:
             train, valid = draw(dataset, config.valid_fraction, config.seed)
             groups = {"train": list(train.episodes), "valid": list(valid.episodes)}
-    outputs = {path.with_name(f"{path.stem}_{name}{path.suffix}"): demos for name, demos in groups.items()}
+    outputs = {beside(path, f"_{name}"): demos for name, demos in groups.items()}
     _print_lines("note", (f"{first} and {second} are the same episode" for first, second in alike))
     _print_lines("note", edit.split(path, outputs, config.reading))
     return max(_written(str(output)) for output in outputs)

@@ -18,8 +18,9 @@ import h5py
 import h5py.h5o as h5o
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import SUFFIXES
 from robolearn.datasets.format.schema import DATA_ATTRS, RECORDING, SCHEMA, SCHEMA_VERSION, Header, demo_number
-from robolearn.errors import DatasetError, hint
+from robolearn.errors import DatasetError, count, hint
 from robolearn.storage import absence
 
 MAX_ARRAY_BYTES = 1 << 30
@@ -39,7 +40,6 @@ HDF5_ERRORS = (
     MemoryError,
     struct.error,
 )
-SUFFIXES = ".hdf5, .h5"
 
 
 class AskedInVain(DatasetError):
@@ -72,7 +72,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
         folder = os.path.isdir(path)
         remedy = f"; of a folder of ALOHA or Minari make one: {hint('dataset', 'convert', path, 'NEW.hdf5')}"
         raise DatasetError(
-            f"{path} {'is a folder' if folder else absence(path)}; expected a dataset file ({SUFFIXES})"
+            f"{path} {'is a folder' if folder else absence(path)}; expected a dataset file ({', '.join(SUFFIXES)})"
             f"{remedy if folder else ''}"
         )
     with reading(str(path)):
@@ -143,7 +143,7 @@ def check(data: h5py.Dataset, shape: Sequence[int | None], kinds: str, limit: in
     where = place(data)
     with reading(where):
         if data.shape is None or len(data.shape) != len(shape):
-            raise DatasetError(f"{where} must have {len(shape)} dimensions, found shape {data.shape}")
+            raise DatasetError(f"{where} must have {count(len(shape), 'dimension')}, found shape {data.shape}")
         if any(want is not None and want != have for want, have in zip(shape, data.shape)):
             raise DatasetError(f"{where} must have shape {_shape(shape)}, found {data.shape}")
         if data.dtype.kind not in kinds or data.dtype.hasobject:

@@ -30,7 +30,7 @@ from robolearn.datasets.format.schema import (
 )
 from robolearn.datasets.format.units import ROUNDING, Rescaling, action_limits, to_physical
 from robolearn.datasets.recording.durable_files import parts_of
-from robolearn.errors import DatasetError, RobolearnError
+from robolearn.errors import DatasetError, RobolearnError, option
 from robolearn.picture_layout import Picture, picture_of
 from robolearn.specs import ActionSpec, ArraySpec, Episode, EpisodeInfo, Event, ObservationSpec
 
@@ -301,7 +301,7 @@ class EpisodeFile:
             except DatasetError as error:
                 if "--exclude" in str(error):
                     raise
-                raise DatasetError(f"{error}; leave the episode out: --exclude {demo}") from None
+                raise DatasetError(f"{error}; leave the episode out: {option('exclude', demo)}") from None
 
     def close(self) -> None:
         with self._lock:
@@ -431,7 +431,9 @@ class EpisodeFile:
             with self.group(demo) as group:
                 actions = to_physical(self._stored_actions(group, "actions", self._steps(group)), own)
             if not np.isfinite(actions).all():
-                raise DatasetError(f"{self.path}: actions of {demo} are not finite; leave it out: --exclude {demo}")
+                raise DatasetError(
+                    f"{self.path}: actions of {demo} are not finite; leave it out: {option('exclude', demo)}"
+                )
             low, high = np.minimum(low, actions.min(axis=0)), np.maximum(high, actions.max(axis=0))
         return action_limits(low, high, own.names)
 

@@ -100,9 +100,11 @@ class ForeignLayout:
                 f"{self.path} says that its control rate is {rate:g} Hz; drop --control_hz {asked:g}"
             )
         if rate is None and asked is None:
+            said = _said_rate(env_args)
+            none = "" if said is None else f"; {said!r} is none"
             raise safe.AskedInVain(
-                f"{self.path} does not say its control rate (env_kwargs.control_freq, or sim_args of Isaac Lab); give "
-                "it as control_hz, for example --control_hz 20"
+                f"{self.path} does not say its control rate (env_kwargs.control_freq, or sim_args of Isaac Lab{none}); "
+                "give it as control_hz, for example --control_hz 20"
             )
         if rate is None:
             self.assumptions.note("control_hz", f"{asked:g} Hz as given; the file does not say it (--control_hz)")
@@ -408,7 +410,7 @@ def _own(attrs: Mapping[str, Any]) -> Header | None:
 
 def _rate(env_args: Mapping[str, Any]) -> float | None:
     """Return the control rate in env_args: robosuite's control_freq, or Isaac Lab's time step and decimation."""
-    rate = dict(env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_freq"))
+    rate = _said_rate(env_args)
     simulator = env_args.get("sim_args")
     if rate is None and isinstance(simulator, Mapping):
         try:
@@ -418,6 +420,11 @@ def _rate(env_args: Mapping[str, Any]) -> float | None:
             rate = None
     good = isinstance(rate, (int, float)) and not isinstance(rate, bool) and np.isfinite(rate) and rate > 0
     return float(rate) if good and rate is not None else None
+
+
+def _said_rate(env_args: Mapping[str, Any]) -> Any:
+    """Return robosuite's control_freq, whatever it is; None where there is none."""
+    return dict(env_args.get("env_kwargs") or {}).get("control_freq", env_args.get("control_freq"))
 
 
 def final_row(group: h5py.Group, leaf: Leaf, steps: int) -> np.ndarray:

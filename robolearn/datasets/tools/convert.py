@@ -14,6 +14,7 @@ from typing import Literal
 
 import h5py
 
+from robolearn.configuration.parts.dataset_names import MINARI
 from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_limits
@@ -56,7 +57,7 @@ def convert(
         target: a file; for Minari a folder, or `minari:ID`.
         reading: what the source does not say, and what of it is wanted.
     """
-    if not str(target).startswith(minari.PREFIX) and Path(target).exists():
+    if not str(target).startswith(MINARI) and Path(target).exists():
         raise DatasetError(f"{target} exists already; converting always writes anew: choose another name")
     opened = open_source(source, reading)
     if to == "minari":
@@ -83,7 +84,7 @@ def open_source(source: str | Path, reading: Reading = NOTHING) -> Source:
 def detect(source: str | Path) -> Format:
     """Tell the layout of `source`. Raises DatasetError where it is none that we know."""
     path = Path(source)
-    if str(source).startswith(minari.PREFIX):
+    if str(source).startswith(MINARI):
         return "minari"
     if path.is_dir():
         if any((folder / "main_data.hdf5").exists() for folder in (path, path / "data")):

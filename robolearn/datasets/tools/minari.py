@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import MINARI
 from robolearn.configuration.parts.reading import Reading
 from robolearn.datasets.format.assumptions import Assumptions
 from robolearn.datasets.format.schema import Header, from_own, text, to_own
@@ -35,7 +36,6 @@ from robolearn.specs import (
 )
 from robolearn.storage import sync
 
-PREFIX = "minari:"
 """Before the id of a dataset that Minari has stored."""
 OURS = "robolearn"
 """Key of our own entries in Minari's metadata and infos."""
@@ -153,7 +153,7 @@ def write(source: Source, target: str) -> list[str]:
             "models": models,
             "masks": {name: list(indices) for name, indices in source.masks.items()},
         }
-        name = target.removeprefix(PREFIX) if target.startswith(PREFIX) else folder.name
+        name = target.removeprefix(MINARI) if target.startswith(MINARI) else folder.name
         storage.update_metadata({"dataset_id": name, "minari_version": minari.__version__, OURS: json.dumps(own)})
         for index, episode in enumerate(source.episodes):
             storage.update_episodes([_buffer(index, episode, header)])
@@ -398,12 +398,12 @@ def _decode(value: Any) -> str:
 
 
 def _folder(name: str) -> Path:
-    if not name.startswith(PREFIX):
+    if not name.startswith(MINARI):
         return Path(name).absolute()
     _minari()
     from minari.storage.datasets_root_dir import get_dataset_path
 
-    return Path(get_dataset_path(name.removeprefix(PREFIX)))
+    return Path(get_dataset_path(name.removeprefix(MINARI)))
 
 
 def _minari() -> Any:

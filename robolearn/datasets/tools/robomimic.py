@@ -21,7 +21,7 @@ from robolearn.datasets.format.schema import STEP_ARRAYS, Header, info_to_attrs,
 from robolearn.datasets.recording.durable_files import GuardedFile, publish
 from robolearn.datasets.tools.leftovers import left_over, per_episode
 from robolearn.datasets.tools.source import Source
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, option
 from robolearn.specs import Episode
 
 HELD = ("actions", "rewards", "dones", "states")
@@ -194,7 +194,7 @@ def _episode(file: EpisodeFile, name: str, model: str, lost: list[str]) -> Episo
     if steps < 2:
         raise DatasetError(
             f"{file.path}: {name} has one step, and no next_obs says what followed it; leave the episode out: "
-            f"--exclude {name}"
+            f"{option('exclude', name)}"
         )
     lost.append("the last step of each episode, not taken: the file has no next_obs")
     return file.read_without_last(name, tuple(file.header.observation_spec)).with_info(model=model)

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import beside
 from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_trainable, outside
@@ -77,6 +78,8 @@ def examine(path: str | Path, reading: Reading = NOTHING) -> Findings:
         bad = [problem.place.rpartition("/data/")[2].partition("/")[0] for problem in problems if _leaves_out(problem)]
         names = list(dict.fromkeys(bad))
         command = _command("delete", path, *names, reading=reading, output="--output")
+        if len(names) == len(file.demos()):  # then it is the layout, and no episode would be left
+            command = f"no episode is without a fault: {RESTORE}, or mend what wrote it"
         problems = [replace(p, remedy=command) if _leaves_out(p) else p for p in problems]
         return Findings(problems, file.assumptions.lines(), () if problems else tuple(_odd(path, reading)))
     finally:
@@ -96,7 +99,7 @@ def _command(verb: str, path: Path, *words: str, reading: Reading = NOTHING, out
 
 
 def _mended(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}_mended{'' if number == 1 else number}{path.suffix}")
+    return beside(path, f"_mended{'' if number == 1 else number}")
 
 
 def _problems(file: EpisodeFile) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ the observation alone, `seed(number)` is a method of its own, `step` returns (ob
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,14 @@ def step_environment(env: Any, action: Any, name: str) -> tuple[Any, float, bool
         cut = flags[0] and truth(info.get("TimeLimit.truncated", False), f"{name}: info TimeLimit.truncated")
         flags = [flags[0] and not cut, cut]
     return obs, number(reward, f"{name}: step returned the reward"), flags[0], flags[1], info
+
+
+def close_environment(env: Any, name: str) -> None:
+    """Close an environment; a failure is told on stderr only, for whatever was done with it is done."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        print(f"note: {name}: close failed ({type(error).__name__}: {error})", file=sys.stderr)
 
 
 def number(value: Any, what: str) -> float:

@@ -102,7 +102,7 @@ class Host:
             if rows.mask[index]:
                 try:
                     self._run(env, index, command, rows)
-                except Exception as error:  # whatever third-party code raises, the other environments go on
+                except (Exception, SystemExit) as error:  # whatever third-party code raises, the others go on
                     env.done = True
                     details = {} if faults else describe_error(error)
                     faults.append({"index": index, "command": command} | details)
@@ -178,7 +178,7 @@ def _obey(host: Host, command: str, args: list[Any], job: dict[str, Any]) -> dic
     return {"faults": host.run(command)}  # type: ignore[arg-type]
 
 
-def describe_error(error: Exception) -> dict[str, Any]:
+def describe_error(error: BaseException) -> dict[str, Any]:
     """Return an exception as plain values; the traceback only where it is not one of our own messages."""
     ours = isinstance(error, RobolearnError)
     return {

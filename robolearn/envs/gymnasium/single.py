@@ -16,7 +16,13 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.envs.gymnasium.calls import plain_environment, reset_environment, step_environment, truth
+from robolearn.envs.gymnasium.calls import (
+    close_environment,
+    plain_environment,
+    reset_environment,
+    step_environment,
+    truth,
+)
 from robolearn.envs.gymnasium.physics import Physics
 from robolearn.envs.providers.lookup import provider_of, quirks_of
 from robolearn.envs.rules import EpisodeRules
@@ -108,7 +114,7 @@ class SingleEnv:
         return np.ascontiguousarray(self._quirks.picture(picture[..., :3]), np.uint8)
 
     def close(self) -> None:
-        self._env.close()
+        close_environment(self._env, self._task.id)
 
     def _write(self, obs: Any, row: dict[str, np.ndarray]) -> None:
         self._quirks.observed(obs)

@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.envs.gymnasium.calls import close_environment
 from robolearn.envs.gymnasium.host import Command, Rows, describe_error
 from robolearn.envs.gymnasium.single import find_spec, opening
 from robolearn.envs.rules import EpisodeRules
@@ -79,7 +80,7 @@ class VectorWorkers:
                 self._reset(mask)
             else:
                 raise TaskError(f"{self._task.id} has no physics states as a vector environment")
-        except Exception as error:  # whatever third-party code raises
+        except (Exception, SystemExit) as error:  # whatever third-party code raises
             self._ended[:] = True
             return [{"index": int(mask.argmax()), "command": command} | describe_error(error)]
         return []
@@ -94,7 +95,7 @@ class VectorWorkers:
         return np.ascontiguousarray(pictures[index][..., :3], np.uint8)
 
     def close(self) -> None:
-        self._env.close()
+        close_environment(self._env, self._task.id)
 
     def _describe(self) -> dict[str, Any]:
         return describe_spaces(self._leaves, self._action) | {

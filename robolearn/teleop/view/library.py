@@ -13,10 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from robolearn.configuration.parts.dataset_names import MINARI
 from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.configuration.parts.task import environment_name
 from robolearn.datasets.dataset import Dataset
-from robolearn.datasets.tools import convert, minari
+from robolearn.datasets.tools import convert
 from robolearn.errors import DatasetError
 
 MAX_CURVES = 64
@@ -66,7 +67,7 @@ class Library:
     @property
     def home(self) -> Path:
         """The folder that new files are written into: the source's own."""
-        return Path.cwd() if self.source.startswith(minari.PREFIX) else Path(self.source).resolve().parent
+        return Path.cwd() if self.source.startswith(MINARI) else Path(self.source).resolve().parent
 
     @property
     def cameras(self) -> list[str]:

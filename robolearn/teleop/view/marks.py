@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from robolearn.configuration.parts.dataset_names import SUFFIXES, is_dataset_name
 from robolearn.datasets.tools.revise import Revision, revise, set_masks
 from robolearn.errors import DatasetError
 from robolearn.teleop.view.library import Library
 
 SPLITS = ("train", "valid")
-SUFFIXES = (".hdf5", ".h5")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,6 @@ def _check(mark: Mark, steps: int | None) -> None:
 def _plain_name(name: str) -> str:
     """A file's name in the dataset's own folder, and nothing else."""
     path = Path(name)
-    if path.name != name or name.startswith(".") or path.suffix not in SUFFIXES or "\0" in name or "\\" in name:
+    if path.name != name or name.startswith(".") or not is_dataset_name(name) or "\0" in name or "\\" in name:
         raise DatasetError(f"the new file's name must be plain and end in {' or '.join(SUFFIXES)}, received {name!r}")
     return name
