@@ -79,7 +79,7 @@ DRAWN = ("always", "human")
 GATES: dict[str, dict[str, Any]] = {
     "always": {"name": "beta", "schedule": "linear", "start": 0.6},
     "human": {"name": "human"},
-    **{name: {"name": name, "budget": 0.35} for name in ASKING},
+    **{name: {"name": name, "budget": 0.3} for name in ASKING},
     **{name: {"name": "beta", "start": 0.0} for name in RELABELLING},
 }
 
