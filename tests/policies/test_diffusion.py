@@ -106,10 +106,16 @@ def mixture_samples(count: int, generator: torch.Generator) -> Tensor:
     ("kind", "config"),
     [
         ("diffusion", {"solver": "ddpm", "inference_steps": 100}),
-        ("diffusion", {"solver": "ddim", "inference_steps": 25, "prediction": "v_prediction"}),
-        ("diffusion", {"solver": "dpm", "inference_steps": 30}),
+        pytest.param(
+            "diffusion",
+            {"solver": "ddim", "inference_steps": 25, "prediction": "v_prediction"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("diffusion", {"solver": "dpm", "inference_steps": 30}, marks=pytest.mark.slow),
         ("flow", {"inference_steps": 25}),
-        ("flow", {"inference_steps": 12, "solver": "midpoint", "time_sampling": "beta"}),
+        pytest.param(
+            "flow", {"inference_steps": 12, "solver": "midpoint", "time_sampling": "beta"}, marks=pytest.mark.slow
+        ),
     ],
     ids=["ddpm-epsilon", "ddim-v", "dpm-epsilon", "flow-euler", "flow-midpoint"],
 )
