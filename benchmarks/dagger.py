@@ -66,6 +66,8 @@ EPISODES = 200
 MOST_SEEDS = 4
 """Training seeds that have demonstrations and rounds of their own; the last one is for tuning, never for the tables."""
 CONTROL_HZ = 20.0
+SUCCESS_GOAL = 0.95
+"""Of DAgger with a label everywhere, and of the robots that ask for two fifths of its labels."""
 
 CLONES = {
     "with always' labels": ("always",),
@@ -451,7 +453,7 @@ def success_row(cell: Cell) -> SuccessRow:
     if cell.variant in GATES and GATES[cell.variant]["name"] != "beta":
         note += f"; the expert drove {100 * cell.expert_share:.0f}% of the steps"
     solved = cell.solved
-    goal = 0.95 if cell.variant == "always" else None
+    goal = SUCCESS_GOAL if cell.variant == "always" else None
     return SuccessRow.of(f"{cell.task}, {cell.variant}", sum(solved), len(solved), cell.seeds, goal=goal, note=note)
 
 
@@ -524,10 +526,10 @@ def against_always(cell: Cell, always: Cell) -> Iterator[Row]:
     )
     yield Row(
         case=f"{cell.task}, {cell.variant}: success beside always'",
-        unit="success rate's difference",
-        ours=rates[0] - rates[1],
-        goal=0.0 if few else None,
-        note=f"{100 * rates[0]:.1f}% against {100 * rates[1]:.1f}%",
+        unit="success rate",
+        ours=rates[0],
+        goal=SUCCESS_GOAL if few else None,
+        note=f"always-label {100 * rates[1]:.1f}%",
     )
 
 
