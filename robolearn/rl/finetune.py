@@ -29,6 +29,7 @@ from robolearn.rl.critic_check import drop_beyond
 from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
 from robolearn.rl.ways import chain_ppo, ppo, residual, sac
+from robolearn.rl.ways.practice import corrected_env
 from robolearn.training import distributed
 from robolearn.training.loop import RunState, steps_made
 from robolearn.training.run import Run, card_figures, open_run
@@ -88,6 +89,9 @@ def finetune(
         num_envs = distributed.share_of(config.num_envs, "num_envs")
         made = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
         env = env_for(policy, made, config.policy)
+        if config.corrector is not None:
+            env = corrected_env(config, policy, env, run.folder)
+            run.resources.callback(env.close)
         run.seed()
         learner = prepare(config, policy, env, run.device)
         tuned = learner.actor
