@@ -10,6 +10,7 @@ from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import OFF_POLICY, PPOTuningConfig, Way
+from robolearn.configuration.reward import check_reward_from
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
@@ -52,6 +53,9 @@ class FinetuneConfig(Reading):
     """Run folder; the improved policy is its sub-folder `policy`."""
     reward: Literal["success", "env"] = "success"
     """One where the task is solved (which ends the episode) and else zero, or the environment's own reward."""
+    reward_from: str = ""
+    """Folder of a success classifier (robolearn reward train), which then says in practice where the task is solved;
+    evaluation asks the environment. Empty asks the environment in practice, too."""
     max_steps: int | None = 200
     """Steps until a training episode is truncated; none takes the task's own limit. Evaluation keeps the task's."""
     num_envs: int = 32
@@ -89,6 +93,7 @@ class FinetuneConfig(Reading):
                 f"eval_episodes {self.eval_episodes} and test_episodes {self.test_episodes} leave no seed to practise "
                 f"on out of num_seeds {self.num_seeds}; raise num_seeds"
             )
+        check_reward_from(self.reward_from, self.reward)
         self._check_corrector()
         if self.export == "best" and not self.eval_episodes:
             raise ConfigError("export best needs evaluations: set eval_episodes, or export last")
@@ -129,8 +134,8 @@ class FinetuneCommand(FinetuneConfig):
     """Improve a policy by practice."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("policy", "method", "demonstrations", "corrector", "task", "reward", "max_steps"),
-        "training": ("loop.total_steps", "method.learning_rate", "method.min_std"),
+        "what": ("policy", "method", "demonstrations", "corrector", "task", "reward", "reward_from", "max_steps"),
+        "training": ("loop.total_steps", "method.learning_rate"),
         "how": ("seed", "num_envs", "device"),
         "evaluation": ("eval_episodes", "export"),
         "output": ("output", "resume"),
