@@ -9,8 +9,8 @@ stitching  40 ways from A to B (no reward) and 20 from C to D (reward at D) cros
            A to D, which nobody went
 
 Every method trains the same tanh-Gaussian from the same file, by success alone, and is evaluated on the same fresh
-seeds. Finished runs are kept in benchmarks/results/raw/offline.json and not run again. Writes
-benchmarks/results/offline.json.
+seeds. How conservative CQL is was picked with a training seed that is not reported. Finished runs are kept in
+benchmarks/results/raw/offline.json and not run again. Writes benchmarks/results/offline.json.
 """
 
 from __future__ import annotations
@@ -154,7 +154,6 @@ METHODS: dict[str, DataMethod] = {
     "cql": CQLConfig(
         **VALUES,
         num_actions=2,
-        conservatism=0.5,
         cloning_steps=200,
         learning_rate=1e-3,
         critic_learning_rate=1e-3,

@@ -73,7 +73,7 @@ class CQLConfig:
     """Discount of one control step."""
     n_step: int = 1
     """Steps of reward before the value takes over."""
-    conservatism: float = 1.0
+    conservatism: float = 0.1
     """Weight of the gap between the values of other actions and of the recorded ones; larger rewards want more."""
     calibrated: bool = True
     """Push no action of the policy below the return that the data had from there (Cal-QL)."""
