@@ -74,7 +74,8 @@ class TrainConfig(BCConfig):
     }
 
     method: DataMethod = field(default_factory=CloningMethod)
-    """How it learns: bc clones every action, iql those that turned out well by the recorded rewards."""
+    """How it learns: bc clones every action, iql those that turned out well by the recorded rewards, cql climbs careful
+    values of actions (policy.head gaussian)."""
     output: str = ""
     """Run folder; empty means policies/<dataset>_<head>."""
     resume: bool = False

@@ -5,13 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from robolearn.configuration.parts.gates import HumanGateConfig
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.parts.ways import PPOTuningConfig, Way
+from robolearn.configuration.parts.ways import OFF_POLICY, PPOTuningConfig, Way
+from robolearn.configuration.reward import check_reward_from
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectorConfig:
+    """A corrector who takes over in practice where a simulated human would (HIL-SERL, Luo et al. 2024)."""
+
+    expert: str = "auto"
+    """Who corrects: auto (the task's own expert), an entry point of robolearn.experts, module:callable, or the folder
+    of a better policy."""
+    gate: HumanGateConfig = field(default_factory=HumanGateConfig)
+    """When: the simulated human, who judges by the demonstrations."""
+    record: Literal["corrected", "all", "none"] = "corrected"
+    """Which practice episodes are written, whole, to corrections.hdf5 in the run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +44,18 @@ class FinetuneConfig(Reading):
     demonstrations: tuple[str, ...] = ()
     """Data set files that learning goes back to: half of each batch (residual, sac), or a cloning loss beside the
     surrogate (ppo, chain_ppo)."""
+    corrector: CorrectorConfig | None = None
+    """Who may take over in practice (residual, sac): `auto` is the task's own expert. What it does counts as practice
+    and as demonstrations; none leaves practice to the policy."""
     task: TaskConfig | None = None
     """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"
     """Run folder; the improved policy is its sub-folder `policy`."""
     reward: Literal["success", "env"] = "success"
     """One where the task is solved (which ends the episode) and else zero, or the environment's own reward."""
+    reward_from: str = ""
+    """Folder of a success classifier (robolearn reward train), which then says in practice where the task is solved;
+    evaluation asks the environment. Empty asks the environment in practice, too."""
     max_steps: int | None = 200
     """Steps until a training episode is truncated; none takes the task's own limit. Evaluation keeps the task's."""
     num_envs: int = 32
@@ -72,8 +93,24 @@ class FinetuneConfig(Reading):
                 f"eval_episodes {self.eval_episodes} and test_episodes {self.test_episodes} leave no seed to practise "
                 f"on out of num_seeds {self.num_seeds}; raise num_seeds"
             )
+        check_reward_from(self.reward_from, self.reward)
+        self._check_corrector()
         if self.export == "best" and not self.eval_episodes:
             raise ConfigError("export best needs evaluations: set eval_episodes, or export last")
+
+    def _check_corrector(self) -> None:
+        if self.corrector is None:
+            return
+        if not isinstance(self.method, OFF_POLICY):
+            raise ConfigError(
+                f"method {self.method.name} learns from actions of its own only, a corrector's are not; use method "
+                "residual or sac, or correct the policy first (robolearn dagger)"
+            )
+        if not self.demonstrations:
+            raise ConfigError(
+                "the corrector takes over where practice strays from the demonstrations, and there are none; name "
+                "their files: --demonstrations FILE"
+            )
 
     @property
     def practice_seeds(self) -> range:
@@ -97,10 +134,10 @@ class FinetuneCommand(FinetuneConfig):
     """Improve a policy by practice."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("policy", "method", "demonstrations", "task", "reward", "max_steps"),
-        "training": ("loop.total_steps", "method.learning_rate", "method.min_std"),
+        "what": ("policy", "method", "demonstrations", "corrector", "task", "reward", "reward_from", "max_steps"),
+        "training": ("loop.total_steps", "method.learning_rate"),
         "how": ("seed", "num_envs", "device"),
-        "evaluation": ("eval_episodes", "test_episodes", "export"),
+        "evaluation": ("eval_episodes", "export"),
         "output": ("output", "resume"),
     }
 

@@ -15,6 +15,7 @@ from robolearn.configuration.parts.policy import (
 )
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.reward import check_reward_from
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 
@@ -37,6 +38,9 @@ class RLConfig(Reading):
     """Data set files that SAC and TD3 draw a share of each batch from (RLPD)."""
     reward: Literal["env", "success"] = "env"
     """The environment's own reward, or one where the task is solved (which ends the episode) and else zero."""
+    reward_from: str = ""
+    """Folder of a success classifier (robolearn reward train), which then says in practice where the task is solved;
+    evaluation asks the environment. Empty asks the environment in practice, too."""
     policy: PolicyConfig | None = None
     """The actor; none takes the algorithm's usual one (PPO: tanh 64x64, SAC and TD3: relu 256x256, tanh-Gaussian; DQN:
     values of actions, layers as under `algorithm.critic`)."""
@@ -72,6 +76,7 @@ class RLConfig(Reading):
                 f"demonstrations enter the replay of SAC and TD3, {self.algorithm.name} has none for them; use "
                 "algorithm sac or td3, or clone the demonstrations first (robolearn train) and fine-tune"
             )
+        check_reward_from(self.reward_from, self.reward)
         check_range(self, "env_steps", low=1, high=MAX_STEPS)
         check_range(self, "num_envs", low=1, high=MAX_ENVS)
         check_range(self, "eval_episodes", low=0, high=MAX_EPISODES)
@@ -155,8 +160,8 @@ class RLCommand(RLConfig):
     """Train a controller from scratch with RL."""
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
-        "what": ("task", "task.kwargs", "algorithm", "demonstrations", "reward", "env_steps"),
-        "algorithm": ("algorithm.learning_rate", "algorithm.batch_size", "algorithm.gamma", "policy.head"),
+        "what": ("task", "task.kwargs", "algorithm", "demonstrations", "reward", "reward_from", "env_steps"),
+        "algorithm": ("algorithm.learning_rate", "algorithm.gamma", "policy.head"),
         "how": ("seed", "num_envs", "device"),
         "evaluation": ("eval_episodes", "evaluate_every"),
         "output": ("output", "resume"),

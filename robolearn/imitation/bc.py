@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from robolearn.policies.policy import Policy
 from robolearn.policies.residual import check_clonable
 from robolearn.specs import Batch
 from robolearn.training import distributed
-from robolearn.training.loop import RunState, Source
+from robolearn.training.loop import Algorithm, RunState, Source
 from robolearn.training.optim import MovingAverage, Optimiser
 from robolearn.training.run import card_figures, open_run
 from robolearn.training.seeding import seed_everything
@@ -70,6 +70,9 @@ class BehaviourCloning:
                 self.average.update()
         return metrics
 
+    def export(self, folder: Path) -> None:
+        """Write what belongs beside the exported policy: nothing."""
+
     def result(self) -> Policy:
         """Return the policy to evaluate and export: the averaged weights where an average is kept."""
         return self.policy if self.average is None else self.average.average()
@@ -83,6 +86,26 @@ class BehaviourCloning:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+class DataLearner(Algorithm, Protocol):
+    """An algorithm that makes a policy of a data set: cloning, or one that learns from its rewards as well."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that learns."""
+        ...
+
+    def result(self) -> Policy:
+        """Return the policy to evaluate and export."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write what belongs beside the exported policy in `folder`."""
+        ...
 
 
 class DatasetSource:
@@ -120,7 +143,7 @@ class BCResult:
     """Of the last evaluation."""
 
 
-MakeLearner = Callable[[Policy, BCConfig, Dataset, DatasetSource], tuple[BehaviourCloning, Source]]
+MakeLearner = Callable[[Policy, BCConfig, Dataset, DatasetSource], tuple[DataLearner, Source]]
 """(policy, config, episodes, windows) -> the algorithm and the source that it learns from."""
 
 
@@ -172,11 +195,12 @@ def train_bc(
         algorithm, source = learner(policy, config, train, DatasetSource(train, sampler))
 
         def evaluation(step: int) -> dict[str, float]:
+            was_training = algorithm.policy.training
             result = algorithm.result().eval()
             metrics = {} if validate is None else validate(result)
             if evaluate is not None:
                 metrics |= evaluate(result, step)
-            algorithm.policy.train()
+            algorithm.policy.train(was_training)
             return metrics
 
         judged = validate is not None or evaluate is not None
@@ -185,6 +209,8 @@ def train_bc(
         if config.export == "best" and (best := run.best()) is not None:
             algorithm.load_state_dict(best["algorithm"])
         run.export(algorithm.result(), _card(config, train, state, algorithm.name), env_args=dataset.env_args)
+        if distributed.is_main():
+            algorithm.export(run.policy)
     return BCResult(policy=run.policy, steps=state.step, metrics=dict(state.evaluation))
 
 

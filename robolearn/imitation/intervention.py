@@ -7,12 +7,12 @@ step, so that its proposals in the file answer the state at hand and it goes on 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.deploy.runner import PolicyRunner
 from robolearn.episodes.actor import Decision
 from robolearn.errors import TaskError
 from robolearn.imitation.gates.gate import Gate, Verdict, View
@@ -22,10 +22,36 @@ RECOVERED = "recovered"
 """Reason of the mark at which a correction ends its recovery."""
 
 
+class Proposer(Protocol):
+    """Drives where nobody takes over: a `PolicyRunner`, or a learner in the middle of its practice."""
+
+    @property
+    def window(self) -> Observation:
+        """(N, To, ...) per key, what it sees."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should hear of, a sentence each."""
+        ...
+
+    def reset(self, seeds: Sequence[int], mask: Tensor) -> None:
+        """Begin new episodes in the masked environments."""
+        ...
+
+    def replan(self, mask: Tensor) -> None:
+        """Drop what is left of the chunks in the masked environments."""
+        ...
+
+    def act(self, obs: Observation) -> Tensor:
+        """Return (N, A), what it would do."""
+        ...
+
+
 class InterventionDriver:
     """Lets a policy drive and a corrector take over where the gate says so."""
 
-    def __init__(self, policy: PolicyRunner, corrector: Actor, gate: Gate, num_envs: int) -> None:
+    def __init__(self, policy: Proposer, corrector: Actor, gate: Gate, num_envs: int) -> None:
         self.policy, self.corrector, self.gate = policy, corrector, gate
         self._correcting = np.zeros(num_envs, bool)
         self._running = np.zeros(num_envs, bool)

@@ -17,7 +17,6 @@ from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import ChainPPOConfig, ResidualConfig, SACTuningConfig
 from robolearn.envs.interface import VectorEnv
-from robolearn.envs.make import make
 from robolearn.episodes.actor import env_for
 from robolearn.errors import ConfigError
 from robolearn.evaluation.compare import Comparison
@@ -28,7 +27,9 @@ from robolearn.rl.collecting.sanity import no_reward
 from robolearn.rl.critic_check import drop_beyond
 from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
+from robolearn.rl.reward.classified_env import make_judged
 from robolearn.rl.ways import chain_ppo, ppo, residual, sac
+from robolearn.rl.ways.practice import corrected_env
 from robolearn.training import distributed
 from robolearn.training.loop import RunState, steps_made
 from robolearn.training.run import Run, card_figures, open_run
@@ -86,8 +87,13 @@ def finetune(
         policy = load_policy(config.policy, run.device)
         practice = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
-        made = run.resources.enter_context(make(practice, num_envs, device=task.physics_device(run.device)))
+        physics = task.physics_device(run.device)
+        made = make_judged(practice, num_envs, config.reward_from, device=physics, networks=run.device)
+        run.resources.enter_context(made)
         env = env_for(policy, made, config.policy)
+        if config.corrector is not None:
+            env = corrected_env(config, policy, env, run.folder)
+            run.resources.callback(env.close)
         run.seed()
         learner = prepare(config, policy, env, run.device)
         tuned = learner.actor
@@ -179,7 +185,7 @@ def _export(
         )
     card = PolicyCard(
         task={"task": task.id, **task.kwargs},
-        data={"episodes": f"its own, seeds from {config.first_seed}", "reward": config.reward},
+        data={"episodes": f"its own, seeds from {config.first_seed}", "reward": config.reward_from or config.reward},
         training={
             "algorithm": config.method.name.upper(),
             "started from": config.policy,

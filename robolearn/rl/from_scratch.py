@@ -33,6 +33,7 @@ from robolearn.rl.dqn import DQN
 from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.networks import QEnsemble, ValueNetwork, orthogonal_start
 from robolearn.rl.ppo import PPO
+from robolearn.rl.reward.classified_env import make_judged
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
@@ -64,7 +65,8 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
     with open_run(config, config.run_dir, resume=resume, label=label, resume_hint=resume_hint) as run:
         num_envs = distributed.share_of(config.num_envs, "num_envs")
         physics = config.task.physics_device(run.device)
-        env = run.resources.enter_context(make(config.task, num_envs, device=physics))
+        env = make_judged(config.task, num_envs, config.reward_from, device=physics, networks=run.device)
+        run.resources.enter_context(env)
         run.seed()
         learner = make_learner(config, env, run.device)
         run.fit_threads(*learner.networks, rows=learner.rows)

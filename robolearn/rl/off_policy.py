@@ -112,7 +112,7 @@ class ActorCritic(OffPolicyAlgorithm[AC]):
         rate, limit = config.learning_rate, config.max_grad_norm
         self.actor_optimiser = LossOptimiser(actor_loss, actor_parameters, learning_rate=rate, max_grad_norm=limit)
         self.critic_optimiser = LossOptimiser(
-            CriticLoss(critic, bf16=config.bf16),
+            self.make_critic_loss(critic, config),
             trainable(critic),
             learning_rate=config.critic_learning_rate or rate,
             max_grad_norm=limit,
@@ -126,6 +126,10 @@ class ActorCritic(OffPolicyAlgorithm[AC]):
             "actor_optimiser": self.actor_optimiser,
             "critic_optimiser": self.critic_optimiser,
         }
+
+    def make_critic_loss(self, critic: QEnsemble, config: AC) -> nn.Module:
+        """Return the loss that the critics minimise."""
+        return CriticLoss(critic, bf16=config.bf16)
 
     @property
     def network(self) -> Policy:

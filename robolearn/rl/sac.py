@@ -50,7 +50,7 @@ class SAC(ActorCritic[SACConfig]):
     """Updates a policy with a reparameterised head and an ensemble of critics; an algorithm of the training loop."""
 
     def __init__(self, policy: Policy, critic: QEnsemble, config: SACConfig, *, seed: int = 0) -> None:
-        loss = ActorLoss(policy, critic, config)
+        loss = self.make_actor_loss(policy, critic, config)
         super().__init__(policy, critic, config, actor_loss=loss, actor_parameters=trainable(policy), seed=seed)
         self.log_alpha = nn.Parameter(torch.tensor([config.temperature], device=self.device).log())
         self.alpha_adam = FlatAdam([self.log_alpha], learning_rate=config.learning_rate)
@@ -59,6 +59,10 @@ class SAC(ActorCritic[SACConfig]):
         self.target_entropy = float(-size if config.target_entropy is None else config.target_entropy)
         # Beside an update a copy of the policy acts, which a graph made for this one would not look at.
         self._sample = compiled(self._eager_sample) if config.compile and not config.overlap else None
+
+    def make_actor_loss(self, policy: Policy, critic: QEnsemble, config: SACConfig) -> ActorLoss:
+        """Return the loss that the actor minimises."""
+        return ActorLoss(policy, critic, config)
 
     def critic_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from robolearn.configuration.cloning import TrainConfig
-from robolearn.configuration.parts.offline import IQLConfig
+from robolearn.configuration.parts.offline import CQLConfig, IQLConfig
 from robolearn.errors import hint
 from robolearn.seeds import ROLLOUT_SEED
 
@@ -41,11 +41,15 @@ def learner_of(config: TrainConfig) -> MakeLearner:
     from robolearn.imitation.bc import cloning
 
     method = config.method
-    if not isinstance(method, IQLConfig):
-        return cloning
-    from robolearn.rl.offline.iql import learn_implicitly
+    if isinstance(method, IQLConfig):
+        from robolearn.rl.offline.iql import learn_implicitly
 
-    return lambda policy, bc, train, windows: learn_implicitly(policy, bc, method, train, windows)
+        return lambda policy, bc, train, windows: learn_implicitly(policy, bc, method, train, windows)
+    if isinstance(method, CQLConfig):
+        from robolearn.rl.offline.cql import learn_conservatively
+
+        return lambda policy, bc, train, windows: learn_conservatively(policy, bc, method, train, windows)
+    return cloning
 
 
 @contextmanager

@@ -58,5 +58,54 @@ class IQLConfig:
             raise ConfigError(f"max_weight must be at least 1, received {self.max_weight}")
 
 
-DataMethod = CloningMethod | IQLConfig
+@dataclass(frozen=True, kw_only=True)
+class CQLConfig:
+    """Conservative Q-learning (Kumar et al. 2020; calibrated: Nakamoto et al. 2023): SAC on recorded transitions whose
+    critics promise less of actions that nobody recorded.
+
+    For tanh-Gaussian policies (policy.head gaussian). Its optimisers are its own; `optimiser` is cloning's.
+    """
+
+    name: Literal["cql"] = "cql"
+    reward: Literal["success", "env"] = "success"
+    """One at the last step of episodes that succeeded and else zero, or the recorded rewards."""
+    gamma: float = 0.99
+    """Discount of one control step."""
+    n_step: int = 1
+    """Steps of reward before the value takes over."""
+    conservatism: float = 0.1
+    """Weight of the gap between the values of other actions and of the recorded ones; larger rewards want more."""
+    calibrated: bool = True
+    """Push no action of the policy below the return that the data had from there (Cal-QL)."""
+    num_actions: int = 4
+    """Actions drawn for each state to judge other actions by: so many uniform ones, so many of the policy's there, and
+    so many of the policy's at the next state."""
+    cloning_steps: int = 1_000
+    """First updates, in which the policy is cloned while the critics learn."""
+    tau: float = 0.005
+    """Share of the way that the target critics go towards the critics at each step."""
+    learning_rate: float = 1e-4
+    """Adam's step size of the policy and of the temperature."""
+    critic_learning_rate: float = 3e-4
+    """Adam's step size of the critics."""
+    temperature: float = 0.01
+    """Weight of the entropy at the start; it is learned."""
+    target_entropy: float | None = None
+    """Entropy of the policy in nats; none takes minus the number of action dimensions."""
+    critic: QConfig = field(default_factory=lambda: QConfig(layer_norm=True))
+    """Q."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "n_step", "num_actions", low=1, high=MAX_STEPS)
+        check_range(self, "cloning_steps", low=0, high=MAX_STEPS)
+        check_range(self, "conservatism", low=0)
+        for name in ("gamma", "tau"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} must lie in (0, 1], received {getattr(self, name)}")
+        for name in ("learning_rate", "critic_learning_rate", "temperature"):
+            if not getattr(self, name) > 0.0:
+                raise ConfigError(f"{name} must be positive, received {getattr(self, name)}")
+
+
+DataMethod = CloningMethod | IQLConfig | CQLConfig
 """Methods of `robolearn train`."""

@@ -138,3 +138,6 @@ class ResidualConfig:
 
 Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | SACTuningConfig
 """Ways of fine-tuning, told apart by `name`."""
+
+OFF_POLICY = (ResidualConfig, SACTuningConfig)
+"""Those that learn from a replay, and so from what others did, too."""

@@ -18,6 +18,7 @@ from robolearn.envs.adapted import AdaptedEnv
 from robolearn.envs.interface import Observation, Step, VectorEnv
 from robolearn.policies.policy import Policy
 from robolearn.policies.residual import BASE_ACTION, with_action
+from robolearn.rl.collecting.corrected_env import CorrectedEnv
 from robolearn.specs import ObservationSpec
 
 
@@ -47,6 +48,8 @@ class BaseEnv(AdaptedEnv):
 
     def step(self, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Step:
         step = self.inner.step(actions, mask)
+        if isinstance(self.inner, CorrectedEnv) and bool(self.inner.corrected.any()):
+            self.runner.replan(self.inner.corrected)  # a plan is of the way that a corrector left
         return replace(step, obs=self._with_proposals(step.obs, mask))
 
     def _with_proposals(self, obs: Observation, mask: torch.Tensor | None) -> Observation:

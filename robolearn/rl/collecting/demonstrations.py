@@ -169,24 +169,37 @@ def macro_steps(
 ) -> Iterator[tuple[Observation, Tensor, Transition]]:
     """Yield windows (1, To, ...), chunks (1, Tp, A) and transitions of all chains through an episode, in order."""
     T, Ta = len(episode), shape.exec_steps
-    for chain in range(min(Ta, T)):
-        for t in range(chain, T, Ta):
-            taken = min(Ta, T - t)
-            rewards = episode.rewards[t : t + taken]
-            # sum_i gamma^i r_i over the executed steps, and gamma^k beyond them
-            powers = shape.gamma ** torch.arange(taken + 1, dtype=torch.float64)
-            ended = t + taken == T
-            executed = torch.arange(Ta) < taken
-            transition = Transition(
-                reward=(powers[:-1] * rewards).sum()[None].float().to(device),
-                discount=powers[-1:].float().to(device),
-                executed=executed[None].to(device),
-                terminated=torch.tensor([ended and episode.terminated], device=device),
-                truncated=torch.tensor([ended and not episode.terminated], device=device),
-                next_obs=_window(episode, t + taken, shape, device),
-            )
-            chunk = episode.actions[[min(t + i, T - 1) for i in range(shape.pred_steps)]]  # (Tp, A)
-            yield _window(episode, t, shape, device), chunk[None].to(device), transition
+    for t in macro_starts(T, Ta):
+        taken = min(Ta, T - t)
+        rewards = episode.rewards[t : t + taken]
+        # sum_i gamma^i r_i over the executed steps, and gamma^k beyond them
+        powers = shape.gamma ** torch.arange(taken + 1, dtype=torch.float64)
+        ended = t + taken == T
+        executed = torch.arange(Ta) < taken
+        transition = Transition(
+            reward=(powers[:-1] * rewards).sum()[None].float().to(device),
+            discount=powers[-1:].float().to(device),
+            executed=executed[None].to(device),
+            terminated=torch.tensor([ended and episode.terminated], device=device),
+            truncated=torch.tensor([ended and not episode.terminated], device=device),
+            next_obs=_window(episode, t + taken, shape, device),
+        )
+        chunk = episode.actions[[min(t + i, T - 1) for i in range(shape.pred_steps)]]  # (Tp, A)
+        yield _window(episode, t, shape, device), chunk[None].to(device), transition
+
+
+def macro_starts(length: int, exec_steps: int) -> Iterator[int]:
+    """Yield the steps at which macro-steps of an episode begin, chain by chain: every step once."""
+    for chain in range(min(exec_steps, length)):
+        yield from range(chain, length, exec_steps)
+
+
+def returns_to_go(episode: RecordedEpisode, gamma: float) -> Tensor:
+    """Return sum_i gamma^i r_t+i from each step t on, (T,) float32, as far as it was recorded."""
+    returns, following = torch.zeros(len(episode), dtype=torch.float64), 0.0
+    for t in reversed(range(len(episode))):
+        returns[t] = following = float(episode.rewards[t]) + gamma * following
+    return returns.float()
 
 
 class Source(Protocol):

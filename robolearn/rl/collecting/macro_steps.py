@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robolearn.envs.interface import Observation, VectorEnv
 from robolearn.errors import TrainingError
+from robolearn.rl.collecting.corrected_env import CorrectedEnv
 from robolearn.rl.collecting.sanity import LARGEST, check_observation
 
 RewardSource = Literal["env", "success"]
@@ -75,11 +76,27 @@ class Transition:
     """(N,) bool."""
     next_obs: Observation
     """(N, To, ...) windows of the true successors. May share memory with the environment: copy before `restart`."""
+    instead: Tensor | None = None
+    """(N, Ta, A), what a corrector did instead of the actions, NaN where nobody did; None where nobody may."""
 
     @property
     def done(self) -> Tensor:
         """(N,) bool."""
         return self.terminated | self.truncated
+
+    @property
+    def corrected(self) -> Tensor | None:
+        """(N,) bool, whether a corrector did any of it; None where nobody may."""
+        return None if self.instead is None else self.instead.isfinite().flatten(1).any(1)
+
+    def done_of(self, actions: Tensor) -> Tensor:
+        """Return chunks (N, Tp, A) as they came to be executed: a corrector's actions where there are any."""
+        if self.instead is None:
+            return actions
+        executed = self.instead.shape[1]
+        return torch.cat(
+            [torch.where(self.instead.isnan(), actions[:, :executed], self.instead), actions[:, executed:]], 1
+        )
 
 
 class EpisodeDriver:
@@ -103,6 +120,7 @@ class EpisodeDriver:
         obs_steps: int = 1,
         reward: RewardSource = "env",
         largest_obs: float = LARGEST,
+        corrections: CorrectedEnv | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """
@@ -111,8 +129,10 @@ class EpisodeDriver:
             obs_steps: To; windows repeat the first observation at an episode's begin.
             reward: the environment's own, or one where the task is solved (which then ends the episode) and else zero.
             largest_obs: magnitude beyond which an observation is refused; infinity where they are normalised.
+            corrections: `env`, or the environment within it, in which a corrector may take over.
             device: where windows and transitions live.
         """
+        self.corrections = corrections
         self.env, self.seeds, self.gamma, self.reward_source = env, seeds, gamma, reward
         self.obs_keys = obs_keys or tuple(env.observation_spec)
         self.obs_steps, self.largest_obs, self.device = obs_steps, largest_obs, torch.device(device)
@@ -146,17 +166,20 @@ class EpisodeDriver:
         terminated, truncated = torch.zeros_like(running), torch.zeros_like(running)
         executed = torch.zeros(n, chunk, dtype=torch.bool, device=self.device)
         reward, discount = torch.zeros(n, device=self.device), torch.ones(n, device=self.device)
+        instead = None if self.corrections is None else torch.full_like(actions, torch.nan)
         for i in range(chunk):
             step_reward, ended, cut = self._step(actions[:, i], running)
             reward = torch.where(running, reward + discount * step_reward, reward)
             discount = torch.where(running, discount * self.gamma, discount)
             executed[:, i] = running
+            if instead is not None:
+                instead[:, i] = self._instead(running)
             terminated |= running & ended
             truncated |= running & cut
             running = running & ~(ended | cut)
             if not running.any():
                 break
-        return Transition(reward, discount, executed, terminated, truncated, self.window)
+        return Transition(reward, discount, executed, terminated, truncated, self.window, instead)
 
     def restart(self, done: Tensor) -> None:
         """Report the episodes that ended and begin the next ones there; done: (N,) bool."""
@@ -230,7 +253,14 @@ class EpisodeDriver:
     def _advance_once(self, actions: Tensor) -> Transition:
         """Do as `advance` for Ta = 1, without the masks."""
         reward, ended, cut = self._step(actions[:, 0], None)
-        return Transition(reward, self._discount_once, self._executed_once, ended, cut, self.window)
+        instead = None if self.corrections is None else self._instead(self._executed_once[:, 0])[:, None]
+        return Transition(reward, self._discount_once, self._executed_once, ended, cut, self.window, instead)
+
+    def _instead(self, running: Tensor) -> Tensor:
+        """Return (N, A), what a corrector did in the last step; NaN where nobody did, or nothing was done."""
+        assert self.corrections is not None
+        corrected = self.corrections.corrected.to(self.device) & running
+        return torch.where(corrected[:, None], self.corrections.executed.to(self.device), torch.nan)
 
     def _step(self, actions: Tensor, running: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Take one control step of the running environments and move the window; return (N,) reward, terminated,

@@ -106,7 +106,8 @@ class Replay:
         # The same memory as (rows * N, ...), made once: a batch would otherwise make these views six times.
         self.flat = {name: array.flatten(0, 1) for name, array in self.arrays.items()}
         self.obs_names = [name for name in self.fields if name.startswith("obs/")]
-        self.head = self.size = 0
+        self.head = self.size = self.oldest = 0
+        self._corrected = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.finals = {name: self._empty(self.fields[name], 1) for name in self.obs_names}
         self.finals_written = self.finals_freed = 0
 
@@ -134,7 +135,16 @@ class Replay:
         ended = transition.done.nonzero()[:, 0]
         if len(ended):
             final[ended.to(final.device)] = self._queue(ended, transition.next_obs).to(final.device)
+        if (corrected := transition.corrected) is not None:
+            number = self.oldest + len(self)
+            self._corrected = torch.cat([self._corrected, number + corrected.nonzero()[:, 0].to(self.device)])
+        self.oldest += self.num_envs if self.size == self.rows - 1 else 0
         self.head, self.size = following, min(self.size + 1, self.rows - 1)
+
+    def corrected(self) -> Tensor:
+        """Return the ages (K,) of the transitions in which a corrector acted, as `gather` takes them."""
+        self._corrected = self._corrected[self._corrected >= self.oldest]
+        return self._corrected - self.oldest
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> ReplayBatch:
         """Draw `batch_size` transitions, uniformly with replacement."""
@@ -163,6 +173,7 @@ class Replay:
             "arrays": {name: [self._part(name, rows) for rows in self._filled()] for name in self.arrays},
             "finals": {name: value[self._live() % len(value)] for name, value in self.finals.items()},
             "size": self.size,
+            "corrected": self.corrected(),
             "finals_written": self.finals_written,
             "finals_freed": self.finals_freed,
         }
@@ -179,6 +190,7 @@ class Replay:
                 array[first : first + len(part)].copy_(part)
                 first += len(part)
         self.size = self.head = size
+        self.oldest, self._corrected = 0, state["corrected"].to(self.device)
         self.finals_written, self.finals_freed = int(state["finals_written"]), int(state["finals_freed"])
         self._make_room(len(self._live()), {name: value.to(self.device) for name, value in state["finals"].items()})
 

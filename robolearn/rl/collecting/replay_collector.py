@@ -72,7 +72,8 @@ class ReplayCollector:
         """
         Args:
             statistics: set from the random steps, where `config.normalise_obs` asks for it.
-            demonstrations: of which `config.demonstration_share` of each batch is drawn; never written to.
+            demonstrations: of which, and of what a corrector did in practice, `config.demonstration_share` of each
+                batch is drawn; never written to.
             first_actions: who acts in the `config.random_steps` before learning begins, nobody or the policy.
         """
         self.demonstrations, self.first_actions = demonstrations, first_actions
@@ -92,6 +93,7 @@ class ReplayCollector:
         )
         self.owed, self.scaled = 0.0, False
         self.control_steps = 0
+        self._steps = self._corrected = 0
         self.episodes: list[FinishedEpisode] = []
         self._acting = copy.deepcopy(exploration.network).requires_grad_(False) if config.overlap else None
         self._thread = ThreadPoolExecutor(1, "collect")
@@ -101,17 +103,17 @@ class ReplayCollector:
     def next(self) -> list[ReplayBatch]:
         """Collect, and return the batches that are due."""
         while self.driver.control_steps * self.processes < self.config.random_steps:
-            self._collect(self._first_actions(), self.replay.add)
+            self._collect(self._first_actions(), self._add)
         if self.statistics is not None and not self.scaled:
             every = torch.arange(len(self.replay), device=self.driver.device)
             self.statistics.observe(self.replay.gather(every).obs, once=True)
             self.scaled = True
         if (ahead := self._take_ahead()) is None:
             self._refresh()
-            self._walk(self.replay.add)
+            self._walk(self._add)
         else:
             for step in ahead:
-                self.replay.add(*step)
+                self._add(*step)
         self.control_steps = self.driver.control_steps
         self.episodes += self.driver.take_finished()
         self.owed += self.config.utd * self.config.collect_steps * self.driver.num_envs * self.processes
@@ -133,9 +135,20 @@ class ReplayCollector:
             wait([self._ahead])
 
     def take_metrics(self) -> dict[str, float]:
-        """Return means over the episodes that ended since the last call, and the steps so far."""
+        """Return means over the episodes that ended since the last call, and the steps so far; where somebody may take
+        over, also the share of the steps since then that a corrector did, and how many demonstrated transitions there
+        are."""
         episodes, self.episodes = self.episodes, []
-        return {"env_steps": self.env_steps, **episode_metrics(episodes)}
+        metrics = {"env_steps": self.env_steps, **episode_metrics(episodes)}
+        if self.driver.corrections is not None:
+            metrics |= {"corrected": self._corrected / max(self._steps, 1), "demonstrated": self.demonstrated}
+            self._steps = self._corrected = 0
+        return metrics
+
+    @property
+    def demonstrated(self) -> int:
+        """Transitions that the demonstrations' share of a batch is drawn from: recorded, and a corrector's."""
+        return len(self.demonstrations or ()) + len(self.replay.corrected())
 
     def describe(self, batch: list[ReplayBatch]) -> str:
         """Return the largest reward and observation of the batches, for error messages."""
@@ -204,16 +217,35 @@ class ReplayCollector:
     def _collect(self, actions: Tensor, keep: Callable[[Observation, Tensor, Transition], None]) -> None:
         window = {k: v.clone() for k, v in self.driver.window.items()}
         transition = self.driver.advance(actions[:, : self.exec_steps])
-        keep(window, actions, transition)
+        keep(window, transition.done_of(actions), transition)
         self.driver.restart(transition.done)
+
+    def _add(self, window: Observation, actions: Tensor, transition: Transition) -> None:
+        """Put a macro-step into the replay, and count who did its steps."""
+        self.replay.add(window, actions, transition)
+        if transition.instead is not None:
+            self._steps += int(transition.executed.sum())
+            self._corrected += int(transition.instead.isfinite().all(-1).sum())
 
     def _sample(self) -> ReplayBatch:
         """Draw a batch: the practised transitions first, then the demonstrated ones."""
-        if self.demonstrations is None:
+        if not self.demonstrated:
             return self.replay.sample(self.batch_size, self.generator)
         demonstrated = round(self.batch_size * self.config.demonstration_share)
         own = self.replay.sample(self.batch_size - demonstrated, self.generator)
-        return joined(own, self.demonstrations.sample(demonstrated, self.generator))
+        return joined(own, self._sample_demonstrated(demonstrated))
+
+    def _sample_demonstrated(self, rows: int) -> ReplayBatch:
+        """Draw from the recorded demonstrations and from what a corrector did in practice, as from one buffer."""
+        corrected = self.replay.corrected()
+        if self.demonstrations is not None and not len(corrected):
+            return self.demonstrations.sample(rows, self.generator)
+        recorded = len(self.demonstrations or ())
+        drawn = torch.randint(recorded + len(corrected), (rows,), generator=self.generator, device=self.driver.device)
+        practised = self.replay.gather(corrected[drawn[drawn >= recorded] - recorded])
+        if self.demonstrations is None:
+            return practised
+        return joined(self.demonstrations.gather(drawn[drawn < recorded]), practised)
 
     def _first_actions(self) -> Tensor:
         """Choose actions (N, Tp, A) before anything was learned: uniform ones, or the exploration's own; discrete ones

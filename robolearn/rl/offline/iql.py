@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from robolearn.rl.engine.saving import load_states, states_of
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import QEnsemble, ValueNetwork
 from robolearn.rl.off_policy import CriticLoss
+from robolearn.rl.offline.saved_critics import save_critics
 from robolearn.specs import Batch
 from robolearn.training import distributed
 
@@ -109,6 +111,10 @@ class ImplicitQLearning(BehaviourCloning):
     def advantages(self, windows: Batch) -> Tensor:
         """Return A(s, a) = min_i Q'_i(s, a) - V(s) of the recorded chunks, (B,)."""
         return self.target(windows.obs, windows.targets).amin(0) - self.value(windows.obs)
+
+    def export(self, folder: Path) -> None:
+        """Write the critics beside the policy, for practice to go on from."""
+        save_critics(folder, self.critic, self.method.critic, gamma=self.method.gamma, reward=self.method.reward)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | states_of(self.parts)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.datasets.dataset import Dataset
+from robolearn.envs.adapted import AdaptedEnv
 from robolearn.envs.interface import VectorEnv
+from robolearn.imitation.corrector import make_corrector
+from robolearn.imitation.gates.build import make_gate
 from robolearn.policies.policy import Policy
+from robolearn.rl.collecting.corrected_env import CorrectedEnv, CorrectionsFile
 from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
 from robolearn.rl.collecting.replay_collector import ReplayCollector
@@ -19,6 +25,7 @@ from robolearn.rl.critic_check import CriticCheck
 from robolearn.rl.learner import Learner, Reporting
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
+from robolearn.training import distributed
 
 
 def practice_driver(
@@ -33,8 +40,52 @@ def practice_driver(
         obs_steps=policy.config.obs_steps,
         reward=config.reward,
         largest_obs=math.inf,  # the policy's normalisers know the magnitudes
+        corrections=_corrections(env),
         device=device,
     )
+
+
+def corrected_env(config: FinetuneConfig, policy: Policy, env: VectorEnv, folder: Path) -> CorrectedEnv:
+    """Return `env` with the corrector of `config`, who takes over where a simulated human would.
+
+    Args:
+        folder: of the run; its file of corrections is opened with the first step.
+
+    Raises TaskError where there is no such expert or the gate's observations are missing, DatasetError where the
+    demonstrations do not suffice to judge by.
+    """
+    corrector = config.corrector
+    assert corrector is not None
+    expert = make_corrector(corrector.expert, env)
+    gate = make_gate(
+        corrector.gate,
+        control_hz=env.control_hz,
+        num_envs=env.num_envs,
+        seed=config.seed,
+        round=1,
+        rounds=1,
+        reading=config.reading,
+    )
+    gate.prepare(policy, [Path(file) for file in config.demonstrations], 1)
+    with Dataset(config.demonstrations, reading=config.reading) as shown:
+        task = shown.task
+    rank = f"_{distributed.rank()}" if distributed.world_size() > 1 else ""
+    file = CorrectionsFile(
+        folder / f"corrections{rank}.hdf5",
+        env,
+        task=task,
+        describe={"source": "rl", "operator": f"expert:{corrector.expert}", "device": "script"},
+        success_ends=config.reward == "success",
+        every=corrector.record == "all",
+    )
+    return CorrectedEnv(env, expert, gate, None if corrector.record == "none" else file)
+
+
+def _corrections(env: VectorEnv) -> CorrectedEnv | None:
+    """Return the environment in which a corrector may take over: `env`, or the one within; None where nobody may."""
+    if isinstance(env, CorrectedEnv):
+        return env
+    return _corrections(env.inner) if isinstance(env, AdaptedEnv) else None
 
 
 def shown_windows(

@@ -6,6 +6,7 @@ the policy's own practice and the demonstrations, so that the actor does not cli
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import torch
@@ -13,12 +14,15 @@ import torch
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import SACTuningConfig
 from robolearn.envs.interface import VectorEnv
+from robolearn.policies.folder import policy_folder
 from robolearn.policies.policy import Policy
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import QEnsemble
+from robolearn.rl.offline.saved_critics import load_critics
 from robolearn.rl.sac import SAC
 from robolearn.rl.ways.ppo import with_min_std
 from robolearn.rl.ways.practice import off_policy_learner
+from robolearn.training import distributed
 
 
 def prepare(
@@ -26,7 +30,17 @@ def prepare(
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where it is no tanh-Gaussian."""
     policy = with_min_std(policy, method.min_std)
-    critic = QEnsemble.beside(policy, method.critic).to(device)
+    critic = QEnsemble.beside(policy, method.critic)
+    saved = load_critics(policy_folder(config.policy), policy)
+    if saved is not None and (saved.gamma, saved.reward) == (method.gamma, config.reward):
+        critic, method = saved.critic, replace(method, critic=saved.config)
+        _say(f"the critics that {config.policy} was learned with go on, {saved.config.members} of them")
+    elif saved is not None:
+        _say(
+            f"the critics in {config.policy} learned reward {saved.reward} with gamma {saved.gamma:g}, practice has "
+            f"reward {config.reward} with gamma {method.gamma:g}: new critics"
+        )
+    critic = critic.to(device)
     algorithm = SAC(policy, critic, half_entropy(method, policy), seed=config.seed)
     return off_policy_learner(config, algorithm, algorithm, actor=policy, env=env)
 
@@ -36,3 +50,8 @@ def half_entropy(method: SACTuningConfig, policy: Policy) -> SACTuningConfig:
     if method.target_entropy is not None:
         return method
     return replace(method, target_entropy=-0.5 * policy.config.pred_steps * policy.action_spec.size)
+
+
+def _say(note: str) -> None:
+    if distributed.is_main():
+        print(f"note: {note}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Learned rewards: a classifier of solved states, its training, and the environment that it judges."""
