@@ -9,8 +9,9 @@ stitching  40 ways from A to B (no reward) and 20 from C to D (reward at D) cros
            A to D, which nobody went
 
 Every method trains the same tanh-Gaussian from the same file, by success alone, and is evaluated on the same fresh
-seeds. Plane and settings were picked by looking at other training seeds (0 to 7) and other evaluation seeds than those of
-the table. Finished runs are kept in benchmarks/results/raw/offline.json and not run again. Writes benchmarks/results/offline.json.
+seeds. Plane and settings were picked by looking at other training seeds (0 to 7) and other evaluation seeds than those
+of the table. Finished runs are kept in benchmarks/results/raw/offline.json and not run again.
+Writes benchmarks/results/offline.json.
 """
 
 from __future__ import annotations
