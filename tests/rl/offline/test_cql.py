@@ -128,6 +128,7 @@ def learn(path: Path, steps: int, cql: CQLConfig) -> tuple[Path, ConservativeQLe
     return train_bc(c, output, learner=maker).policy, made[0]
 
 
+@pytest.mark.learning
 def test_values_of_unseen_actions_are_careful_and_the_way_is_found(tmp_path: Path) -> None:
     """At M only -0.8 (a failure) and 0.8 (a success) were recorded. Without care unseen actions are worth what the
     network makes of them; with care less than that, and less than the success. The policy goes where it is right."""
@@ -144,6 +145,7 @@ def test_values_of_unseen_actions_are_careful_and_the_way_is_found(tmp_path: Pat
     assert load_policy(folder).act(at("M"), deterministic=True).item() > 0.6
 
 
+@pytest.mark.learning
 def test_calibration_holds_the_policys_values_up(tmp_path: Path) -> None:
     """The policy's action from C is worth nearly what the data had from there, gamma; without, clearly less."""
     data = crossing(tmp_path / "crossing.hdf5")
