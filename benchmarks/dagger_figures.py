@@ -36,6 +36,7 @@ def draw_success(found: Cells, path: Path) -> None:
                 if (task, variant) in found:
                     _mark(axes, [found[task, variant]], plots.colour(number), "o", variant)
             axes.set(title=task, ylim=(-3, 103), xlim=(0, None), xlabel="labelled steps", ylabel="success, %")
+            axes.locator_params(axis="x", nbins=5)
         axes.legend(fontsize=8, loc="lower right")
         figure.savefig(path, dpi=110)
 
@@ -54,7 +55,7 @@ def _mark(axes: Axes, cells: Sequence[Cell], tint: str, style: str, name: str) -
 
 
 def draw_drift(found: Cells, variants: Sequence[str], path: Path) -> None:
-    """Draw distance from the expert's states, and who is still on them, against time: cloned and after each round.
+    """Draw distance from the expert's states, and who is still on them, against time: cloned and after some rounds.
 
     A column for each task and variant; means over the training seeds, the growth exponent in the legend.
     """
@@ -62,20 +63,21 @@ def draw_drift(found: Cells, variants: Sequence[str], path: Path) -> None:
     if not columns:
         return
     with mpl.rc_context(plots.STYLE):
-        figure = Figure(figsize=(3.9 * len(columns), 5.2), layout="constrained")
+        figure = Figure(figsize=(3.9 * len(columns), 5.8), layout="constrained")
         grid = figure.subplots(2, len(columns), squeeze=False, sharex="col")
         for (above, below), cell in zip(grid.T, columns):
             rounds = min(len(run["drift"]) for run in cell.runs)
-            for number in range(rounds):
+            for place, number in enumerate(sorted({0, 1, 2, rounds // 2, rounds - 1} & {*range(rounds)})):
                 logs = [run["drift"][number] for run in cell.runs]
-                tint = CLONING if number == 0 else plots.colour(number - 1)
+                tint = CLONING if number == 0 else plots.colour(place - 1)
                 name = "cloned" if number == 0 else f"round {number}"
                 exponents = [log["exponent"] for log in logs if log["exponent"] is not None]
                 grows = f", t^{np.mean(exponents):.2f}" if exponents else ""
                 for axes, key, label in ((above, "mean_distance", name + grows), (below, "within", name)):
                     axes.plot(*_mean(logs, key), color=tint, lw=1.5, label=label)
-            above.set(title=f"{cell.task}, {cell.variant}", ylabel="distance, widths of the tube", ylim=(0, None))
-            above.legend(fontsize=7.5, title="summed distance grows as", title_fontsize=7.5)
+            above.set(ylabel="distance, widths of the tube", ylim=(0, None))
+            title = f"{cell.task}, {cell.variant}: the summed distance grows as"
+            above.legend(title=title, ncols=2, fontsize=8, title_fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
             below.set(xlabel="time, s (simulated)", ylabel="still on the expert's states", ylim=(0, 1.03))
         figure.savefig(path, dpi=110)
 
