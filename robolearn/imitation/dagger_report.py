@@ -180,7 +180,8 @@ def _gate_figures(path: Path) -> list[dict[str, str]]:
                 axes.plot(row["false_alarms"], row["recall"], "o", color=tint, ms=6, label=None if row["roc"] else name)
         axes.plot([0, 1], [0, 1], ls=(0, (4, 3)), color=plots.FAINT, lw=1.0)
         axes.set(xlabel="good states asked at", ylabel="failing states caught", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.legend(loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right")
         caption = (
             f"Of {facts['states']} states that the policy of round {facts['round']} brought about, restored and rolled "
             f"out: it fails from {100 * facts['failing']:.0f}% of them. Dots: the gate's own threshold."

@@ -48,6 +48,10 @@ class SessionDriver(Driver, Protocol):
         """Hear that the robot is to go on by itself."""
         ...
 
+    def prepare(self, obs: Observation) -> None:
+        """Compute, while there is time before the next step, what will be needed then and depends on nobody's hand."""
+        ...
+
     def rewind(self, step: int, *, by_hand: bool) -> None:
         """Hear that the episode was taken back to before its step `step`, from which on the operator drives.
 
@@ -90,6 +94,9 @@ class Operator:
 
     def decline(self) -> None:
         """Nobody asked."""
+
+    def prepare(self, obs: Observation) -> None:
+        """There is nothing to compute."""
 
     def rewind(self, step: int, *, by_hand: bool) -> None:
         """The operator drives anyway."""
@@ -189,6 +196,9 @@ class CorrectedPolicy:
     def decline(self) -> None:
         self._declined = True
 
+    def prepare(self, obs: Observation) -> None:
+        self._propose(obs)  # a takeover at the next step is not to wait for it
+
     def rewind(self, step: int, *, by_hand: bool) -> None:
         self.policy.reset([self._seed])  # its history is of what was taken back
         if self.asker is not None:
@@ -203,6 +213,7 @@ class CorrectedPolicy:
             score = torch.tensor([self._judge(self.asker, obs)[0]], dtype=torch.float32)
             self.asker.made(by_hand=self.by_hand)
         self._proposals = self._judged = None
+        self._plan = self._plan[1:]  # its first action is the one of this step
         events: tuple[tuple[int, EventKind, str], ...] = ()
         if self.by_hand != self._drove:
             events = ((0, "takeover" if self.by_hand else "release", self._reason),)
@@ -232,7 +243,7 @@ class CorrectedPolicy:
             if self._drove:
                 self.policy.replan()
             self._proposals = self.policy.act(obs).cpu()
-            self._plan = self.policy.plan(0)[:SHOWN].cpu().numpy()
+            self._plan = torch.cat((self._proposals, self.policy.plan(0).cpu()))[:SHOWN].numpy()
         return self._proposals
 
     def _judge(self, asker: Asker, obs: Observation) -> tuple[float, str]:

@@ -398,6 +398,9 @@ class Session:
             self._recorder.take(tick)
         if tick.ended:
             self._ended(tick)
+        else:
+            with self.pacer.section("policy"):
+                self._driver.prepare(self.obs)
 
     def _ask(self, question: str) -> None:
         """The robot holds still until the operator takes over or lets it go on."""
