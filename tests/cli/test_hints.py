@@ -13,30 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from robolearn.cli.main import main, verb_commands
+from robolearn.cli.main import verb_commands
 from robolearn.cli.parsing.parser import parse
 from robolearn.evaluation import contact_sheet
 
-Capture = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("elsewhere")
 SMALL = ("--policy.backbone.hidden_sizes", "8", "--batch_size", "8", "--loop.total_steps", "2")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def said(capsys: Capture) -> Any:
-    def run(*words: object, code: int = 0) -> str:
-        capsys.readouterr()
-        found = main([str(word) for word in words])
-        output = capsys.readouterr()
-        assert found == code, output.err + output.out
-        return output.out + output.err
-
-    return run
 
 
 def pasted(text: str) -> list[list[str]]:

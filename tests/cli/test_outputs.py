@@ -11,34 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from robolearn.cli.main import main
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import from_dict, write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.errors import ConfigError
 
-Capture = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("elsewhere")
 QUICK = ("--episodes", "2", "--videos", "0")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def said(capsys: Capture) -> Any:
-    def run(*words: object, code: int = 0) -> str:
-        """Run a command and return all that it printed."""
-        capsys.readouterr()
-        found = main([str(word) for word in words])
-        output = capsys.readouterr()
-        assert found == code, output.err + output.out
-        return output.out + output.err
-
-    return run
 
 
 def contents(folder: str) -> dict[str, bytes]:

@@ -12,31 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
-from robolearn.cli.main import main
 from robolearn.datasets.dataset import Dataset
 from tests.datasets.foreign_files import robomimic
 
-Capture = pytest.CaptureFixture[str]
+pytestmark = pytest.mark.usefixtures("elsewhere")
 TINY = ("--policy.backbone.hidden_sizes", "8", "--batch_size", "8", "--loop.total_steps", "2", "--output", "run")
 GENTLE = ("--expert", "tests.envs.odd:gentle", "--episodes", 2, "--num_envs", 1)
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def said(capsys: Capture) -> Any:
-    def run(*words: object, code: int = 0) -> str:
-        capsys.readouterr()
-        found = main([str(word) for word in words])
-        output = capsys.readouterr()
-        assert found == code, output.err + output.out
-        return output.out + output.err
-
-    return run
 
 
 def task(name: str, kind: str = "sync") -> tuple[str, ...]:

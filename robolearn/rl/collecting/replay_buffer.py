@@ -143,7 +143,8 @@ class Replay:
 
     def corrected(self) -> Tensor:
         """Return the ages (K,) of the transitions in which a corrector acted, as `gather` takes them."""
-        self._corrected = self._corrected[self._corrected >= self.oldest]
+        if len(self._corrected):  # otherwise a GPU would be waited for at every batch
+            self._corrected = self._corrected[self._corrected >= self.oldest]
         return self._corrected - self.oldest
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> ReplayBatch:
