@@ -92,9 +92,8 @@ class GuidedActorLoss(ActorLoss):
             return super().forward(batch, alpha, noise)
         distribution = self.policy.distribution(batch.obs)
         _, log_probs = distribution.sample_with_log_prob(noise)
-        loss = (
-            alpha * log_probs - distribution.log_prob(batch.actions)
-        ).mean()  # E[alpha log pi(a|s) - log pi(a_data|s)]
+        # E[alpha log pi(a|s) - log pi(a_data|s)]
+        loss = (alpha * log_probs - distribution.log_prob(batch.actions)).mean()
         return loss, {"actor_loss": loss.detach(), "log_prob": log_probs.detach().mean()}
 
 
