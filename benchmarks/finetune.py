@@ -1,12 +1,18 @@
 """From twenty demonstrations to a policy that beats them: success and time to success, before and after fine-tuning.
 
     python -m benchmarks.finetune [--tasks Lift,PegInsert] [--methods ppo] [--seeds 3]
+    python -m benchmarks.finetune --tasks Lift --backend warp                            # all of it on a CUDA card
+    python -m benchmarks.finetune --tasks Lift --backend warp --rehearse --runs FOLDER   # tiny, on Warp's CPU device
 
 A cell is one task and method; each seed is a run of its own under runs/finetune: demonstrations are recorded once for
 a task, then cloned, corrected (methods that begin with dagger) and fine-tuned from success alone. Half-done runs go on;
 the outcome of every finished one is kept in benchmarks/results/raw/finetune.json and not run again (take it out there
 to have it run anew). Policies are judged on 500 seeds that nothing was trained or tuned on.
 Writes benchmarks/results/finetune.json from all outcomes.
+
+With `--backend warp` worlds, observations, rewards, policy and updates live on one device, cloning too; outcomes and
+rows name back end and card, and count the minutes until an evaluation first solves 99%. A rehearsal shows that every
+part runs, and no more.
 """
 
 from __future__ import annotations
@@ -15,14 +21,15 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from benchmarks._report import Row, SuccessRow, load_runs, save_runs, write
+from benchmarks._report import Row, SuccessRow, gpu_name, load_runs, save_runs, write
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig
 from robolearn.configuration.finetune import FinetuneConfig
@@ -43,9 +50,8 @@ from robolearn.seeds import DAGGER_SEED, REPORT_SEED
 from robolearn.training.metrics import read_metrics
 
 RUNS = Path("runs/finetune")
-DEMONSTRATIONS, EPISODES = 20, 500
-SUCCESS_GOAL, TIME_GOAL = 0.99, 0.55
-"""Of the success rate, and of the median time to success over the demonstrations'."""
+SUCCESS_GOAL, TIME_GOAL, CARD_MINUTES = 0.99, 0.55, 10.0
+"""Of the success rate, of the median time to success over the demonstrations', of the way to the first on a card."""
 
 GAUSSIAN: dict[str, Any] = {
     "backbone": {"name": "mlp", "hidden_sizes": [256, 256], "activation": "tanh"},
@@ -87,6 +93,44 @@ class Study:
     """What of the method is different for this task."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much runs at once, and how long."""
+
+    num_envs: int
+    way: dict[str, Any] = field(default_factory=dict)
+    """What of the method is different here."""
+    updates: int | None = None
+    """None takes the task's."""
+    every: int = 25
+    """Updates between evaluations."""
+    held_out: int = 100
+    """Seeds of these, and of the final test."""
+    demonstrations: int = 20
+    clone_steps: int | None = None
+    max_steps: int | None = None
+    """Of all episodes; None leaves the task's."""
+    episodes: int = 500
+    """Fresh seeds of the report."""
+
+
+PROCESSOR = Scale(num_envs=64)
+CARD = Scale(num_envs=2048, way={"batch_size": 16_384}, updates=150, every=10)
+"""A card takes hardly longer for thousands of worlds, or rows, than for a few, so both are many. Rollouts stay as long
+as on a processor, since the first successes lie a whole episode away. There Lift took 125 updates of 20 gradient
+steps; with 32 times the rows an update here has 40, on advantages with far less noise, while the KL still bounds how
+far it goes. An evaluation takes about as many control steps as three updates."""
+REHEARSAL = Scale(
+    num_envs=2,
+    way={"num_steps": 4, "batch_size": 4, "epochs": 1, "critic_warmup": 1, "compile": False},
+    updates=2,
+    every=1,
+    held_out=1,
+    demonstrations=2,
+    clone_steps=10,
+    max_steps=6,
+    episodes=2,
+)
 METHODS = {"ppo": Method(way=PPO), "dagger_ppo": Method(way=PPO, rounds=3)}
 STUDIES = {
     "Lift": Study(updates=300, max_steps=100),
@@ -101,62 +145,119 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(STUDIES))
     parser.add_argument("--methods", default="ppo")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--num_envs", type=int, default=64)
+    parser.add_argument("--backend", choices=("cpu", "warp"), default="cpu")
+    parser.add_argument("--num_envs", type=int, help="none takes 64, or 2048 on a card")
+    parser.add_argument("--updates", type=int, help="none takes the task's, or 150 on a card")
     parser.add_argument("--workers", type=int, default=None, help="of the physics; none takes one for each core")
     parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--rehearse", action="store_true", help="every part, tiny; on Warp's CPU device without a card")
     args = parser.parse_args()
     for given, known in ((args.tasks, STUDIES), (args.methods, METHODS)):
         if unknown := [name for name in given.split(",") if name not in known]:
             parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
-    began, outcomes = time.perf_counter(), load_runs("finetune")
+    if args.backend == "warp" and not (torch.cuda.is_available() or args.rehearse):
+        parser.error("--backend warp needs a CUDA card, and there is none; --rehearse tries every part on the CPU")
+    place, scale, name = Place.of(args), scale_of(args), "finetune_rehearsal" if args.rehearse else "finetune"
+    began, outcomes = time.perf_counter(), load_runs(name)
     for seed in range(args.seeds):
         for task in args.tasks.split(","):
             for method in args.methods.split(","):
-                key = f"{task}/{method}/{seed}"
+                key = f"{task}/{method}{place.suffix}/{seed}"
                 if key not in outcomes:
-                    outcomes[key] = run(task, method, seed, args)
-                    outcomes = save_runs("finetune", outcomes)
-    write("finetune", rows(outcomes), seconds=time.perf_counter() - began)
+                    outcomes[key] = run(task, method, seed, place, scale)
+                    outcomes = save_runs(name, outcomes)
+    write(name, rows(outcomes), seconds=time.perf_counter() - began)
 
 
-def run(name: str, method_name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+def scale_of(args: argparse.Namespace) -> Scale:
+    scale = REHEARSAL if args.rehearse else CARD if args.backend == "warp" else PROCESSOR
+    given = {"num_envs": args.num_envs, "updates": args.updates}
+    return replace(scale, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where physics and networks live, and the runs' folders."""
+
+    backend: Literal["cpu", "warp"]
+    device: str
+    workers: int | None
+    runs: Path
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Place:
+        device = "cuda" if args.backend == "warp" and torch.cuda.is_available() else "cpu"
+        return cls(backend=args.backend, device=device, workers=args.workers, runs=args.runs)
+
+    @property
+    def name(self) -> str:
+        """Back end and card; empty for MuJoCo on a processor."""
+        return "" if self.backend == "cpu" else f"{self.backend}, {gpu_name() or 'CPU device'}"
+
+    @property
+    def suffix(self) -> str:
+        return f" on {self.name}" if self.name else ""
+
+    def task(self, name: str, scale: Scale) -> TaskConfig:
+        return TaskConfig(id=name, backend=self.backend, workers=self.workers, max_steps=scale.max_steps)
+
+    def folder(self, task: str, method: str, seed: int) -> Path:
+        return self.runs / task / f"{method}{'' if self.backend == 'cpu' else f'_{self.backend}'}_seed{seed}"
+
+
+def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> dict[str, Any]:
     """Clone, correct where the method asks for it, fine-tune, and judge before and after."""
     method, study = METHODS[method_name], STUDIES[name]
-    task = TaskConfig(id=name, workers=args.workers)
-    data = demonstrations(task, args.runs / name / "demonstrations.hdf5")
-    folder = args.runs / name / f"{method_name}_seed{seed}"
-    start, seconds = imitated(task, data, method, study, seed, folder)
+    task, folder = place.task(name, scale), place.folder(name, method_name, seed)
+    data = demonstrations(task, place.runs / name / "demonstrations.hdf5", scale.demonstrations)
+    start, seconds = imitated(task, data, method, study, seed, folder, place, scale)
     config = from_dict(
         FinetuneConfig,
         {
             "policy": str(start),
-            "method": method.way | study.way,
+            "method": method.way | study.way | scale.way,
             "output": str(folder / "finetune"),
-            "max_steps": study.max_steps,
-            "num_envs": args.num_envs,
+            "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
+            "max_steps": scale.max_steps or study.max_steps,
+            "num_envs": scale.num_envs,
+            "eval_episodes": scale.held_out,
+            "test_episodes": scale.held_out,
             "seed": seed,
+            "device": place.device,
             "loop": {
-                "total_steps": study.updates,
+                "total_steps": scale.updates or study.updates,
                 "log_every": 1,
-                "evaluate_every": 25,
-                "checkpoint_every": 25,
+                "evaluate_every": scale.every,
+                "checkpoint_every": scale.every,
                 "tensorboard": False,
             },
         },
     )
-    result = finetune(config, config.output, resume=True)
+    ready = folder / "ready_seconds"
+    began = time.perf_counter()
+
+    def told(update: int, metrics: Mapping[str, float]) -> None:
+        if (
+            update == 0
+        ):  # making the worlds and judging the start come before the loop, whose clock says nothing of them
+            ready.write_text(f"{time.perf_counter() - began:.1f}\n", encoding="utf-8")
+
+    result = finetune(config, config.output, resume=True, on_evaluation=told)
+    seconds += float(ready.read_text(encoding="utf-8")) if ready.exists() else 0.0
     curve = [row for row in read_metrics(config.output) if "eval_success" in row or "env_steps" in row]
-    before = judged(start, task, folder / "before.json", args)
-    after = judged(result.policy, task, folder / "after.json", args)
+    before = judged(start, task, folder / "before.json", place, scale)
+    after = judged(result.policy, task, folder / "after.json", place, scale)
     demonstrated = demonstration_seconds(data)
     print(f"{before}\n{after}\n{compare(before, after)}", flush=True)
     return {
         "task": name,
         "method": method_name,
+        "place": place.name,
         "seed": seed,
         "first_seed": REPORT_SEED,
         "dagger_episodes": 20 * method.rounds,
         "env_steps": result.env_steps,
+        "minutes_before": round(seconds / 60.0, 2),
         "minutes": round((seconds + float(curve[-1]["time_s"])) / 60.0, 2),
         "demonstrated_s": demonstrated,
         "before": figures(before),
@@ -170,7 +271,9 @@ def run(name: str, method_name: str, seed: int, args: argparse.Namespace) -> dic
     }
 
 
-def imitated(task: TaskConfig, data: Path, method: Method, study: Study, seed: int, folder: Path) -> tuple[Path, float]:
+def imitated(
+    task: TaskConfig, data: Path, method: Method, study: Study, seed: int, folder: Path, place: Place, scale: Scale
+) -> tuple[Path, float]:
     """Return the folder of the policy that fine-tuning starts from, and the seconds that it took, as first made."""
     took = folder / "imitation_seconds"
     began = time.perf_counter()
@@ -180,8 +283,13 @@ def imitated(task: TaskConfig, data: Path, method: Method, study: Study, seed: i
             "dataset": [str(data)],
             "policy": method.policy,
             "optimiser": {"learning_rate": 1e-3, "weight_decay": 1e-4},
-            "loop": {"total_steps": study.clone_steps, "evaluate_every": 0, "tensorboard": False},
+            "loop": {
+                "total_steps": scale.clone_steps or study.clone_steps,
+                "evaluate_every": 0,
+                "tensorboard": False,
+            },
             "seed": seed,
+            **({} if place.backend == "cpu" else {"device": place.device}),
         },
     )
     start = folder / "clone" / "policy"
@@ -207,13 +315,14 @@ def imitated(task: TaskConfig, data: Path, method: Method, study: Study, seed: i
     return start, float(took.read_text(encoding="utf-8"))
 
 
-def demonstrations(task: TaskConfig, path: Path) -> Path:
-    """Return the file that all policies of a task learn from, recorded once."""
+def demonstrations(task: TaskConfig, path: Path, episodes: int) -> Path:
+    """Return the file that all policies of a task learn from, recorded once, by MuJoCo on the processor."""
     if not path.exists():
         partial = path.with_name("recording")
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted recording
         partial.mkdir(parents=True)
-        record(RecordConfig(task=task, output=str(partial / path.name), episodes=DEMONSTRATIONS))
+        expert = TaskConfig(id=task.id, workers=task.workers)
+        record(RecordConfig(task=expert, output=str(partial / path.name), episodes=episodes))
         os.replace(partial / path.name, path)
         shutil.rmtree(partial)
     return path
@@ -225,12 +334,12 @@ def demonstration_seconds(path: Path) -> float:
         return float(np.median(dataset.lengths)) / dataset.control_hz
 
 
-def judged(policy: Path, task: TaskConfig, path: Path, args: argparse.Namespace) -> EvaluationResult:
+def judged(policy: Path, task: TaskConfig, path: Path, place: Place, scale: Scale) -> EvaluationResult:
     """Evaluate on the fresh seeds, once."""
     if not path.exists():
-        with make(task, args.num_envs) as env:
-            name = f"{task.id} {path.stem}"
-            evaluate(load_policy(policy), env, range(REPORT_SEED, REPORT_SEED + EPISODES), name=name).save(path)
+        seeds = range(REPORT_SEED, REPORT_SEED + scale.episodes)
+        with make(task, min(scale.num_envs, len(seeds)), device=task.physics_device(place.device)) as env:
+            evaluate(load_policy(policy, place.device), env, seeds, name=f"{task.id} {path.stem}").save(path)
     return EvaluationResult.load(path)
 
 
@@ -243,15 +352,41 @@ def figures(result: EvaluationResult) -> dict[str, Any]:
 
 
 def rows(outcomes: dict[str, dict[str, Any]]) -> list[Row]:
-    """Return, for each task and method, success before and after and the time against the demonstrations'."""
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """Return, for each task, method and place, success before and after and the time against the demonstrations'."""
+    cells: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for _, outcome in sorted(outcomes.items()):
-        cells.setdefault((outcome["task"], outcome["method"]), []).append(outcome)
+        cells.setdefault((outcome["task"], outcome["method"], outcome.get("place", "")), []).append(outcome)
     order = {name: i for i, name in enumerate(STUDIES)}
     found: list[Row] = []
-    for task, method in sorted(cells, key=lambda cell: (order[cell[0]], cell[1])):
-        found += cell_rows(f"{task}, {method}", cells[task, method])
+    for task, method, place in sorted(cells, key=lambda cell: (order[cell[0]], cell[1:])):
+        runs = cells[task, method, place]
+        found += cell_rows(f"{task}, {method} on {place}" if place else f"{task}, {method}", runs)
+        found += minutes_rows(f"{task}, {method} on {place}", runs) if place else []
     return found
+
+
+def minutes_rows(case: str, runs: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return the minutes, cloning and making worlds included, until an evaluation first solved as many as wanted."""
+    times = [
+        next(
+            (run["minutes_before"] + minutes for minutes, _, success, _ in run["curve"] if success >= SUCCESS_GOAL),
+            None,
+        )
+        for run in runs
+    ]
+    reached = [minutes for minutes in times if minutes is not None]
+    if not reached:
+        return []
+    return [
+        Row(
+            case=f"{case}, from demonstrations to {SUCCESS_GOAL:.0%} of an evaluation",
+            unit="minutes",
+            ours=float(np.median(reached)),
+            goal=CARD_MINUTES,
+            better="lower",
+            note=f"{len(reached)} of {len(runs)} runs came there: {', '.join(f'{m:.1f}' for m in reached)}",
+        )
+    ]
 
 
 def cell_rows(case: str, runs: Sequence[dict[str, Any]]) -> list[Row]:

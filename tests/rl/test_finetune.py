@@ -252,3 +252,21 @@ def test_the_shipped_configurations_are_read() -> None:
     assert paths
     for path in paths:
         assert load(FinetuneConfig, path).task is not None
+
+
+@pytest.mark.slow
+def test_practice_on_warp_leaves_a_policy_for_any_machine(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with make("Fork") as env:
+        policy = build_policy(PolicyConfig(obs_steps=1), env.observation_spec, env.action_spec)
+        save_policy(policy, tmp_path / "start", env_args=env.env_args)
+    small = ["--max_steps", "4", "--num_envs", "2", "--method.num_steps", "6", "--method.batch_size", "6"]
+    small += ["--eval_episodes", "2", "--test_episodes", "0", "--loop.total_steps", "3", "--export", "last"]
+    warp = ["--task.id", "Fork", "--task.backend", "warp", "--task.max_steps", "3"]
+    warp += ["--task.kwargs", "{reward: dense}", "--reward", "env"]
+    arguments = [str(tmp_path / "start"), "--output", str(tmp_path / "run"), *warp, *small]
+    assert main(["finetune", *arguments]) == 0
+    assert max(row.get("env_steps", 0) for row in read_metrics(tmp_path / "run")) == 3 * 6 * 2
+    start, tuned = (load_policy(tmp_path / name).state_dict() for name in ("start", "run/policy"))
+    assert any(not torch.equal(start[name], tuned[name]) for name in start), "practice changes the policy"
+    assert main(["eval", str(tmp_path / "run" / "policy"), "--episodes", "2", "--num_envs", "2"]) == 0

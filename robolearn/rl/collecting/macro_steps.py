@@ -187,13 +187,11 @@ class EpisodeDriver:
             return
         indices = done.nonzero()[:, 0].tolist()
         fresh = self.seeds.take(len(indices))
-        for i, seed in zip(indices, fresh):
-            self.rewarded += self.returns[i].item() != 0.0
-            self.finished.append(
-                FinishedEpisode(
-                    self.episode_seeds[i], self.returns[i].item(), int(self.lengths[i]), bool(self.solved[i])
-                )
-            )
+        # All at once: each number by itself would wait for a GPU.
+        outcomes = zip(self.returns[done].tolist(), self.lengths[done].tolist(), self.solved[done].tolist())
+        for i, seed, (ret, length, success) in zip(indices, fresh, outcomes):
+            self.rewarded += ret != 0.0
+            self.finished.append(FinishedEpisode(self.episode_seeds[i], ret, length, success))
             self.episode_seeds[i] = seed
         self.returns[done], self.lengths[done], self.solved[done] = 0.0, 0, False
         first = self._begin(self.env.reset(seeds=fresh, mask=done.to(self.env.device)), done)
