@@ -5,10 +5,17 @@
     python -m benchmarks.finetune --tasks Lift --backend warp --rehearse --runs FOLDER   # tiny, on Warp's CPU device
 
 A cell is one task and method; each seed is a run of its own under runs/finetune: demonstrations are recorded once for
-a task, then cloned, corrected (methods that begin with dagger) and fine-tuned from success alone. Half-done runs go on;
-the outcome of every finished one is kept in benchmarks/results/raw/finetune.json and not run again (take it out there
-to have it run anew). Policies are judged on 500 seeds that nothing was trained or tuned on.
+a task, then cloned and fine-tuned from success alone. Methods with rounds clone what rounds of DAgger have labelled,
+too; a Gaussian policy drives these, once for a task and seed, so that all methods start from the same data. Half-done
+runs go on; the outcome of every finished one is kept in benchmarks/results/raw/finetune.json and not run again (take it
+out there to have it run anew). Policies are judged on 500 seeds that nothing was trained or tuned on.
 Writes benchmarks/results/finetune.json from all outcomes.
+
+    ppo          from the clone of the demonstrations
+    dagger_ppo   after ten rounds of DAgger
+    gaussian, mixture, autoregressive, diffusion, flow, act
+                 each kind of policy, after the first three rounds only: likelihoods by PPO, chains by PPO on their
+                 steps (DPPO), ACT by a residual
 
 With `--backend warp` worlds, observations, rewards, policy and updates live on one device, cloning too; outcomes and
 rows name back end and card, and count the minutes until an evaluation first solves 99%. A rehearsal shows that every
@@ -21,7 +28,7 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +65,13 @@ GAUSSIAN: dict[str, Any] = {
     "head": {"name": "gaussian", "squash": False},
     "obs_steps": 1,
 }
+CORRECTED: dict[str, Any] = {
+    "obs_ranges": {"proprio": [0, 14]},  # without velocities and torques, which clones copy instead of looking
+    "obs_clip": 5.0,
+    "backbone": {"name": "mlp", "hidden_sizes": [128, 128, 128], "layer_norm": True},
+    "head": {"name": "gaussian", "squash": False},
+}
+"""What DAgger learns well with (`benchmarks.dagger`)."""
 PPO: dict[str, Any] = {
     "name": "ppo",
     "num_steps": 64,
@@ -68,6 +82,9 @@ PPO: dict[str, Any] = {
     "gamma": 0.98,
     "compile": True,
 }
+PRECISE: dict[str, Any] = PPO | {"batch_size": 2048, "learning_rate": 1e-4, "min_std": 0.03, "critic_warmup": 4}
+"""Where a millimetre decides: less noise, and smaller steps from more episodes."""
+DENOISER = {"name": "mlp", "width": 256, "num_blocks": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +94,14 @@ class Method:
     way: dict[str, Any]
     """`method` of `robolearn finetune`."""
     policy: dict[str, Any] = field(default_factory=lambda: GAUSSIAN)
+    clone_steps: int = 4000
+    learning_rate: float = 1e-3
+    """Of cloning."""
     rounds: int = 0
-    """DAgger rounds of twenty episodes between cloning and fine-tuning."""
+    """DAgger rounds whose episodes are cloned, too."""
+    num_envs: int = 64
+    updates: int | None = None
+    """None takes the task's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +111,6 @@ class Study:
     updates: int
     max_steps: int
     """Of a training episode; evaluations take the task's own limit."""
-    clone_steps: int = 4000
     way: dict[str, Any] = field(default_factory=dict)
     """What of the method is different for this task."""
 
@@ -97,11 +119,12 @@ class Study:
 class Scale:
     """How much runs at once, and how long."""
 
-    num_envs: int
+    num_envs: int | None = None
+    """None takes the method's."""
     way: dict[str, Any] = field(default_factory=dict)
     """What of the method is different here."""
     updates: int | None = None
-    """None takes the task's."""
+    """None takes the method's or the task's."""
     every: int = 25
     """Updates between evaluations."""
     held_out: int = 100
@@ -114,7 +137,7 @@ class Scale:
     """Fresh seeds of the report."""
 
 
-PROCESSOR = Scale(num_envs=64)
+PROCESSOR = Scale()
 CARD = Scale(num_envs=2048, way={"batch_size": 16_384}, updates=150, every=10)
 """A card takes hardly longer for thousands of worlds, or rows, than for a few, so both are many. Rollouts stay as long
 as on a processor, since the first successes lie a whole episode away. There Lift took 125 updates of 20 gradient
@@ -131,12 +154,16 @@ REHEARSAL = Scale(
     max_steps=6,
     episodes=2,
 )
-METHODS = {"ppo": Method(way=PPO), "dagger_ppo": Method(way=PPO, rounds=3)}
+METHODS = {
+    "ppo": Method(way=PPO),
+    "dagger_ppo": Method(way=PRECISE, policy=CORRECTED, rounds=10, clone_steps=3500, learning_rate=3e-3, num_envs=128),
+}
+ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {
     "Lift": Study(updates=300, max_steps=100),
-    "PickPlace": Study(updates=600, max_steps=150, way={"min_std": 0.05}),
-    "Stack": Study(updates=800, max_steps=150, way={"min_std": 0.03}),
-    "PegInsert": Study(updates=800, max_steps=150, way={"min_std": 0.03}),
+    "PickPlace": Study(updates=300, max_steps=150, way={"min_std": 0.05}),
+    "Stack": Study(updates=200, max_steps=150),
+    "PegInsert": Study(updates=200, max_steps=150),
 }
 
 
@@ -210,7 +237,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
     method, study = METHODS[method_name], STUDIES[name]
     task, folder = place.task(name, scale), place.folder(name, method_name, seed)
     data = demonstrations(task, place.runs / name / "demonstrations.hdf5", scale.demonstrations)
-    start, seconds = imitated(task, data, method, study, seed, folder, place, scale)
+    start, seconds = imitated(task, data, method, seed, folder, place, scale)
     config = from_dict(
         FinetuneConfig,
         {
@@ -219,13 +246,13 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
             "output": str(folder / "finetune"),
             "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
             "max_steps": scale.max_steps or study.max_steps,
-            "num_envs": scale.num_envs,
+            "num_envs": scale.num_envs or method.num_envs,
             "eval_episodes": scale.held_out,
             "test_episodes": scale.held_out,
             "seed": seed,
             "device": place.device,
             "loop": {
-                "total_steps": scale.updates or study.updates,
+                "total_steps": scale.updates or method.updates or study.updates,
                 "log_every": 1,
                 "evaluate_every": scale.every,
                 "checkpoint_every": scale.every,
@@ -255,7 +282,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         "place": place.name,
         "seed": seed,
         "first_seed": REPORT_SEED,
-        "dagger_episodes": 20 * method.rounds,
+        "dagger_episodes": EPISODES_PER_ROUND * method.rounds,
         "env_steps": result.env_steps,
         "minutes_before": round(seconds / 60.0, 2),
         "minutes": round((seconds + float(curve[-1]["time_s"])) / 60.0, 2),
@@ -272,19 +299,52 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
 
 
 def imitated(
-    task: TaskConfig, data: Path, method: Method, study: Study, seed: int, folder: Path, place: Place, scale: Scale
+    task: TaskConfig, data: Path, method: Method, seed: int, folder: Path, place: Place, scale: Scale
 ) -> tuple[Path, float]:
     """Return the folder of the policy that fine-tuning starts from, and the seconds that it took, as first made."""
-    took = folder / "imitation_seconds"
-    began = time.perf_counter()
-    clone = from_dict(
+    files, seconds = [data], 0.0
+    if method.rounds:
+        more, seconds = corrections(task, data, seed, place, scale)
+        files += more[: method.rounds]
+    config = cloning(method, files, seed, place, scale)
+    return timed(folder / "clone", lambda home: train_bc(config, home, resume=True, label=f"{task.id} clone"), seconds)
+
+
+def corrections(task: TaskConfig, data: Path, seed: int, place: Place, scale: Scale) -> tuple[list[Path], float]:
+    """Return the files of all rounds of DAgger with a label at every step, and the seconds that they took at first."""
+    home, method = place.runs / task.id / f"corrections_seed{seed}", METHODS["dagger_ppo"]
+    config = cloning(method, [data], seed, place, scale)
+    start, seconds = timed(home / "clone", lambda folder: train_bc(config, folder, resume=True))
+    rounds = from_dict(
+        DaggerConfig,
+        {
+            "policy": str(start),
+            "dataset": [str(data)],
+            "task": {"id": task.id, "workers": task.workers, "max_steps": scale.max_steps or 160},
+            "gate": {"name": "beta", "schedule": "linear", "start": 0.6},
+            "from_scratch": True,
+            "rounds": ROUNDS,
+            "episodes_per_round": EPISODES_PER_ROUND,
+            "num_envs": EPISODES_PER_ROUND,
+            "eval_episodes": 0,
+            "seed": DAGGER_SEED + 1000 * seed,
+        },
+    )
+    rounds = replace(rounds, optimiser=config.optimiser, loop=config.loop)
+    _, seconds = timed(home / "dagger", lambda folder: dagger(rounds, folder), seconds)
+    return sorted((home / "dagger" / "rounds").glob("??/episodes.hdf5")), seconds
+
+
+def cloning(method: Method, files: Sequence[Path], seed: int, place: Place, scale: Scale) -> BCConfig:
+    return from_dict(
         BCConfig,
         {
-            "dataset": [str(data)],
+            "dataset": [str(file) for file in files],
+            "target": "labels" if len(files) > 1 else "actions",
             "policy": method.policy,
-            "optimiser": {"learning_rate": 1e-3, "weight_decay": 1e-4},
+            "optimiser": {"learning_rate": method.learning_rate, "weight_decay": 1e-4},
             "loop": {
-                "total_steps": scale.clone_steps or study.clone_steps,
+                "total_steps": scale.clone_steps or method.clone_steps,
                 "evaluate_every": 0,
                 "tensorboard": False,
             },
@@ -292,27 +352,16 @@ def imitated(
             **({} if place.backend == "cpu" else {"device": place.device}),
         },
     )
-    start = folder / "clone" / "policy"
-    if not start.exists():
-        train_bc(clone, folder / "clone", resume=True, label=f"{task.id} clone {seed}")
-    if method.rounds:
-        corrected = DaggerConfig(
-            policy=str(start),
-            dataset=(str(data),),
-            task=TaskConfig(id=task.id, max_steps=200),
-            rounds=method.rounds,
-            episodes_per_round=20,
-            eval_episodes=0,
-            optimiser=clone.optimiser,
-            loop=clone.loop,
-            seed=DAGGER_SEED + 1000 * seed,
-        )
-        start = folder / "dagger" / "policy"
-        if not start.exists():
-            dagger(corrected, folder / "dagger")
+
+
+def timed(folder: Path, make_policy: Callable[[Path], object], seconds: float = 0.0) -> tuple[Path, float]:
+    """Make the policy of a folder where there is none yet; returns it, and the seconds that it took besides others."""
+    took = folder / "seconds"
     if not took.exists():
+        began = time.perf_counter()
+        make_policy(folder)
         took.write_text(f"{time.perf_counter() - began:.1f}\n", encoding="utf-8")
-    return start, float(took.read_text(encoding="utf-8"))
+    return folder / "policy", seconds + float(took.read_text(encoding="utf-8"))
 
 
 def demonstrations(task: TaskConfig, path: Path, episodes: int) -> Path:
@@ -338,7 +387,7 @@ def judged(policy: Path, task: TaskConfig, path: Path, place: Place, scale: Scal
     """Evaluate on the fresh seeds, once."""
     if not path.exists():
         seeds = range(REPORT_SEED, REPORT_SEED + scale.episodes)
-        with make(task, min(scale.num_envs, len(seeds)), device=task.physics_device(place.device)) as env:
+        with make(task, min(scale.num_envs or 64, len(seeds)), device=task.physics_device(place.device)) as env:
             evaluate(load_policy(policy, place.device), env, seeds, name=f"{task.id} {path.stem}").save(path)
     return EvaluationResult.load(path)
 
