@@ -99,7 +99,6 @@ class Method:
     """Of cloning."""
     rounds: int = 0
     """DAgger rounds whose episodes are cloned, too."""
-    num_envs: int = 64
     updates: int | None = None
     """None takes the task's."""
 
@@ -111,6 +110,7 @@ class Study:
     updates: int
     max_steps: int
     """Of a training episode; evaluations take the task's own limit."""
+    num_envs: int = 128
     way: dict[str, Any] = field(default_factory=dict)
     """What of the method is different for this task."""
 
@@ -120,7 +120,7 @@ class Scale:
     """How much runs at once, and how long."""
 
     num_envs: int | None = None
-    """None takes the method's."""
+    """None takes the task's."""
     way: dict[str, Any] = field(default_factory=dict)
     """What of the method is different here."""
     updates: int | None = None
@@ -156,14 +156,14 @@ REHEARSAL = Scale(
 )
 METHODS = {
     "ppo": Method(way=PPO),
-    "dagger_ppo": Method(way=PRECISE, policy=CORRECTED, rounds=10, clone_steps=3500, learning_rate=3e-3, num_envs=128),
+    "dagger_ppo": Method(way=PRECISE, policy=CORRECTED, rounds=10, clone_steps=3500, learning_rate=3e-3),
 }
 ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {
-    "Lift": Study(updates=300, max_steps=100),
-    "PickPlace": Study(updates=300, max_steps=150, way={"min_std": 0.05}),
-    "Stack": Study(updates=200, max_steps=150),
-    "PegInsert": Study(updates=200, max_steps=150),
+    "Lift": Study(updates=300, max_steps=100, num_envs=64),
+    "PickPlace": Study(updates=150, max_steps=150, way={"batch_size": 2048, "learning_rate": 2e-4, "min_std": 0.05}),
+    "Stack": Study(updates=150, max_steps=150),
+    "PegInsert": Study(updates=150, max_steps=150),
 }
 
 
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--methods", default="ppo")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--backend", choices=("cpu", "warp"), default="cpu")
-    parser.add_argument("--num_envs", type=int, help="none takes 64, or 2048 on a card")
+    parser.add_argument("--num_envs", type=int, help="none takes the task's, or 2048 on a card")
     parser.add_argument("--updates", type=int, help="none takes the task's, or 150 on a card")
     parser.add_argument("--workers", type=int, default=None, help="of the physics; none takes one for each core")
     parser.add_argument("--runs", type=Path, default=RUNS)
@@ -246,7 +246,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
             "output": str(folder / "finetune"),
             "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
             "max_steps": scale.max_steps or study.max_steps,
-            "num_envs": scale.num_envs or method.num_envs,
+            "num_envs": scale.num_envs or study.num_envs,
             "eval_episodes": scale.held_out,
             "test_episodes": scale.held_out,
             "seed": seed,
