@@ -82,8 +82,14 @@ PPO: dict[str, Any] = {
     "gamma": 0.98,
     "compile": True,
 }
-PRECISE: dict[str, Any] = PPO | {"batch_size": 2048, "learning_rate": 1e-4, "min_std": 0.03, "critic_warmup": 4}
-"""Where a millimetre decides: less noise, and smaller steps from more episodes."""
+PRECISE: dict[str, Any] = PPO | {
+    "batch_size": 2048,
+    "learning_rate": 1e-4,
+    "anneal": True,
+    "min_std": 0.03,
+    "critic_warmup": 4,
+}
+"""Where a millimetre decides: less noise, and smaller steps from more episodes, the smallest at the end."""
 DENOISER = {"name": "mlp", "width": 256, "num_blocks": 3}
 
 
@@ -162,8 +168,8 @@ ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {
     "Lift": Study(updates=300, max_steps=100, num_envs=64),
     "PickPlace": Study(updates=150, max_steps=150, way={"batch_size": 2048, "learning_rate": 2e-4, "min_std": 0.05}),
-    "Stack": Study(updates=150, max_steps=150),
-    "PegInsert": Study(updates=150, max_steps=150),
+    "Stack": Study(updates=250, max_steps=150),
+    "PegInsert": Study(updates=250, max_steps=150),
 }
 
 

@@ -52,7 +52,8 @@ class Judge:
         self.env: VectorEnv | None = None
 
     def __call__(self, policy: Policy, update: int, check: CriticCheck | None = None) -> dict[str, float]:
-        """Return success rate, mean steps, and a score in which a faster success breaks ties.
+        """Return success rate, mean steps, and a score by which the time of whole episodes weighs a tenth of success:
+        one in a hundred episodes more is worth a tenth of the time limit.
 
         Args:
             check: asks the critics about the episodes; what they said goes into the metrics and the run's folder.
@@ -69,7 +70,7 @@ class Judge:
         worth = success if self.config.reward == "success" else result.mean_return
         metrics = {"eval_success": success, "eval_steps": steps, "eval_return": result.mean_return}
         self.told(update, metrics)
-        return metrics | honest | {"score": worth - 0.01 * steps / self._env().max_steps}
+        return metrics | honest | {"score": worth - 0.1 * steps / self._env().max_steps}
 
     def start(self, policy: Policy, *, resume: bool) -> dict[str, float]:
         """Return the metrics before any update, remembered in the run folder; none where nothing is evaluated.
