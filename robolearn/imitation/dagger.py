@@ -251,7 +251,7 @@ def _record(
     """
     loop = EpisodeLoop(env, driver, seeds, states=True)
     with (
-        open_writer(path, env, append=have > 0, task=task) as writer,
+        open_writer(path, env, append=path.exists(), task=task) as writer,
         Progress(f"dagger round {number}", have + len(seeds), unit="episode", start=have) as progress,
     ):
         recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))

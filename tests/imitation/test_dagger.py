@@ -19,8 +19,9 @@ from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, 
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
 from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.tools.edit import delete
 from robolearn.envs.make import make
-from robolearn.episodes.record import record
+from robolearn.episodes.record import open_writer, record
 from robolearn.errors import ConfigError, RobolearnError, TrainingError
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
@@ -123,17 +124,23 @@ def test_files_do_not_depend_on_the_number_of_environments(cloned: Path, finishe
             np.testing.assert_array_equal(a.obs["state"], b.obs["state"])
 
 
-def test_complete_rounds_are_kept_and_interrupted_ones_go_on(cloned: Path, finished: Path, tmp_path: Path) -> None:
-    """Lose the second round's report and two of its episodes: only these are made again, and the result is the same."""
+@pytest.mark.parametrize("kept", [0, 4])
+def test_complete_rounds_are_kept_and_interrupted_ones_go_on(
+    kept: int, cloned: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Lose the second round's report and its last episodes: only these are made again, and the result is the same."""
     run_dir = tmp_path / "run"
     shutil.copytree(finished, run_dir)
     second = run_dir / "rounds" / "02"
     (second / "round.json").unlink()
     shutil.rmtree(second / "train")
-    from robolearn.datasets.tools.edit import delete
-
-    delete(second / "episodes.hdf5", second / "shorter.hdf5", ["demo_4", "demo_5"])
-    (second / "shorter.hdf5").replace(second / "episodes.hdf5")
+    shorter = second / "shorter.hdf5"
+    if kept:
+        delete(second / "episodes.hdf5", shorter, [f"demo_{i}" for i in range(kept, 6)])
+    else:  # the file was made, and that was all
+        with make(TASK, 1) as env, open_writer(shorter, env):
+            pass
+    shorter.replace(second / "episodes.hdf5")
     first = (run_dir / "rounds/01/episodes.hdf5").stat().st_mtime_ns
     dagger(config(cloned), run_dir)
     assert (run_dir / "rounds/01/episodes.hdf5").stat().st_mtime_ns == first
