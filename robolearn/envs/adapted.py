@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -121,7 +122,7 @@ class AdaptedEnv(VectorEnv):
 
     def step(self, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Step:
         step = self.inner.step(actions if self._actions is None else self._actions(actions), mask)
-        return Step(self._renamed(step.obs), step.reward, step.terminated, step.truncated, step.success)
+        return replace(step, obs=self._renamed(step.obs))
 
     def get_states(self) -> np.ndarray | None:
         return self.inner.get_states()

@@ -35,6 +35,8 @@ class Step:
     """(N,) bool: a time limit ended the episode; values bootstrap from `obs`."""
     success: torch.Tensor
     """(N,) bool: the task counts as solved at this step."""
+    score: torch.Tensor | None = None
+    """(N,) float32: how well it stands, larger is better; None where the task has no score beside success."""
 
     @property
     def done(self) -> torch.Tensor:

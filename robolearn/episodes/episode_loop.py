@@ -39,6 +39,8 @@ class Slot:
     """Control steps made."""
     success: bool = False
     """Whether the task has counted as solved at any step."""
+    score: float | None = None
+    """Largest score of any step; None where the task has none."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class EpisodeLoop:
         for slot in slots:
             slot.steps += 1
             slot.success |= bool(success[slot.index])
+        if step.score is not None:
+            for slot, score in zip(slots, step.score.cpu()[[slot.index for slot in slots]].tolist(), strict=True):
+                slot.score = score if slot.score is None else max(slot.score, score)
         ended = tuple(slot for slot in slots if done[slot.index])
         for slot in ended:
             self.end(slot)
@@ -143,7 +148,7 @@ class EpisodeLoop:
         mask = torch.zeros(self.env.num_envs, dtype=torch.bool, device=self.env.device)
         mask[slot.index] = True
         self.obs = self.env.set_states(state[None], mask)
-        slot.steps, slot.success = steps, False
+        slot.steps, slot.success, slot.score = steps, False, None
 
     def end(self, slot: Slot) -> None:
         """Leave an episode, also before the environment ends it; the next `begin` takes another seed there."""

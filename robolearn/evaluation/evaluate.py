@@ -127,6 +127,7 @@ class _Running:
             steps=slot.steps,
             episode_return=self.total,
             time_to_success_s=self.success_s,
+            score=slot.score,
             terminated=bool(tick.terminated[slot.index]),
             truncated=bool(tick.truncated[slot.index]),
             trajectory=None if self.record == "none" else self._trajectory(tick, slot.index),

@@ -54,6 +54,8 @@ class EpisodeRecord:
     """Simulated seconds until the task first counted as solved, None where it never did."""
     terminated: bool
     truncated: bool
+    score: float | None = None
+    """Largest score of any step; None where the task has none."""
     trajectory: Trajectory | None = field(default=None, compare=False, repr=False)
 
 
@@ -111,6 +113,12 @@ class EvaluationResult:
         """Of all episodes; NaN without episodes."""
         return float(np.mean([e.steps for e in self.episodes])) if self.episodes else float("nan")
 
+    @property
+    def mean_score(self) -> float | None:
+        """Mean over the episodes of the largest score, as the literature reports it; None where the task has none."""
+        scores = [e.score for e in self.episodes if e.score is not None]
+        return float(np.mean(scores)) if scores else None
+
     def summary(self) -> dict[str, Any]:
         """The figures that tables and policy cards quote."""
         interval = self.interval()
@@ -121,6 +129,7 @@ class EvaluationResult:
             "median_time_to_success_s": self.median_time_to_success_s,
             "mean_return": self.mean_return,
             "mean_steps": self.mean_steps,
+            "mean_score": self.mean_score,
         }
         known = {name: None if value is None or np.isnan(value) else value for name, value in figures.items()}
         return {"successes": self.successes, "episodes": len(self.episodes)} | known
@@ -129,9 +138,10 @@ class EvaluationResult:
         low, high = self.interval().low, self.interval().high
         median = self.median_time_to_success_s
         time = "" if median is None else f", median time to success {median:.2f} s"
+        score = "" if self.mean_score is None else f", mean largest score {self.mean_score:.3f}"
         return (
             f"{self.name}: {self.successes}/{len(self.episodes)} solved "
-            f"({100 * self.success_rate:.1f}%, 95% interval {100 * low:.1f} to {100 * high:.1f}%){time}"
+            f"({100 * self.success_rate:.1f}%, 95% interval {100 * low:.1f} to {100 * high:.1f}%){time}{score}"
         )
 
     def to_dict(self) -> dict[str, Any]:

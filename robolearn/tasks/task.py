@@ -142,6 +142,13 @@ class Task(ABC):
     def progress(self, sensors: Sensors) -> torch.Tensor:
         """Return (N,) in [0, 1]: how far the task has come; 1 only where solved. The dense reward is made of it."""
 
+    def score(self, sensors: Sensors) -> torch.Tensor | None:
+        """Return (N,) how well it stands by the measure of the task's literature; None where it has none but success.
+
+        Evaluations report the mean over episodes of the largest value.
+        """
+        return None
+
     def expert(self, num_envs: int) -> Actor:
         """Return a scripted expert for `num_envs` episodes that sees nothing but observations."""
         raise TaskError(f"task {self.name} has no scripted expert")

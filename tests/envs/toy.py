@@ -50,8 +50,10 @@ class PointReach(gym.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray):
         self.position = self.position + 0.1 * (np.asarray(action) - (0.0, 1.0)) * (2.0, 1.0)
-        success = bool(np.linalg.norm(self.position - self.goal) < self.tolerance)
-        return self._observe(), float(success), success and self.terminates, False, {"is_success": success}
+        distance = float(np.linalg.norm(self.position - self.goal))
+        success = distance < self.tolerance
+        info = {"is_success": success, "closeness": -distance}
+        return self._observe(), float(success), success and self.terminates, False, info
 
     def render(self) -> np.ndarray:
         picture = np.full((64, 64, 3), 255, np.uint8)

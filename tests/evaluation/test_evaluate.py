@@ -13,6 +13,7 @@ from robolearn.configuration.parts.policy import LSTMConfig, MixtureHeadConfig, 
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
+from robolearn.envs.make import make
 from robolearn.errors import RobolearnError, TaskError
 from robolearn.evaluation.evaluate import evaluate, rollouts
 from robolearn.evaluation.results import EvaluationResult
@@ -78,7 +79,44 @@ def test_an_experts_times_are_exact() -> None:
         while np.linalg.norm(left) >= 0.05:
             steps, left = steps + 1, np.maximum(left - 0.1, 0)
         assert episode.steps == steps
+        assert episode.score is None
         assert episode.time_to_success_s == pytest.approx(steps / 10)
+
+
+@pytest.mark.parametrize("kind", ["sync", "process", "vector"])
+def test_the_largest_score_of_an_episode_is_kept(kind: str, tmp_path: Path) -> None:
+    class Past(Constant):
+        def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+            seen.append(obs["state"].clone())
+            return super().act(obs)
+
+    seen: list[torch.Tensor] = []
+    with env_of(2, worker_kind=kind, score_key="closeness", max_steps=9, kwargs={"tolerance": 0.0}) as env:
+        result = evaluate(Past(2, [0.3, -0.2]), env, [4, 5])
+    ways = torch.stack(seen)[1:]  # the last step's is not asked about: its score is larger only where it gets nearer
+    largest = -torch.linalg.vector_norm(ways[..., :2] - ways[..., 2:], dim=-1).amin(dim=0)
+    last = ways[-1, :, :2] + 0.1 * torch.tensor([0.3, -0.2]) - ways[-1, :, 2:]
+    expected = torch.maximum(largest, -torch.linalg.vector_norm(last, dim=-1)).tolist()
+    assert [episode.score for episode in result.episodes] == pytest.approx(expected, abs=1e-5)
+    assert result.mean_score == pytest.approx(np.mean(expected), abs=1e-5)
+    assert f"mean largest score {result.mean_score:.3f}" in str(result)
+    assert EvaluationResult.load(result.save(tmp_path / "found.json")) == result
+
+
+def test_a_score_key_that_never_comes_is_an_error_naming_those_that_do() -> None:
+    with env_of(1, score_key="coverage") as env:
+        env.reset([0])
+        with pytest.raises(TaskError, match="no score_key 'coverage'; it holds closeness, is_success"):
+            env.step(torch.zeros(1, 2))
+
+
+def test_pusht_is_scored_by_what_is_covered() -> None:
+    with make("PushT", 3, max_steps=400) as env:
+        result = evaluate(env.expert(), env, [1, 2, 3])
+    for episode in result.episodes:
+        assert episode.score is not None
+        assert (episode.score >= 0.95) == episode.success
+    assert result.summary()["mean_score"] == result.mean_score
 
 
 @pytest.mark.parametrize("std", [0.0, 0.5])

@@ -168,14 +168,14 @@ def test_the_time_limit_truncates(name):
 def test_the_expert_solves_the_task(name):
     count = FAST_SEEDS.get(name, 32)
     success, *_ = run_expert(name, list(range(700, 700 + count)))
-    assert success.float().mean() >= (0.85 if name == "PushT" else 0.95)
+    assert success.float().mean() >= 0.95
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_expert_solves_the_task_on_500_seeds(name):
     success, *_ = run_expert(name, list(range(10_000, 10_500)))
-    assert success.float().mean() >= (0.90 if name == "PushT" else 0.98)
+    assert success.float().mean() >= 0.98
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,6 +194,18 @@ def test_the_expert_is_various_and_repeatable(name):
     positions = obs["proprio"][:, : 3 if name in ARM else 2]
     apart = torch.pdist(positions[:5].double())
     assert (apart > 1e-3).all()
+
+
+def test_the_pushing_expert_needs_no_memory():
+    """What it does follows from what is observed, as it must for a policy without memory to learn it."""
+    env, seeds = make("PushT", 12), list(range(300, 312))
+    expert, obs = env.expert(), env.reset(seeds)
+    running, success = torch.ones(12, dtype=torch.bool), torch.zeros(12, dtype=torch.bool)
+    while running.any():
+        expert.reset(seeds)
+        step = env.step(expert.act(obs), running)
+        obs, success, running = step.obs, success | (step.success & running), running & ~step.done
+    assert success.sum() >= 10
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -28,6 +28,8 @@ class TaskConfig:
     """Steps until an episode is truncated; none takes the environment's own limit."""
     success_key: str | None = None
     """Entry of `info` that says whether the task is solved; none looks for `is_success` and `success`."""
+    score_key: str | None = None
+    """Entry of `info` that says how well it stands (gym-pusht: coverage): evaluations report its largest value, too."""
     success_threshold: float | None = None
     """Return or reward (see `success_measure`) from which an episode counts as solved, instead of `success_key`."""
     success_measure: Literal["return", "reward"] = "return"

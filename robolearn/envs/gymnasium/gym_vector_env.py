@@ -117,6 +117,7 @@ class GymVectorEnv:
             self._tensor(rows.terminated),
             self._tensor(rows.truncated),
             self._tensor(rows.success),
+            None if self.task.score_key is None else self._tensor(rows.score),
         )
 
     def get_states(self) -> np.ndarray | None:

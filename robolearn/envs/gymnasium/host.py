@@ -38,6 +38,8 @@ class Rows:
     terminated: np.ndarray
     truncated: np.ndarray
     success: np.ndarray
+    score: np.ndarray
+    """(N,) float32, NaN where `info` has none."""
     mask: np.ndarray
     """(N,) bool: the environments that the command is for."""
     seeds: np.ndarray
@@ -57,7 +59,8 @@ class Rows:
         }
         arrays["actions"] = ((num_envs, action_size), "int64" if discrete else "float32")
         arrays["states"] = ((num_envs, facts["state_size"] or 0), "float64")
-        arrays |= {"reward": ((num_envs,), "float32"), "seeds": ((num_envs,), "int64"), "track_states": ((1,), "bool")}
+        arrays |= dict.fromkeys(("reward", "score"), ((num_envs,), "float32"))
+        arrays |= {"seeds": ((num_envs,), "int64"), "track_states": ((1,), "bool")}
         return arrays | dict.fromkeys(("terminated", "truncated", "success", "mask"), ((num_envs,), "bool"))
 
     @staticmethod
@@ -128,6 +131,7 @@ class Host:
                 return
             end = env.step(rows.actions[index], obs)
             rows.reward[index], rows.terminated[index], rows.truncated[index], rows.success[index] = end
+            rows.score[index] = env.score
         elif command != "get_states":
             if command == "reset":
                 env.reset(int(rows.seeds[index]), obs)

@@ -183,4 +183,6 @@ def why_not_native(task: TaskConfig) -> str | None:
         return f"the native form of {task.id} has its default arguments only, received kwargs {task.kwargs}"
     if task.success_key is not None:
         return f"the native form of {task.id} gives no info, so no success_key {task.success_key!r}"
+    if task.score_key is not None:
+        return f"the native form of {task.id} gives no info, so no score_key {task.score_key!r}"
     return None

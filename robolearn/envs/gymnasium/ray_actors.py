@@ -17,7 +17,7 @@ from robolearn.errors import TaskError
 
 READS: dict[str, tuple[str, ...]] = {"reset": ("seeds",), "step": ("actions",), "set_states": ("states",)}
 """Rows that each command reads besides the mask."""
-WRITES = ("reward", "terminated", "truncated", "success")
+WRITES = ("reward", "terminated", "truncated", "success", "score")
 
 
 class RemoteHost:

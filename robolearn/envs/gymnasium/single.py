@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from gymnasium.envs.registration import load_env_creator
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.calls import (
     close_environment,
+    number,
     plain_environment,
     reset_environment,
     step_environment,
@@ -44,6 +46,8 @@ class SingleEnv:
         self._physics = Physics.of(self._env.unwrapped)
         self._rules = EpisodeRules.of(task, *_own_limits(self._env, spec))
         self.done = True
+        self.score = math.nan
+        """After the last step, by `score_key`."""
         self._started = False
         self._elapsed, self._return = 0, 0.0
 
@@ -66,6 +70,7 @@ class SingleEnv:
         self._quirks.before_reset(seed)
         obs = reset_environment(self._env, seed, self._task.id)
         self._elapsed, self._return, self.done, self._started = 0, 0.0, False, True
+        self.score = math.nan
         self._write(obs, obs_row)
 
     def step(self, action: np.ndarray, obs_row: dict[str, np.ndarray]) -> tuple[float, bool, bool, bool]:
@@ -76,6 +81,7 @@ class SingleEnv:
         self._elapsed += 1
         self._return += reward
         self._write(obs, obs_row)
+        self.score = self._score(info)
         success = self._success(info, reward)
         terminated, truncated = self._rules.ends(terminated, truncated, bool(success), self._elapsed)
         self.done = terminated or truncated
@@ -134,6 +140,19 @@ class SingleEnv:
             return self._rules.reached(self._return, reward)
         key = next((key for key in self._rules.success_keys if key in info), None)
         return None if key is None else truth(info[key], f"{self._task.id}: info says {key!r} is")
+
+    def _score(self, info: Mapping[str, Any]) -> float:
+        """Return what `info` says under `score_key`; NaN where no such key is named."""
+        key = self._task.score_key
+        if key is None:
+            return math.nan
+        if key not in info:
+            known = ", ".join(sorted(map(str, info))) or "nothing"
+            raise TaskError(f"{self._task.id}: info has no score_key {key!r}; it holds {known}")
+        score = number(info[key], f"{self._task.id}: info says {key!r} is")
+        if math.isnan(score):
+            raise TaskError(f"{self._task.id}: info says {key!r} is NaN")
+        return score
 
 
 def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:

@@ -146,6 +146,8 @@ class VectorWorkers:
         success = self._success(info, np.asarray(reward, np.float64), over)
         terminated, truncated = self._rules.ends(terminated, truncated, success, self._elapsed)
         np.copyto(rows.success, success, where=active)
+        if (key := self._task.score_key) is not None:
+            np.copyto(rows.score, self._scores(info, key, over), where=active)
         np.copyto(rows.terminated, terminated, where=active)
         np.copyto(rows.truncated, truncated, where=active)
         self._ended |= ~mask | ((terminated | truncated) & active)
@@ -197,6 +199,17 @@ class VectorWorkers:
                     told |= present
         self._rules.check_told(bool(told[over].all()), info)
         return success
+
+    def _scores(self, info: Mapping[str, Any], key: str, over: np.ndarray) -> np.ndarray:
+        """Return (N,) what `info` says under `key`; where an episode ended in SAME_STEP, its own last info."""
+        final = info.get("final_info")
+        scores = np.full(len(over), np.nan, np.float32)
+        sources = [(info, ~over), (final, over)] if isinstance(final, Mapping) else [(info, np.ones_like(over))]
+        for source, where in sources:
+            if key in source:
+                present = np.asarray(source.get(f"_{key}", True), bool) & where
+                np.copyto(scores, np.asarray(source[key], np.float32), where=present)
+        return scores
 
     def _check_truths(self, values: Any, key: str) -> None:
         """Raise TaskError where `info` says success in text or the like, which would all count as true."""

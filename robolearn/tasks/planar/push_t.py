@@ -55,17 +55,17 @@ class PushT(PlanarTask):
             "goal": tensor(joined(goal, goal - tee, turn)),
         }
 
-    def coverage(self, sensors: Sensors) -> torch.Tensor:
-        """Return the benchmark's score, (N,) in [0, 1]."""
+    def score(self, sensors: Sensors) -> torch.Tensor:
+        """Return the share of the outline that is covered, (N,) in [0, 1]: the benchmark's score."""
         tee, goal = (sensors[name][:, :2] for name in ("tee_pos", "goal_pos"))
         yaw, goal_yaw = (tensor(quat_yaw(sensors.array(name))) for name in ("tee_quat", "goal_quat"))
         return coverage(tee, yaw, goal, goal_yaw)
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        return self.coverage(sensors) >= _SOLVED
+        return self.score(sensors) >= _SOLVED
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        return torch.clamp(self.coverage(sensors) / _SOLVED, max=1.0)
+        return torch.clamp(self.score(sensors) / _SOLVED, max=1.0)
 
     def expert(self, num_envs: int) -> PushTExpert:
         return PushTExpert(num_envs, 2, self.device)
