@@ -38,6 +38,24 @@ class BatchNoise:
         return torch.rand(self.batch_size, *shape, device=self.device, generator=self.generator)
 
 
+class FixedNoise:
+    """The same draws for every row and every call, from a fixed seed: for comparing samples of policies without a mode.
+
+    Not for acting: a policy that draws the same way of doing it at every state goes nowhere where that way is to wait.
+    Zeros would not do: the most symmetric starting point leads between the modes.
+    """
+
+    def __init__(self, batch_size: int, device: torch.device | str) -> None:
+        self.batch_size, self.device = batch_size, device
+        self.generator = torch.Generator().manual_seed(0)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
+
+
 class RowNoise:
     """One generator per row, so that a row's draws depend on its own generator alone."""
 

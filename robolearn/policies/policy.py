@@ -13,7 +13,7 @@ from robolearn.contract import Interface
 from robolearn.errors import PolicyError
 from robolearn.policies.distributions import ActionDistribution, AffineDistribution
 from robolearn.policies.heads.head import Head
-from robolearn.policies.noise import BatchNoise, Noise
+from robolearn.policies.noise import BatchNoise, FixedNoise, Noise
 from robolearn.policies.normaliser import Normaliser
 from robolearn.specs import ActionSpec, Batch, ObservationSpec
 
@@ -127,11 +127,11 @@ class Policy(nn.Module):
         """Return chunks (B, Tp, A) in file units, clipped to [-1, 1], given windows (B, To, ...).
 
         Args:
-            deterministic: the mode (or a fixed-noise sample where there is no mode) instead of a sample.
-            noise: where draws come from; None uses torch's global generator.
+            deterministic: the mode instead of a sample; heads without a mode (diffusion, flow) draw from `noise`.
+            noise: where draws come from; None uses torch's global generator, or fixed numbers where deterministic.
         """
         features = self.features(obs)
         if noise is None:
-            noise = BatchNoise(features.shape[0], features.device)
+            noise = (FixedNoise if deterministic else BatchNoise)(features.shape[0], features.device)
         chunk = self.head.act(features, deterministic=deterministic, noise=noise)
         return self.action_normaliser.denormalise(chunk).clamp(-1.0, 1.0)

@@ -16,14 +16,17 @@ from robolearn.configuration.parts.policy import (
     DenoisingTransformerConfig,
     DiffusionHeadConfig,
     FlowHeadConfig,
+    MLPConfig,
     PolicyConfig,
     UNetConfig,
 )
 from robolearn.errors import ConfigError, PolicyError
-from robolearn.policies.heads.chain import ChainHead, FixedNoise
+from robolearn.policies.build import build_policy
+from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.heads.diffusion import DiffusionHead
 from robolearn.policies.heads.flow import FlowHead
-from robolearn.policies.noise import BatchNoise, RowNoise
+from robolearn.policies.noise import BatchNoise, FixedNoise, RowNoise
+from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 
 UNET = UNetConfig(channels=(16, 32), num_groups=4, time_size=16)
 TRANSFORMER = DenoisingTransformerConfig(width=16, num_layers=2, num_heads=2)
@@ -154,13 +157,25 @@ def test_without_step_noise_the_chunk_is_a_function_of_its_start(kind: str, netw
 
 
 @pytest.mark.parametrize(("kind", "config"), [("diffusion", {"solver": "ddpm"}), ("diffusion", {}), ("flow", {})])
-def test_deterministic_acting_ignores_the_noise_and_the_batch(kind: str, config: dict) -> None:
-    head = make(kind, **config)
-    features = torch.randn(3, 3)
-    chunks = head.act(features, deterministic=True, noise=noise(3, seed=1))
+def test_there_is_no_mode_so_every_plan_is_a_draw(kind: str, config: dict) -> None:
+    """One draw for all plans would repeat the same way of acting at every state, that of waiting too."""
+    head, features, source = make(kind, **config), torch.randn(3, 3), noise(3, seed=1)
+    first, second = (head.act(features, deterministic=True, noise=source) for _ in range(2))
+    assert (first - second).abs().amax(dim=(1, 2)).min() > 0.01
+    torch.testing.assert_close(first, head.act(features, deterministic=False, noise=noise(3, seed=1)), rtol=0, atol=0)
+
+
+def test_without_a_source_of_noise_a_deterministic_plan_can_be_repeated() -> None:
+    policy = build_policy(
+        PolicyConfig(head=FlowHeadConfig(network=MLP), backbone=MLPConfig(hidden_sizes=(8,))),
+        ObservationSpec({"state": ArraySpec(shape=(3,))}),
+        ActionSpec(low=(-1.0, -1.0), high=(1.0, 1.0), names=("x", "y")),
+    ).eval()
+    windows = {"state": torch.randn(3, policy.config.obs_steps, 3)}
+    plans = policy.act(windows, deterministic=True)
     torch.manual_seed(123)
-    alone = head.act(features[1:2], deterministic=True, noise=noise(1, seed=2))
-    torch.testing.assert_close(chunks[1:2], alone, rtol=1e-4, atol=1e-5)
+    alone = policy.act({"state": windows["state"][1:2]}, deterministic=True)
+    torch.testing.assert_close(plans[1:2], alone, rtol=1e-4, atol=1e-5)
     assert FixedNoise(2, "cpu").normal(4, 2).abs().min() > 0
 
 

@@ -25,23 +25,6 @@ from robolearn.policies.networks.denoisers import build_denoiser
 from robolearn.policies.noise import Noise
 
 
-class FixedNoise:
-    """The same draws for every row and every call, from a fixed seed: deterministic acting without a mode.
-
-    Zeros would not do: the most symmetric starting point leads between the modes.
-    """
-
-    def __init__(self, batch_size: int, device: torch.device | str) -> None:
-        self.batch_size, self.device = batch_size, device
-        self.generator = torch.Generator().manual_seed(0)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
-
-    def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
-
-
 class ChainHead(Head):
     """A denoiser and the chain it is run in; subclasses give the loss and the steps' means."""
 
@@ -78,8 +61,7 @@ class ChainHead(Head):
         """
 
     def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
-        if deterministic:
-            noise = FixedNoise(features.shape[0], features.device)
+        """Return a sample; there is no mode."""
         return self._run(features, noise, 0.0)[-1]
 
     def sample_chain(self, features: Tensor, noise: Noise, *, min_std: float = 0.0) -> Tensor:

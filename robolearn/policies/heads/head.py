@@ -72,7 +72,7 @@ class Head(nn.Module, ABC):
         """Return chunks (B, Tp, A), normalised, given features (B, D).
 
         Args:
-            deterministic: the mode, or a sample with fixed noise.
+            deterministic: the mode; a sample by `noise` where there is none (diffusion, flow).
         """
 
     def distribution(self, features: Tensor) -> ActionDistribution:

@@ -31,8 +31,8 @@ from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.chain_policy import ChainDistribution, ChainPolicy
 from robolearn.policies.folder import load_policy, save_policy
-from robolearn.policies.heads.chain import ChainHead, FixedNoise
-from robolearn.policies.noise import BatchNoise
+from robolearn.policies.heads.chain import ChainHead
+from robolearn.policies.noise import BatchNoise, FixedNoise
 from robolearn.policies.policy import Policy
 from robolearn.rl.finetune import finetune
 from robolearn.rl.learner import Learner
@@ -219,13 +219,13 @@ def test_refusals() -> None:
 TASK = TaskConfig(id=POINT_REACH, worker_kind="sync", kwargs={"tolerance": 0.15})
 WIDER = DenoisingMLPConfig(width=32, num_blocks=1, time_size=8)
 LEARNERS: dict[str, tuple[HeadConfig, int, float]] = {
-    "epsilon": (DiffusionHeadConfig(network=WIDER, inference_steps=5), 60, 1e-3),
+    "epsilon": (DiffusionHeadConfig(network=WIDER, inference_steps=5), 40, 1e-3),
     "ancestral": (
         DiffusionHeadConfig(network=WIDER, inference_steps=5, solver="ddpm", prediction="sample"),
         40,
         1e-3,
     ),
-    "flow": (FlowHeadConfig(network=WIDER, inference_steps=5), 60, 1e-3),
+    "flow": (FlowHeadConfig(network=WIDER, inference_steps=5), 12, 1e-3),
 }
 """Head, gradient steps of cloning, learning rate of fine-tuning."""
 
@@ -263,7 +263,7 @@ def test_learns_from_success_alone(name: str, tmp_path: Path) -> None:
     head, taught, learning_rate = LEARNERS[name]
     method = ChainPPOConfig(
         epochs=5,
-        batch_size=128,
+        batch_size=512,
         learning_rate=learning_rate,
         critic_learning_rate=None,
         clip=0.2,
@@ -276,13 +276,13 @@ def test_learns_from_success_alone(name: str, tmp_path: Path) -> None:
     config = FinetuneConfig(
         policy=str(half_taught(tmp_path / "start", head, taught)),
         task=TASK,
-        num_envs=8,
+        num_envs=32,
         max_steps=30,
         eval_episodes=40,
         method=method,
-        loop=LoopConfig(total_steps=20, log_every=1, evaluate_every=5, checkpoint_every=0, tensorboard=False),
+        loop=LoopConfig(total_steps=40, log_every=1, evaluate_every=10, checkpoint_every=0, tensorboard=False),
     )
     result = finetune(config, tmp_path / "run")
     assert result.test is not None
-    assert result.test.difference.estimate > 0.1
-    assert result.test.p_value < 0.01
+    assert result.test.difference.estimate > 0.2
+    assert result.test.p_value < 0.001
