@@ -66,6 +66,8 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "network": AXES,
 }
 """What a profile of each of our own devices may name."""
+ACTING = ("expert", "policy", "replay")
+"""Our own devices that act by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)

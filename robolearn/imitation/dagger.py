@@ -50,7 +50,7 @@ from robolearn.policies.policy import Policy
 from robolearn.policies.residual import check_clonable
 from robolearn.specs import ActionMode
 from robolearn.storage import atomic_folder, write_json
-from robolearn.teleop.correct import correct, device_for_correcting
+from robolearn.teleop.correct import correct_round, device_for_correcting
 from robolearn.training.progress import Progress
 from robolearn.training.threads import start_thread_pool
 
@@ -214,7 +214,7 @@ def _collect_by_hand(
     asker = None
     if config.robot_asks:
         asker = GateAsker(_prepared_gate(config, policy, before, number, path, control_hz=control_hz, num_envs=1))
-    have = correct(config, task, policy, path, round=number, fingerprint=name, file_task=file_task, asker=asker)
+    have = correct_round(config, task, policy, path, round=number, fingerprint=name, file_task=file_task, asker=asker)
     if have < config.episodes_per_round:
         raise TrainingError(
             f"round {number} has {have} of {config.episodes_per_round} episodes, which are kept in {path}; to record "

@@ -64,6 +64,10 @@ class SessionDriver(Driver, Protocol):
         """Return what buttons do now, beside the session's own."""
         ...
 
+    def begin(self) -> dict[str, Any]:
+        """Hear that the episode begins, and return what else the file says of it (`EpisodeInfo`)."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Return what a page shows, as plain values: `driver` (policy or operator) and `plan`, the policy's intended
         next actions (T, A)."""
@@ -102,6 +106,9 @@ class Operator:
         """The operator drives anyway."""
 
     def meanings(self) -> dict[str, Callable[[], None]]:
+        return {}
+
+    def begin(self) -> dict[str, Any]:
         return {}
 
     def status(self) -> dict[str, Any]:
@@ -232,6 +239,9 @@ class CorrectedPolicy:
         if self.by_hand:
             return {"release": lambda: self._hand_over("policy", "button")}
         return {"takeover": lambda: self._hand_over("operator", "button")}
+
+    def begin(self) -> dict[str, Any]:
+        return {}
 
     def status(self) -> dict[str, Any]:
         plan = np.where(np.isfinite(self._plan), self._plan, 0.0)

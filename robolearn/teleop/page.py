@@ -89,17 +89,20 @@ class _Viewer:
 class SessionPage:
     """Serves one session's page while it runs."""
 
-    def __init__(self, session: Session, config: SessionConfig, *, path: Path | None = None) -> None:
+    def __init__(
+        self, session: Session, config: SessionConfig, *, path: Path | None = None, verb: str = "record"
+    ) -> None:
         """
         Args:
             path: the file that is recorded into, for the page to name.
+            verb: of the command line, whose session it is.
         """
         self.session, self.seat = session, Seat()
         self.counts: Counter[str] = Counter()
         """Messages that were left out, by what was wrong with them."""
         self._device = session.device if isinstance(session.device, BrowserDevice) else None
         self._pictures = session.pictures if isinstance(session.pictures, LivePictures) else LivePictures()
-        self._path = path
+        self._path, self._verb = path, verb
         self._viewers: list[_Viewer] = []
         self._watching: list[asyncio.Event] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,6 +161,7 @@ class SessionPage:
         profile = getattr(session.device, "profile", None)
         keys = (self._device.profile if self._device is not None else load_profile("browser")).buttons
         return {
+            "verb": self._verb,
             "task": session.task,
             "device": session.device_name,
             "drives": self._device is not None,

@@ -85,8 +85,12 @@ class Pictures(Protocol):
 class Scenes:
     """The seeds of the scenes to come; one may be asked for again."""
 
-    def __init__(self, first: int) -> None:
-        self.next = first
+    def __init__(self, first: int, within: range | None = None) -> None:
+        """
+        Args:
+            within: seeds that are never left: after its last comes its first; None counts up for ever.
+        """
+        self.next, self.within = first, within
         self._again: int | None = None
 
     def again(self, seed: int) -> None:
@@ -99,6 +103,8 @@ class Scenes:
         if self._again is not None:
             seed, self._again = self._again, None
             return seed
+        if self.within is not None and self.next not in self.within:
+            self.next = self.within.start
         self.next += 1
         return self.next - 1
 
@@ -114,9 +120,10 @@ class Session:
         *,
         task: str,
         config: SessionConfig,
-        target: int,
+        target: int | None,
         kept: int = 0,
         first_seed: int = 0,
+        seeds: range | None = None,
         keep_failures: bool = False,
         operator: str = "",
         device_name: str = "",
@@ -131,9 +138,10 @@ class Session:
         Args:
             env: one environment.
             device: connected.
-            target: episodes to keep. A person may go on beyond it, or take the last one back; devices that need nobody
-                (expert, policy, replay) start every scene and end the session themselves.
+            target: episodes to keep; None has no end. A person may go on beyond it, or take the last one back; devices
+                that need nobody (expert, policy, replay) start every scene and end the session themselves.
             kept: episodes that the file holds already.
+            seeds: of the scenes, which begin anew after the last one; None counts up from `first_seed` for ever.
             driver: who decides the action; None is the operator alone.
             describe: what else the file says of every episode (`EpisodeInfo`).
         """
@@ -147,7 +155,7 @@ class Session:
         self._automatic = isinstance(device, SeeingDevice)
         self.kept_before, self.kept_now = kept, []
         self.discarded = 0
-        self._scenes, self._driver = Scenes(first_seed), driver or Operator(env.action_spec.size)
+        self._scenes, self._driver = Scenes(first_seed, seeds), driver or Operator(env.action_spec.size)
         self._loop = EpisodeLoop(env, self._driver, self._scenes, states=True)
         describe = {**describe, "device": device_name}
         # Pictures in memory would be many gigabytes in minutes.
@@ -370,7 +378,11 @@ class Session:
 
     def _motion_starts(self) -> bool:
         """Whether this motion begins an episode; beyond the target only the button does."""
-        return self.config.start == "motion" and self.kept < self.target and self._is_moving()
+        return self.config.start == "motion" and not self._complete and self._is_moving()
+
+    @property
+    def _complete(self) -> bool:
+        return self.target is not None and self.kept >= self.target
 
     def _advance(self) -> None:
         """One recorded control step."""
@@ -533,7 +545,7 @@ class Session:
         self.state, self.outcome, self._until = State.READY, None, None
         self._gripper, self._silent, self._idle_pause, self._old_gripper = -1.0, False, False, None
         self._question = ""
-        if self.kept >= self.target:
+        if self._complete:
             self.state = State.DONE if self._automatic else State.READY
             self.message = f"all {self.target} are recorded: quit to finish, undo to take the last one back"
         return slot
@@ -550,7 +562,7 @@ class Session:
     def _record(self) -> None:
         self.state, self.message = State.RECORDING, ""
         self._moved_at, self._late_steps = self._clock(), 0
-        self._recorder.describe["operator"] = self.operator
+        self._recorder.describe |= {"operator": self.operator, **self._driver.begin()}
 
     def _mark(self) -> None:
         self._recorder.add_event(self._slot, "mark", "operator")

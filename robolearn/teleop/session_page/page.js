@@ -19,6 +19,10 @@ const ACTIONS = [
   ["rerecord", "Again", "back", "", "the same scene again"], ["undo", "Undo", "undo", "", "take the last kept one back"],
   ["mark", "Mark", "link", "", "mark this moment"], ["rewind", "Rewind", "back", "", "take the last seconds back and drive from there"], ["quit", "Quit", "stop", "danger", "end the session"],
 ];
+const AFTERWARDS = {
+  dagger: "When the round is complete, the policy is trained on it; the next round has a page at the same link.",
+  finetune: "The learner has all of them, and goes on by itself as long as it was asked to; its terminal says how to sit down again.",
+};
 const HAND_OVER = { policy: ["takeover", "Take over", "hand"], operator: ["release", "Hand back", "play"] };
 const DRIVING = { policy: "The policy drives", operator: "You drive" };
 const MOTION = { "+x": "away", "-x": "back", "+y": "left", "-y": "right", "+z": "up", "-z": "down", "+yaw": "turn left", "-yaw": "turn right",
@@ -135,7 +139,7 @@ function begin(told) {
   const again = hello !== null;
   hello = told;
   if (again && views.length === hello.cameras.length) return;
-  document.title = `${hello.task} – robolearn ${hello.corrects ? "dagger" : "record"}`;
+  document.title = `${hello.task} – robolearn ${hello.verb}`;
   $("#task").textContent = `${hello.corrects ? "Correct" : "Record"} ${hello.task}`;
   $("#handover").hidden = $("#plan").hidden = !hello.corrects;
   $("#device").textContent = hello.device;
@@ -329,6 +333,8 @@ function render() {
   }
 }
 
+const keptWords = () => status.target === null ? `${status.kept}` : `${status.kept} of ${status.target}`;
+
 function renderState(alive) {
   const box = $("#state"), { state, outcome } = status;
   box.dataset.state = alive ? state : "lost";
@@ -341,8 +347,9 @@ function renderState(alive) {
   set($("#clock"), state === "countdown" ? `${Math.ceil(status.countdown_s)}` : state === "ready" ? "" : `${status.seconds.toFixed(1)} / ${status.max_seconds.toFixed(0)} s`);
   set($("#message"), status.message || (state === "ready" ? `Scene ${status.seed}` : ""));
   $("#time-meter").style.setProperty("--value", status.seconds / status.max_seconds);
-  set($("#kept"), `${status.kept} of ${status.target} kept${status.discarded ? `, ${status.discarded} not` : ""}`);
-  $("#kept-meter").style.setProperty("--value", status.kept / status.target);
+  set($("#kept"), `${keptWords()} kept${status.discarded ? `, ${status.discarded} not` : ""}`);
+  $("#kept-meter").hidden = status.target === null;
+  $("#kept-meter").style.setProperty("--value", status.target === null ? 0 : status.kept / status.target);
   if (hello.corrects) renderHandOver(alive);
   for (const node of $("#actions").children) {
     const button = node.dataset.button;
@@ -424,11 +431,12 @@ function end() {
   over = true;
   control.close();
   pictures?.close();
-  const next = hello.corrects ? [el("p", {}, "When the round is complete, the policy is trained on it; the next round has a page at the same link.")] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`),
+  const words = AFTERWARDS[hello.verb];
+  const next = words ? [el("p", {}, words)] : hello.path ? [el("p", {}, "Look at what was recorded, then train on it:"), el("code", {}, `robolearn view ${hello.path}`), el("code", {}, `robolearn train --dataset ${hello.path}`),
     ...(status.kept < status.target ? [el("p", {}, "To go on where this session ended:"), el("code", {}, `robolearn record --config ${hello.path}.yaml --resume`)] : [])] : [];
   $("#main").replaceWith(el("main", { class: "end-page", style: "display: block" }, el("section", { class: "panel end", role: "status" },
     el("h2", {}, STATES.done), status.error ? el("p", { class: "pill bad", style: "white-space: normal" }, status.error) : null,
-    el("p", {}, `${status.kept} of ${status.target} episodes are kept${status.discarded ? `; ${status.discarded} were not` : ""}.`), next)));
+    el("p", {}, `${status.target === null ? `${plural(status.kept, "episode")} kept` : `${keptWords()} episodes are kept`}${status.discarded ? `; ${status.discarded} were not` : ""}.`), next)));
   set($("#line"), "ended");
   $("#line").className = "pill";
   set($("#kept"), "");
