@@ -24,7 +24,7 @@ from robolearn.configuration.tree import from_dict, read_yaml, to_dict, unknown_
 from robolearn.errors import ConfigError, PolicyError, TaskError, printable
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
-from robolearn.policies.residual import Correction, ResidualPolicy
+from robolearn.policies.residual import Correction, ResidualPolicy, learning_part
 from robolearn.specs import ActionSpec, ObservationSpec
 from robolearn.storage import absence, atomic_folder
 
@@ -88,7 +88,7 @@ def save_policy(
 
 def _write(policy: Policy, folder: Path, card: str | PolicyCard, env_args: dict[str, Any]) -> None:
     """Write the files of a policy into an empty folder."""
-    networks = policy.correction if isinstance(policy, ResidualPolicy) else policy
+    networks = learning_part(policy)
     weights = save({name: value.detach().cpu().contiguous().clone() for name, value in networks.state_dict().items()})
     description = {
         "format": FORMAT,

@@ -173,6 +173,11 @@ class ResidualPolicy(Policy):
         raise PolicyError("a policy with a correction acts step by step, through robolearn.deploy.runner.PolicyRunner")
 
 
+def learning_part(policy: Policy) -> Policy:
+    """Return what training may change of a policy: all of it, or the correction of a base that stays as it is."""
+    return policy.correction if isinstance(policy, ResidualPolicy) else policy
+
+
 def not_cloned(what: str) -> PolicyError:
     """Return the error of cloning a policy that learns from reward."""
     return PolicyError(

@@ -80,7 +80,7 @@ def train_rl(config: RLConfig, *, resume: bool = False, resume_hint: str = "trai
         if distributed.is_main():
             drop_beyond(run.folder, steps_made(run.folder))
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
-        (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
+        (rewarded,) = distributed.any_of(learner.source.saw_reward)
         note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)
         run.export(learner.actor, _card(config, learner, state, note), env_args=config.task.env_args())
     return RLResult(

@@ -32,6 +32,7 @@ from robolearn.policies.build import build_policy
 from robolearn.policies.folder import load_policy, save_policy
 from robolearn.rl.finetune import finetune, prepare
 from robolearn.rl.judge import Judge
+from robolearn.rl.ways.practice import Practice
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH
 
@@ -130,7 +131,9 @@ def test_training_seeds_keep_out_of_the_evaluations_way(tmp_path: Path) -> None:
     assert c.test_seeds == range(19_930, 19_960)
     few = replace(c, num_seeds=80)
     with make(TASK, 8) as env:
-        learner = prepare(few, load_policy(half_taught_policy(tmp_path / "start")), env, torch.device("cpu"))
+        learner = prepare(
+            few, load_policy(half_taught_policy(tmp_path / "start")), Practice(env=env), torch.device("cpu")
+        )
         assert set(learner.source.driver.seeds.take(100)) == set(range(10_000, 10_010))
 
 

@@ -28,12 +28,15 @@ class BaseEnv(AdaptedEnv):
     The base acts as it does when it is evaluated: by its mode.
     """
 
-    def __init__(self, env: VectorEnv, base: Policy) -> None:
+    def __init__(self, env: VectorEnv, base: Policy, corrections: CorrectedEnv | None = None) -> None:
         """
         Args:
             env: in the base's units (`robolearn.episodes.actor.env_for`).
+            corrections: `env`, or the environment within it, in which a corrector may take over; as an `EpisodeDriver`
+                is told it.
         """
         super().__init__(env)
+        self.corrections = corrections
         self.runner = PolicyRunner(base, env.num_envs)
         self.proposed = torch.zeros(env.num_envs, env.action_spec.size, device=env.device)
 
@@ -48,8 +51,8 @@ class BaseEnv(AdaptedEnv):
 
     def step(self, actions: torch.Tensor, mask: torch.Tensor | None = None) -> Step:
         step = self.inner.step(actions, mask)
-        if isinstance(self.inner, CorrectedEnv) and bool(self.inner.corrected.any()):
-            self.runner.replan(self.inner.corrected)  # a plan is of the way that a corrector left
+        if self.corrections is not None and bool(self.corrections.corrected.any()):
+            self.runner.replan(self.corrections.corrected)  # a plan is of the way that a corrector left
         return replace(step, obs=self._with_proposals(step.obs, mask))
 
     def _with_proposals(self, obs: Observation, mask: torch.Tensor | None) -> Observation:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -77,6 +77,8 @@ class RecordedEpisode:
     """(T,) float32."""
     terminated: bool
     """Whether the last step ended the task; if not, it was cut there."""
+    corrected: Tensor | None = None
+    """(T,) bool, the steps that somebody made in place of a policy; None where no policy drove."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -91,7 +93,7 @@ def read_episodes(dataset: Dataset, keys: Sequence[str], reward: RewardSource) -
 
     Raises DatasetError where no reward is anywhere.
     """
-    episodes = [_read(dataset, i, keys, reward) for i in range(len(dataset))]
+    episodes = [read_episode(dataset, i, keys, reward) for i in range(len(dataset))]
     if not any(bool(episode.rewards.any()) for episode in episodes):
         raise no_reward(dataset, reward)
     return episodes
@@ -121,7 +123,10 @@ def no_reward(dataset: Dataset, reward: RewardSource) -> DatasetError:
 
 
 def base_actions(base: Policy, episodes: Sequence[RecordedEpisode]) -> list[Tensor]:
-    """Return what a policy proposes on the way of each episode, (T+1, A): its runner is shown what was seen."""
+    """Return what a policy proposes on the way of each episode, (T+1, A): its runner is shown what was seen.
+
+    After a step that somebody made in its place it plans anew, as in a session.
+    """
     found: list[Tensor] = []
     for start in range(0, len(episodes), ROLLED_TOGETHER):
         together = episodes[start : start + ROLLED_TOGETHER]
@@ -131,6 +136,8 @@ def base_actions(base: Policy, episodes: Sequence[RecordedEpisode]) -> list[Tens
         proposed = []
         for t in range(longest + 1):
             rows = [min(t, len(episode)) for episode in together]
+            if t:
+                runner.replan(torch.tensor([_was_corrected(episode, row - 1) for episode, row in zip(together, rows)]))
             obs = {
                 key: torch.stack([episode.obs[key][row] for episode, row in zip(together, rows)])
                 for key in base.observation_spec
@@ -144,12 +151,7 @@ def base_actions(base: Policy, episodes: Sequence[RecordedEpisode]) -> list[Tens
 def with_base_actions(base: Policy, episodes: Sequence[RecordedEpisode]) -> list[RecordedEpisode]:
     """Return the episodes with the base's action among what is seen."""
     return [
-        RecordedEpisode(
-            obs=episode.obs | {BASE_ACTION: proposed},
-            actions=episode.actions,
-            rewards=episode.rewards,
-            terminated=episode.terminated,
-        )
+        replace(episode, obs=episode.obs | {BASE_ACTION: proposed})
         for episode, proposed in zip(episodes, base_actions(base, episodes))
     ]
 
@@ -176,6 +178,12 @@ def macro_steps(
         powers = shape.gamma ** torch.arange(taken + 1, dtype=torch.float64)
         ended = t + taken == T
         executed = torch.arange(Ta) < taken
+        instead = None
+        if episode.corrected is not None:
+            instead = torch.full((1, Ta, episode.actions.shape[1]), torch.nan)
+            rows = t + episode.corrected[t : t + taken].nonzero()[:, 0]
+            instead[0, rows - t] = episode.actions[rows]
+            instead = instead.to(device)
         transition = Transition(
             reward=(powers[:-1] * rewards).sum()[None].float().to(device),
             discount=powers[-1:].float().to(device),
@@ -183,6 +191,7 @@ def macro_steps(
             terminated=torch.tensor([ended and episode.terminated], device=device),
             truncated=torch.tensor([ended and not episode.terminated], device=device),
             next_obs=_window(episode, t + taken, shape, device),
+            instead=instead,
         )
         chunk = episode.actions[[min(t + i, T - 1) for i in range(shape.pred_steps)]]  # (Tp, A)
         yield _window(episode, t, shape, device), chunk[None].to(device), transition
@@ -254,7 +263,8 @@ def load_demonstrations(
     return replay_of(episodes if base is None else with_base_actions(base, episodes), shape, device)
 
 
-def _read(dataset: Dataset, index: int, keys: Sequence[str], reward: RewardSource) -> RecordedEpisode:
+def read_episode(dataset: Dataset, index: int, keys: Sequence[str], reward: RewardSource) -> RecordedEpisode:
+    """Return one episode with its rewards; `reward` as for `read_episodes`."""
     episode = dataset.read(index, keys)
     rewards, terminated = episode.rewards, bool(episode.terminated[-1])
     if reward == "success":
@@ -267,6 +277,10 @@ def _read(dataset: Dataset, index: int, keys: Sequence[str], reward: RewardSourc
         rewards=torch.as_tensor(rewards),
         terminated=terminated,
     )
+
+
+def _was_corrected(episode: RecordedEpisode, step: int) -> bool:
+    return episode.corrected is not None and bool(episode.corrected[step])
 
 
 def _window(episode: RecordedEpisode, t: int, shape: Shape, device: torch.device | str) -> Observation:

@@ -11,8 +11,10 @@ observation waits in a queue of its own, so nothing is doubled (images!) and no 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +54,38 @@ def joined(first: ReplayBatch, second: ReplayBatch) -> ReplayBatch:
     next_obs = {key: torch.cat([value, second.next_obs[key]]) for key, value in first.next_obs.items()}
     actions, rewards, discounts = (torch.cat(pair) for pair in zip(first[1:4], second[1:4]))
     return ReplayBatch(obs, actions, rewards, discounts, next_obs)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Transitions of a replay that may be drawn."""
+
+    replay: Replay
+    ages: Tensor | None = None
+    """(K,) int64, as `Replay.gather` takes them; None means all."""
+
+    def __len__(self) -> int:
+        return len(self.replay) if self.ages is None else len(self.ages)
+
+    def gather(self, index: Tensor) -> ReplayBatch:
+        """Return the transitions at places (B,) of the share."""
+        return self.replay.gather(index if self.ages is None else self.ages[index])
+
+
+def sample_as_one(shares: Sequence[Share], rows: int, generator: torch.Generator) -> ReplayBatch:
+    """Draw `rows` transitions, uniformly with replacement, as if all shares were one buffer; those of the first share
+    come first. At least one share must hold something."""
+    shares = [share for share in shares if len(share)]
+    sizes = torch.tensor([len(share) for share in shares])
+    drawn = torch.randint(int(sizes.sum()), (rows,), generator=generator, device=generator.device)
+    if len(shares) == 1:
+        return shares[0].gather(drawn)
+    ends = sizes.cumsum(0).tolist()
+    parts = [
+        share.gather(drawn[(drawn >= end - len(share)) & (drawn < end)] - (end - len(share)))
+        for share, end in zip(shares, ends)
+    ]
+    return functools.reduce(joined, parts)
 
 
 @dataclass(frozen=True)

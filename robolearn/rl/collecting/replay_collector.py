@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from robolearn.configuration.parts.algorithms import OffPolicyConfig
 from robolearn.envs.interface import Observation
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, FinishedEpisode, Transition, episode_metrics
-from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch, joined
+from robolearn.rl.collecting.recorded_practice import RecordedPractice
+from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch, Share, joined, sample_as_one
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.training import distributed
 
@@ -68,6 +69,7 @@ class ReplayCollector:
         statistics: ObservationStatistics | None = None,
         demonstrations: Replay | None = None,
         first_actions: Literal["uniform", "policy"] = "uniform",
+        recorded: RecordedPractice | None = None,
     ) -> None:
         """
         Args:
@@ -75,7 +77,9 @@ class ReplayCollector:
             demonstrations: of which, and of what a corrector did in practice, `config.demonstration_share` of each
                 batch is drawn; never written to.
             first_actions: who acts in the `config.random_steps` before learning begins, nobody or the policy.
+            recorded: practice of somebody else, which is drawn with this one's own.
         """
+        self.recorded = recorded
         self.demonstrations, self.first_actions = demonstrations, first_actions
         self.statistics = statistics
         self.driver, self.exploration, self.config, self.exec_steps = driver, exploration, config, exec_steps
@@ -101,7 +105,9 @@ class ReplayCollector:
         self._pending: list[Step] | None = None
 
     def next(self) -> list[ReplayBatch]:
-        """Collect, and return the batches that are due."""
+        """Collect, look for what others recorded, and return the batches that are due."""
+        if self.recorded is not None:
+            self.recorded.look()
         while self.driver.control_steps * self.processes < self.config.random_steps:
             self._collect(self._first_actions(), self._add)
         if self.statistics is not None and not self.scaled:
@@ -135,20 +141,34 @@ class ReplayCollector:
             wait([self._ahead])
 
     def take_metrics(self) -> dict[str, float]:
-        """Return means over the episodes that ended since the last call, and the steps so far; where somebody may take
-        over, also the share of the steps since then that a corrector did, and how many demonstrated transitions there
-        are."""
+        """Return means over the episodes that ended since the last call, and the steps so far.
+
+        Where somebody may take over, also the share of the steps since then that a corrector did, and how many
+        demonstrated transitions there are; of recorded practice the share is that of all steps, and its number of
+        episodes is told.
+        """
         episodes, self.episodes = self.episodes, []
         metrics = {"env_steps": self.env_steps, **episode_metrics(episodes)}
         if self.driver.corrections is not None:
             metrics |= {"corrected": self._corrected / max(self._steps, 1), "demonstrated": self.demonstrated}
             self._steps = self._corrected = 0
+        if (recorded := self.recorded) is not None:
+            metrics |= {
+                "corrected": recorded.corrected_steps / max(recorded.steps, 1),
+                "demonstrated": self.demonstrated,
+                "recorded_episodes": recorded.episodes,
+            }
         return metrics
 
     @property
     def demonstrated(self) -> int:
         """Transitions that the demonstrations' share of a batch is drawn from: recorded, and a corrector's."""
-        return len(self.demonstrations or ()) + len(self.replay.corrected())
+        return sum(map(len, self._demonstrated()))
+
+    @property
+    def saw_reward(self) -> bool:
+        """Return whether any episode of practice has had a reward."""
+        return self.driver.saw_reward or (self.recorded is not None and self.recorded.rewarded > 0)
 
     def describe(self, batch: list[ReplayBatch]) -> str:
         """Return the largest reward and observation of the batches, for error messages."""
@@ -229,23 +249,20 @@ class ReplayCollector:
 
     def _sample(self) -> ReplayBatch:
         """Draw a batch: the practised transitions first, then the demonstrated ones."""
-        if not self.demonstrated:
-            return self.replay.sample(self.batch_size, self.generator)
-        demonstrated = round(self.batch_size * self.config.demonstration_share)
-        own = self.replay.sample(self.batch_size - demonstrated, self.generator)
-        return joined(own, self._sample_demonstrated(demonstrated))
+        practice, demonstrated = self._practice(), self._demonstrated()
+        rows = round(self.batch_size * self.config.demonstration_share) if any(map(len, demonstrated)) else 0
+        own = sample_as_one(practice, self.batch_size - rows, self.generator)
+        return joined(own, sample_as_one(demonstrated, rows, self.generator)) if rows else own
 
-    def _sample_demonstrated(self, rows: int) -> ReplayBatch:
-        """Draw from the recorded demonstrations and from what a corrector did in practice, as from one buffer."""
-        corrected = self.replay.corrected()
-        if self.demonstrations is not None and not len(corrected):
-            return self.demonstrations.sample(rows, self.generator)
-        recorded = len(self.demonstrations or ())
-        drawn = torch.randint(recorded + len(corrected), (rows,), generator=self.generator, device=self.driver.device)
-        practised = self.replay.gather(corrected[drawn[drawn >= recorded] - recorded])
-        if self.demonstrations is None:
-            return practised
-        return joined(self.demonstrations.gather(drawn[drawn < recorded]), practised)
+    def _practice(self) -> list[Share]:
+        recorded = [] if self.recorded is None else self.recorded.practice()
+        return [Share(self.replay), *recorded]
+
+    def _demonstrated(self) -> list[Share]:
+        """Return the recorded demonstrations and what a corrector did in practice."""
+        shown = [] if self.demonstrations is None else [Share(self.demonstrations)]
+        recorded = [] if self.recorded is None else self.recorded.demonstrated()
+        return [*shown, Share(self.replay, self.replay.corrected()), *recorded]
 
     def _first_actions(self) -> Tensor:
         """Choose actions (N, Tp, A) before anything was learned: uniform ones, or the exploration's own; discrete ones

@@ -159,6 +159,11 @@ class RolloutCollector:
         """Control steps of all processes, which collect in step."""
         return self.driver.control_steps * self.processes
 
+    @property
+    def saw_reward(self) -> bool:
+        """Return whether any episode of practice has had a reward."""
+        return self.driver.saw_reward
+
     def describe(self, batch: Rollout) -> str:
         """Return a rollout's largest reward, its environment, and the largest observation, for error messages."""
         where = int(batch.rewards.abs().nan_to_num(torch.inf).argmax())

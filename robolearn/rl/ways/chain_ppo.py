@@ -16,7 +16,6 @@ from torch import Tensor
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import ChainPPOConfig
-from robolearn.envs.interface import VectorEnv
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.chain_policy import ChainPolicy
@@ -26,7 +25,7 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO, ActorLoss
-from robolearn.rl.ways.practice import practice_driver, shown_windows
+from robolearn.rl.ways.practice import Practice, practice_driver, shown_windows
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
 
@@ -59,7 +58,7 @@ class ChainPPO(PPO):
 
 
 def prepare(
-    config: FinetuneConfig, method: ChainPPOConfig, policy: Policy, env: VectorEnv, device: torch.device
+    config: FinetuneConfig, method: ChainPPOConfig, policy: Policy, practice: Practice, device: torch.device
 ) -> Learner:
     """Return a learner of the policy's last steps.
 
@@ -71,11 +70,11 @@ def prepare(
     shown = shown_windows(config, divided, weight=method.cloning_coef, device=device)
     total = config.loop.total_steps
     algorithm = ChainPPO(explorer, critic, method, total_updates=total, seed=config.seed, shown=shown)
-    driver = practice_driver(config, env, divided, gamma=method.gamma, device=device)
+    driver = practice_driver(config, practice, divided, gamma=method.gamma, device=device)
     generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
     source = RolloutCollector(driver, explorer, method.num_steps, generator=generator)
     # PPO's updates have threads of their own: what the loop itself computes is one step of the environments.
-    return Learner(algorithm=algorithm, source=source, actor=divided, networks=(divided,), rows=env.num_envs)
+    return Learner(algorithm=algorithm, source=source, actor=divided, networks=(divided,), rows=practice.env.num_envs)
 
 
 def _to_go(k: Tensor) -> Tensor:

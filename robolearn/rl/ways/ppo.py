@@ -8,20 +8,19 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import PPOTuningConfig
-from robolearn.envs.interface import VectorEnv
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO, check_exact_likelihood
-from robolearn.rl.ways.practice import practice_driver, shown_windows
+from robolearn.rl.ways.practice import Practice, practice_driver, shown_windows
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
 
 
 def prepare(
-    config: FinetuneConfig, method: PPOTuningConfig, policy: Policy, env: VectorEnv, device: torch.device
+    config: FinetuneConfig, method: PPOTuningConfig, policy: Policy, practice: Practice, device: torch.device
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where its head has no exact likelihood."""
     check_exact_likelihood(policy)
@@ -30,11 +29,11 @@ def prepare(
     shown = shown_windows(config, policy, weight=method.cloning_coef, device=device)
     total = config.loop.total_steps
     algorithm = PPO(policy, critic, method, total_updates=total, seed=config.seed, shown=shown)
-    driver = practice_driver(config, env, policy, gamma=method.gamma, device=device)
+    driver = practice_driver(config, practice, policy, gamma=method.gamma, device=device)
     generator = torch.Generator(device).manual_seed(distributed.own_seed(config.seed))
     source = RolloutCollector(driver, policy, method.num_steps, generator=generator, compile=method.compile)
     # PPO's updates have threads of their own: what the loop itself computes is one step of the environments.
-    return Learner(algorithm=algorithm, source=source, actor=policy, networks=(policy,), rows=env.num_envs)
+    return Learner(algorithm=algorithm, source=source, actor=policy, networks=(policy,), rows=practice.env.num_envs)
 
 
 def with_min_std(policy: Policy, min_std: float | None) -> Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.datasets.dataset import Dataset
-from robolearn.envs.adapted import AdaptedEnv
 from robolearn.envs.interface import VectorEnv
 from robolearn.imitation.corrector import make_corrector
 from robolearn.imitation.gates.build import make_gate
+from robolearn.imitation.gates.gate import Gate
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.corrected_env import CorrectedEnv, CorrectionsFile
 from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
+from robolearn.rl.collecting.recorded_practice import RecordedPractice
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.collecting.shared_seeds import SharedSeeds
 from robolearn.rl.collecting.shown_windows import ShownWindows
@@ -28,19 +30,31 @@ from robolearn.rl.td3 import TD3
 from robolearn.training import distributed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Practice:
+    """Where a policy practises, and who else may have a hand in it."""
+
+    env: VectorEnv
+    """In the policy's units (`robolearn.episodes.actor.env_for`)."""
+    corrections: CorrectedEnv | None = None
+    """`env`, or the environment within it, in which a corrector may take over; None where nobody may."""
+    recording: Path | None = None
+    """The file in which a person's session records what they practise beside; None where there is none."""
+
+
 def practice_driver(
-    config: FinetuneConfig, env: VectorEnv, policy: Policy, *, gamma: float, device: torch.device
+    config: FinetuneConfig, practice: Practice, policy: Policy, *, gamma: float, device: torch.device
 ) -> EpisodeDriver:
     """Return a driver of training episodes that keeps the windows which the policy sees."""
     return EpisodeDriver(
-        env,
+        practice.env,
         seeds=SharedSeeds(config.practice_seeds.start, len(config.practice_seeds)),
         gamma=gamma,
         obs_keys=tuple(policy.observation_spec),
         obs_steps=policy.config.obs_steps,
         reward=config.reward,
         largest_obs=math.inf,  # the policy's normalisers know the magnitudes
-        corrections=_corrections(env),
+        corrections=practice.corrections,
         device=device,
     )
 
@@ -56,17 +70,7 @@ def corrected_env(config: FinetuneConfig, policy: Policy, env: VectorEnv, folder
     """
     corrector = config.corrector
     assert corrector is not None
-    expert = make_corrector(corrector.expert, env)
-    gate = make_gate(
-        corrector.gate,
-        control_hz=env.control_hz,
-        num_envs=env.num_envs,
-        seed=config.seed,
-        round=1,
-        rounds=1,
-        reading=config.reading,
-    )
-    gate.prepare(policy, [Path(file) for file in config.demonstrations], 1)
+    expert, gate = make_corrector(corrector.expert, env), simulated_human(config, policy, env)
     with Dataset(config.demonstrations, reading=config.reading) as shown:
         task = shown.task
     rank = f"_{distributed.rank()}" if distributed.world_size() > 1 else ""
@@ -81,11 +85,23 @@ def corrected_env(config: FinetuneConfig, policy: Policy, env: VectorEnv, folder
     return CorrectedEnv(env, expert, gate, None if corrector.record == "none" else file)
 
 
-def _corrections(env: VectorEnv) -> CorrectedEnv | None:
-    """Return the environment in which a corrector may take over: `env`, or the one within; None where nobody may."""
-    if isinstance(env, CorrectedEnv):
-        return env
-    return _corrections(env.inner) if isinstance(env, AdaptedEnv) else None
+def simulated_human(config: FinetuneConfig, policy: Policy, env: VectorEnv) -> Gate:
+    """Return the simulated human of `config`, who has seen the demonstrations.
+
+    Raises DatasetError where they do not suffice to judge by.
+    """
+    assert config.corrector is not None
+    gate = make_gate(
+        config.corrector.gate,
+        control_hz=env.control_hz,
+        num_envs=env.num_envs,
+        seed=config.seed,
+        round=1,
+        rounds=1,
+        reading=config.reading,
+    )
+    gate.prepare(policy, [Path(file) for file in config.demonstrations], 1)
+    return gate
 
 
 def shown_windows(
@@ -108,30 +124,36 @@ def off_policy_learner(
     learner: SAC | TD3,
     *,
     actor: Policy,
-    env: VectorEnv,
+    practice: Practice,
     base: Policy | None = None,
 ) -> Learner:
-    """Return a learner that practises in `env` and goes back to the demonstrations, where there are any.
+    """Return a learner that practises, and goes back to the demonstrations, where there are any.
 
     Args:
         algorithm: of the training loop: `learner`, or what guides it.
         actor: what is evaluated and exported.
-        base: the policy whose action `env` shows; None where it shows none.
+        base: the policy whose action the environment shows; None where it shows none.
 
     Raises PolicyError or DatasetError where the demonstrations are not for this policy, or show no reward.
     """
     network, method = learner.policy, learner.config
     needs = actor.interface(f"the policy {config.policy}")
     shape = Shape.of(network, gamma=method.gamma, n_step=method.n_step)
-    driver = practice_driver(config, env, network, gamma=method.gamma, device=learner.device)
+    driver = practice_driver(config, practice, network, gamma=method.gamma, device=learner.device)
+    recorded = None
+    if practice.recording is not None:
+        recorded = RecordedPractice(
+            practice.recording, needs, shape, reward=config.reward, base=base, device=learner.device
+        )
     source = ReplayCollector(
         driver,
         learner,
         method,
         exec_steps=network.config.exec_steps,
         seed=config.seed,
-        demonstrations=open_demonstrations(config, env, needs, shape, base=base, device=learner.device),
+        demonstrations=open_demonstrations(config, practice.env, needs, shape, base=base, device=learner.device),
         first_actions="policy",
+        recorded=recorded,
     )
     check = CriticCheck.of(learner.critic, network, method, config.reward)
     return Learner(

@@ -10,13 +10,13 @@ The scale of corrections grows once the critics know what the base's actions are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import ResidualConfig, SACTuningConfig
-from robolearn.envs.interface import VectorEnv
 from robolearn.policies.policy import Policy
 from robolearn.policies.residual import Correction, ResidualPolicy, build_correction
 from robolearn.rl.collecting.base_env import BaseEnv
@@ -25,12 +25,12 @@ from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ExecutedActionValues
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
-from robolearn.rl.ways.practice import off_policy_learner
+from robolearn.rl.ways.practice import Practice, off_policy_learner
 from robolearn.rl.ways.sac import half_entropy
 
 
 def prepare(
-    config: FinetuneConfig, method: ResidualConfig, policy: Policy, env: VectorEnv, device: torch.device
+    config: FinetuneConfig, method: ResidualConfig, policy: Policy, practice: Practice, device: torch.device
 ) -> Learner:
     """Return a learner of a correction of `policy`, which itself stays as it is.
 
@@ -40,9 +40,8 @@ def prepare(
     critic = ExecutedActionValues.beside(correction, method.algorithm.critic).to(device)
     algorithm = GrowingCorrection(correction, critic, method, seed=config.seed)
     corrected = ResidualPolicy(policy, correction)
-    return off_policy_learner(
-        config, algorithm, algorithm.learner, actor=corrected, env=BaseEnv(env, policy), base=policy
-    )
+    shown = replace(practice, env=BaseEnv(practice.env, policy, practice.corrections))
+    return off_policy_learner(config, algorithm, algorithm.learner, actor=corrected, practice=shown, base=policy)
 
 
 class GrowingCorrection:

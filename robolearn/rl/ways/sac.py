@@ -13,7 +13,6 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import SACTuningConfig
-from robolearn.envs.interface import VectorEnv
 from robolearn.policies.folder import policy_folder
 from robolearn.policies.policy import Policy
 from robolearn.rl.learner import Learner
@@ -21,12 +20,12 @@ from robolearn.rl.networks import QEnsemble
 from robolearn.rl.offline.saved_critics import load_critics
 from robolearn.rl.sac import SAC
 from robolearn.rl.ways.ppo import with_min_std
-from robolearn.rl.ways.practice import off_policy_learner
+from robolearn.rl.ways.practice import Practice, off_policy_learner
 from robolearn.training import distributed
 
 
 def prepare(
-    config: FinetuneConfig, method: SACTuningConfig, policy: Policy, env: VectorEnv, device: torch.device
+    config: FinetuneConfig, method: SACTuningConfig, policy: Policy, practice: Practice, device: torch.device
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where it is no tanh-Gaussian."""
     policy = with_min_std(policy, method.min_std)
@@ -42,7 +41,7 @@ def prepare(
         )
     critic = critic.to(device)
     algorithm = SAC(policy, critic, half_entropy(method, policy), seed=config.seed)
-    return off_policy_learner(config, algorithm, algorithm, actor=policy, env=env)
+    return off_policy_learner(config, algorithm, algorithm, actor=policy, practice=practice)
 
 
 def half_entropy(method: SACTuningConfig, policy: Policy) -> SACTuningConfig:

@@ -34,6 +34,7 @@ from robolearn.rl.finetune import prepare
 from robolearn.rl.networks import QEnsemble
 from robolearn.rl.offline.cql import ConservativeQLearning, DataBatch, learn_conservatively
 from robolearn.rl.offline.saved_critics import CRITIC_FILE, load_critics, save_critics
+from robolearn.rl.ways.practice import Practice
 from tests.imitation.toy import make_episode, write_dataset
 from tests.rl.collecting.test_demonstrations import failed
 from tests.rl.offline.test_iql import GAMMA, at, config, crossing
@@ -188,13 +189,15 @@ def test_sac_goes_on_from_the_critics_in_the_folder(tmp_path: Path, capsys: pyte
     sac = SACTuningConfig(gamma=0.95, random_steps=10, batch_size=8)
     c = practice(folder, tmp_path / "run", 2, sac, demonstrations=(str(data),))
     with make(TASK, 2) as env:
-        learner = prepare(c, load_policy(folder), env, torch.device("cpu"))
+        learner = prepare(c, load_policy(folder), Practice(env=env), torch.device("cpu"))
         assert "note: the critics that" in capsys.readouterr().err
         taken = learner.algorithm.algorithm if hasattr(learner.algorithm, "algorithm") else learner.algorithm
         for network in (taken.critic, taken.target):
             assert all(torch.equal(value, network.state_dict()[name]) for name, value in critic.state_dict().items())
         learner.algorithm.update(learner.source.next())
-        other = prepare(replace(c, method=replace(sac, gamma=0.9)), load_policy(folder), env, torch.device("cpu"))
+        other = prepare(
+            replace(c, method=replace(sac, gamma=0.9)), load_policy(folder), Practice(env=env), torch.device("cpu")
+        )
         assert "gamma 0.95, practice has reward success with gamma 0.9: new critics" in capsys.readouterr().err
         assert other.algorithm.algorithm.critic.members == sac.critic.members
     (folder / CRITIC_FILE).write_bytes(b"nothing")

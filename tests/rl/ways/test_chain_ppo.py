@@ -38,6 +38,7 @@ from robolearn.rl.finetune import finetune
 from robolearn.rl.learner import Learner
 from robolearn.rl.ppo import Minibatch
 from robolearn.rl.ways.chain_ppo import ChainActorLoss, prepare, with_early_steps
+from robolearn.rl.ways.practice import Practice
 from robolearn.specs import Batch
 from tests.envs.toy import POINT_REACH
 from tests.rl.toys import Ledger
@@ -131,7 +132,7 @@ def make_learner(head: str, trained_steps: int | None = None, **method: Any) -> 
     policy = make_policy(env, HEADS[head], pred_steps=3, exec_steps=2)
     config = FinetuneConfig(policy="p", reward="env", method=ChainPPOConfig(trained_steps=trained_steps, **method))
     assert isinstance(config.method, ChainPPOConfig)
-    return prepare(config, config.method, policy, env, torch.device("cpu")), policy
+    return prepare(config, config.method, policy, Practice(env=env), torch.device("cpu")), policy
 
 
 @pytest.mark.parametrize("trained_steps", [None, 2])

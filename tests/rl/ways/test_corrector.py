@@ -18,6 +18,7 @@ from robolearn.configuration.parts.gates import HumanGateConfig
 from robolearn.configuration.parts.ways import PPOTuningConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
+from robolearn.envs.adapted import AdaptedEnv
 from robolearn.envs.make import make
 from robolearn.errors import ConfigError
 from robolearn.imitation.gates.gate import BaseGate, Verdict, View
@@ -127,7 +128,8 @@ def test_the_base_plans_anew_after_a_correction(tmp_path: Path) -> None:
             return torch.zeros(1, 2)
 
     with make(TASK, 1) as inner:
-        env = BaseEnv(CorrectedEnv(inner, Still(), Second()), base)
+        corrected = CorrectedEnv(inner, Still(), Second())
+        env = BaseEnv(AdaptedEnv(corrected), base, corrected)
         obs = env.reset([3])
         runner = PolicyRunner(base, 1)
         runner.reset([3])
