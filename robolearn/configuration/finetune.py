@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 from robolearn.configuration.parts.gates import HumanGateConfig
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.reading import Reading
+from robolearn.configuration.parts.session import CorrectionConfig, SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import OFF_POLICY, PPOTuningConfig, Way
 from robolearn.configuration.reward import check_reward_from
+from robolearn.configuration.teleop import ACTING, INPUTS
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
@@ -18,15 +20,66 @@ from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectorConfig:
-    """A corrector who takes over in practice where a simulated human would (HIL-SERL, Luo et al. 2024)."""
+    """Who takes over in practice: an expert where a simulated human would, or a person at a device (HIL-SERL, Luo et
+    al. 2024)."""
 
     expert: str = "auto"
     """Who corrects: auto (the task's own expert), an entry point of robolearn.experts, module:callable, or the folder
     of a better policy."""
     gate: HumanGateConfig = field(default_factory=HumanGateConfig)
-    """When: the simulated human, who judges by the demonstrations."""
+    """When: the simulated human, who judges by the demonstrations; also of devices that act by themselves."""
     record: Literal["corrected", "all", "none"] = "corrected"
-    """Which practice episodes are written, whole, to corrections.hdf5 in the run folder."""
+    """Which practice episodes are written, whole, to corrections.hdf5 in the run folder; of a session at a device it
+    is all."""
+    device: str = ""
+    """What a person corrects with, who then decides when, too, in a world of their own beside the learner's and in real
+    time: browser, keyboard, gamepad, spacemouse, network, or another device that `robolearn teleop devices` lists. With
+    `expert` (or policy) it is a rehearsal: the device acts where the simulated human would. Empty: no such session."""
+    profile: str = ""
+    """What the device's inputs do: a profile in teleop/ or a YAML file; empty takes the one named like the device."""
+    device_options: dict[str, Any] = field(default_factory=dict)
+    """The device's own options, such as `--corrector.device_options.index 1` of a second gamepad."""
+    operator: str = ""
+    """Who is at the device; stored with every episode."""
+    session: SessionConfig = field(default_factory=SessionConfig)
+    """How the session runs."""
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
+    """How a person takes over and hands back."""
+
+    def __post_init__(self) -> None:
+        if self.expert in INPUTS:
+            raise ConfigError(
+                f"corrector.expert {self.expert} is a device; a person corrects with it by --corrector.device "
+                f"{self.expert}"
+            )
+        if self.device:
+            self._check_session()
+        elif named := self._named(("profile", "device_options", "operator", "session", "correction")):
+            raise ConfigError(
+                f"corrector.{named} is about a person at a device, and no device is named; name it: "
+                "--corrector.device browser"
+            )
+
+    @property
+    def rehearses(self) -> bool:
+        """Return whether the device of the session needs nobody."""
+        return self.device in ACTING
+
+    def _check_session(self) -> None:
+        if not self.rehearses and (named := self._named(("expert", "gate"))):
+            raise ConfigError(
+                f"with the device {self.device} a person corrects and decides when, which leaves nothing to "
+                f"corrector.{named}; leave one of them out"
+            )
+        if self.record == "none":
+            raise ConfigError(
+                "the learner learns from the file that the session records into; leave corrector.record none out"
+            )
+
+    def _named(self, names: tuple[str, ...]) -> str | None:
+        """Return the first of these fields that is not what it would be without being named."""
+        usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
+        return next((name for name in names if getattr(self, name) != usual[name]), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +87,10 @@ class FinetuneConfig(Reading):
     """Improve a policy by practice, from the task's success alone or from its reward."""
 
     OWN_TASK: ClassVar[str] = "policy"
-    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "task.workers", "device", "output", "resume")
+    BUDGET: ClassVar[tuple[str, ...]] = (
+        *("loop", "export", "task.workers", "device", "output", "resume"),
+        *(f"corrector.{name}" for name in ("profile", "device_options", "operator", "session", "correction")),
+    )
     """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     policy: str = field(metadata={"positional": True})
@@ -45,8 +101,8 @@ class FinetuneConfig(Reading):
     """Data set files that learning goes back to: half of each batch (residual, sac), or a cloning loss beside the
     surrogate (ppo, chain_ppo)."""
     corrector: CorrectorConfig | None = None
-    """Who may take over in practice (residual, sac): `auto` is the task's own expert. What it does counts as practice
-    and as demonstrations; none leaves practice to the policy."""
+    """Who may take over in practice (residual, sac): `auto` is the task's own expert, `--corrector.device browser` a
+    person. What they do counts as practice and as demonstrations; none leaves practice to the policy."""
     task: TaskConfig | None = None
     """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"
@@ -106,7 +162,7 @@ class FinetuneConfig(Reading):
                 f"method {self.method.name} learns from actions of its own only, a corrector's are not; use method "
                 "residual or sac, or correct the policy first (robolearn dagger)"
             )
-        if not self.demonstrations:
+        if not self.demonstrations and (self.corrector.rehearses or not self.corrector.device):
             raise ConfigError(
                 "the corrector takes over where practice strays from the demonstrations, and there are none; name "
                 "their files: --demonstrations FILE"

@@ -16,7 +16,6 @@ import torch
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import ChainPPOConfig, ResidualConfig, SACTuningConfig
-from robolearn.envs.interface import VectorEnv
 from robolearn.episodes.actor import env_for
 from robolearn.errors import ConfigError
 from robolearn.evaluation.compare import Comparison
@@ -27,9 +26,10 @@ from robolearn.rl.collecting.sanity import no_reward
 from robolearn.rl.critic_check import drop_beyond
 from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
+from robolearn.rl.person.beside import Attended, PersonBeside
 from robolearn.rl.reward.classified_env import make_judged
 from robolearn.rl.ways import chain_ppo, ppo, residual, sac
-from robolearn.rl.ways.practice import corrected_env
+from robolearn.rl.ways.practice import Practice, corrected_env
 from robolearn.training import distributed
 from robolearn.training.loop import RunState, steps_made
 from robolearn.training.run import Run, card_figures, open_run
@@ -85,29 +85,42 @@ def finetune(
     with open_run(config, run_dir, resume=resume, label="finetune", resume_hint=resume_hint) as run:
         _spare_the_start(config, run)
         policy = load_policy(config.policy, run.device)
-        practice = replace(task, max_steps=config.max_steps or task.max_steps)
+        practised = replace(task, max_steps=config.max_steps or task.max_steps)
         num_envs = distributed.share_of(config.num_envs, "num_envs")
         physics = task.physics_device(run.device)
-        made = make_judged(practice, num_envs, config.reward_from, device=physics, networks=run.device)
+        person = None
+        if config.corrector is not None and config.corrector.device:
+            person = PersonBeside(config, practised, run.folder / "corrections.hdf5", resume_hint=resume_hint)
+            run.resources.callback(person.close)
+        made = make_judged(practised, num_envs, config.reward_from, device=physics, networks=run.device)
         run.resources.enter_context(made)
         env = env_for(policy, made, config.policy)
-        if config.corrector is not None:
-            env = corrected_env(config, policy, env, run.folder)
-            run.resources.callback(env.close)
+        practice = Practice(env=env, recording=None if person is None else person.path)
+        if config.corrector is not None and person is None:
+            corrected = corrected_env(config, policy, env, run.folder)
+            run.resources.callback(corrected.close)
+            practice = Practice(env=corrected, corrections=corrected)
         run.seed()
-        learner = prepare(config, policy, env, run.device)
+        learner = prepare(config, policy, practice, run.device)
         tuned = learner.actor
         judge = Judge(config, task, run.device, run.folder, on_evaluation)
         run.resources.callback(judge.close)
         run.resources.callback(learner.close)
+        if person is not None:
+            person.ready()
         run.begin()
+        if person is not None:
+            person.begin(tuned, resume=resume)
+            learner = replace(learner, algorithm=Attended(learner.algorithm, person))
         if distributed.is_main():
             drop_beyond(run.folder, steps_made(run.folder))
         start = distributed.from_main(lambda: judge.start(load_policy(config.policy, run.device), resume=resume))
         run.fit_threads(*learner.networks, rows=learner.rows)
         evaluate = (lambda step: judge(tuned, step, learner.critic_check)) if config.eval_episodes else None
         state = run.train(learner.algorithm, learner.source, evaluate=evaluate)
-        (rewarded,) = distributed.any_of(learner.source.driver.saw_reward)
+        if person is not None:
+            person.close("the learner has made all its updates")
+        (rewarded,) = distributed.any_of(learner.source.saw_reward)
         note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)
         verdict = distributed.from_main(lambda: _export(run, config, task, learner, tuned, judge, start, state, note))
     return FinetuneResult(
@@ -122,16 +135,16 @@ def finetune(
     )
 
 
-def prepare(config: FinetuneConfig, policy: Policy, env: VectorEnv, device: torch.device) -> Learner:
+def prepare(config: FinetuneConfig, policy: Policy, practice: Practice, device: torch.device) -> Learner:
     """Return the learner of the way that `config.method` names; it may train `policy` itself."""
     method = config.method
     if isinstance(method, ChainPPOConfig):
-        return chain_ppo.prepare(config, method, policy, env, device)
+        return chain_ppo.prepare(config, method, policy, practice, device)
     if isinstance(method, ResidualConfig):
-        return residual.prepare(config, method, policy, env, device)
+        return residual.prepare(config, method, policy, practice, device)
     if isinstance(method, SACTuningConfig):
-        return sac.prepare(config, method, policy, env, device)
-    return ppo.prepare(config, method, policy, env, device)
+        return sac.prepare(config, method, policy, practice, device)
+    return ppo.prepare(config, method, policy, practice, device)
 
 
 def _spare_the_start(config: FinetuneConfig, run: Run) -> None:
