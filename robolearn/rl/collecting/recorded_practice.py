@@ -58,7 +58,8 @@ class RecordedPractice:
             needs: what the learner sees and does.
             base: the policy whose action the learner is shown, `BASE_ACTION`; None where it is shown none.
         """
-        self.path, self.shape, self.reward, self.base = path, shape, reward, base
+        self.path, self.shape, self.base = path, shape, base
+        self.reward: RewardSource = reward
         self.device = torch.device(device)
         self.keys = tuple(needs.observation_spec) if base is not None else shape.obs_keys
         self.replay: Replay | None = None
