@@ -56,7 +56,7 @@ test-learning: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist load -m learning --timeout 1800
 
 test-slow: $(READY)
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "slow and not gpu" --timeout 3600
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow --timeout 3600
 
 # The oldest MuJoCo that pyproject.toml allows, laid over the locked one. MuJoCo Warp needs a newer one.
 test-lowest: $(READY)

@@ -4,7 +4,8 @@
     python -m benchmarks.gpu --rehearse     # the same parts, tiny, on the CPU (Warp's CPU device), results thrown away
 
 A part that this commit has finished on this card is not run again, so a call that was cut off goes on where it stopped.
-A part that would take longer than what is left of the time is ended and told as missing; the next call begins with it.
+A part that would take longer than what is left of the time is ended and told as missing; the next call begins with it,
+and fine-tuning goes on from its last checkpoint.
 Each part has a process of its own: a CUDA fault, or memory that fragments, must not take the others with it.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,8 +37,9 @@ class Part:
     name: str
     module: str
     card: str
+    """May name the {commit}, for what a later call is to go on with."""
     rehearsal: str
-    """Empty where another part rehearses the same."""
+    """May name the {folder} of the results; empty where another part rehearses the same."""
 
 
 PARTS = (
@@ -51,7 +54,8 @@ PARTS = (
         "rl",
         "rl_gpu",
         "--device cuda --tasks Reach --minutes 0.75 --updates 20",
-        "--device cpu --tasks Reach --minutes 0.02 --worlds 2 --updates 1 --episodes 1 --sac-worlds=",
+        "--device cpu --tasks Reach --minutes 0 --worlds 2 --sac-worlds 1 --updates 1 --episodes 1 "
+        "--max-steps 4 --eager",
     ),
     Part("rl_lift", "rl_gpu", "--device cuda --tasks Lift --minutes 1.5 --sac-worlds= --updates 20", ""),
     Part("cloning", "train_bc", "--rounds 3 --seconds 2", "--rounds 1 --seconds 0.2"),
@@ -67,12 +71,18 @@ PARTS = (
         "--device cuda --repeats 50",
         "--device cpu --repeats 2 --seconds 0 --cases gaussian",
     ),
+    Part(
+        "finetune",
+        "finetune",
+        "--tasks Lift --seeds 1 --backend warp --updates 100 --runs runs/gpu/{commit}",
+        "--tasks Lift --seeds 1 --backend warp --rehearse --runs {folder}/runs",
+    ),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
+    parser.add_argument("--minutes", type=float, help="for all parts together; none takes 8, or 30 to rehearse")
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=PARTS_FOLDER, help=argparse.SUPPRESS)
@@ -81,11 +91,12 @@ def main() -> None:
         run_here(args.part, args.folder, rest)
     elif args.rehearse:
         with tempfile.TemporaryDirectory() as folder:
-            sys.exit(run_all(Path(folder), [p for p in PARTS if p.rehearsal], args.minutes, rehearse=True))
+            parts = [part for part in PARTS if part.rehearsal]
+            sys.exit(run_all(Path(folder), parts, args.minutes or 30.0, rehearse=True))
     elif not torch.cuda.is_available():
         sys.exit("no CUDA card is at hand; `python -m benchmarks.gpu --rehearse` tries the parts on the CPU")
     else:
-        sys.exit(run_all(args.folder, PARTS, args.minutes, rehearse=False))
+        sys.exit(run_all(args.folder, PARTS, args.minutes or 8.0, rehearse=False))
 
 
 def run_here(module: str, folder: Path, arguments: Sequence[str]) -> None:
@@ -103,8 +114,10 @@ def run_all(folder: Path, parts: Sequence[Part], minutes: float, *, rehearse: bo
             print(f"{part.name}: done before", flush=True)
             continue
         began = time.monotonic()
-        arguments = (part.rehearsal if rehearse else part.card).split()
-        command = [sys.executable, "-m", "benchmarks.gpu", "--part", part.module, "--folder", str(folder / part.name)]
+        results = folder / part.name
+        shutil.rmtree(results, ignore_errors=True)  # of another commit or card
+        arguments = (part.rehearsal if rehearse else part.card).format(folder=results, commit=_report.commit()).split()
+        command = [sys.executable, "-m", "benchmarks.gpu", "--part", part.module, "--folder", str(results)]
         try:
             left = max(1.0, end - began)
             code = subprocess.run([*command, *arguments], cwd=_report.ROOT, timeout=left, check=False).returncode

@@ -33,11 +33,13 @@ def make_policy(env: BatchedToy, head: Any = None, seed: int = 0) -> Policy:
     return build_policy(config, env.observation_spec, env.action_spec)
 
 
-def make(env: BatchedToy, config: SACConfig | TD3Config, seed: int = 0) -> tuple[ReplayCollector, Any]:
-    policy = make_policy(env, seed=seed)
-    critic = QEnsemble.beside(policy, config.critic)
+def make(
+    env: BatchedToy, config: SACConfig | TD3Config, seed: int = 0, device: str = "cpu"
+) -> tuple[ReplayCollector, Any]:
+    policy = make_policy(env, seed=seed).to(device)
+    critic = QEnsemble.beside(policy, config.critic).to(device)
     learner = (SAC if isinstance(config, SACConfig) else TD3)(policy, critic, config, seed=seed)  # type: ignore[arg-type]
-    driver = EpisodeDriver(env, seeds=SeedStream(0, 1000), gamma=config.gamma)
+    driver = EpisodeDriver(env, seeds=SeedStream(0, 1000), gamma=config.gamma, device=device)
     return ReplayCollector(driver, learner, config, seed=seed), learner
 
 

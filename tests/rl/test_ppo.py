@@ -54,13 +54,22 @@ class InDouble(nn.Module):
         return x.double()
 
 
-def make(env: BatchedToy, config: PPOConfig, *, seed: int = 0, reward: Any = "env", **options: Any):
-    policy = make_policy(env, seed=seed, **options)
+def make(
+    env: BatchedToy, config: PPOConfig, *, seed: int = 0, reward: Any = "env", device: str = "cpu", **options: Any
+):
+    policy = make_policy(env, seed=seed, **options).to(device)
     driver = EpisodeDriver(
-        env, seeds=SeedStream(0, 1000), gamma=config.gamma, obs_steps=policy.config.obs_steps, reward=reward
+        env,
+        seeds=SeedStream(0, 1000),
+        gamma=config.gamma,
+        obs_steps=policy.config.obs_steps,
+        reward=reward,
+        device=device,
     )
-    collector = RolloutCollector(driver, policy, config.num_steps, generator=torch.Generator().manual_seed(seed))
-    ppo = PPO(policy, ValueNetwork.beside(policy, CriticConfig(hidden_sizes=(16,))), config, seed=seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    collector = RolloutCollector(driver, policy, config.num_steps, generator=generator)
+    critic = ValueNetwork.beside(policy, CriticConfig(hidden_sizes=(16,))).to(device)
+    ppo = PPO(policy, critic, config, seed=seed)
     return collector, ppo
 
 

@@ -124,10 +124,12 @@ def test_threads_are_counted_for_every_network_of_an_update(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("algorithm", ["ppo", "sac", "redq"])
-def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_updates_equal_eager_ones(algorithm: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same weights and the same draws (`fallback_random`): the same parameters after several updates, the same actions
-    with these, and a learner with other settings has a graph of its own. PPO's two networks learn side by side."""
+    with these, and a learner with other settings has a graph of its own. PPO's two networks learn side by side on a
+    processor, and on a card compiled updates are launched as CUDA graphs."""
     import torch._inductor.config as inductor
 
     from robolearn.training import threads
@@ -140,18 +142,20 @@ def test_compiled_updates_equal_eager_ones(algorithm: str, monkeypatch: pytest.M
         common: dict[str, Any] = {"compile": compile, "max_grad_norm": max_grad_norm, "learning_rate": 3e-3}
         if algorithm == "ppo":
             settings = PPOConfig(num_steps=16, epochs=1, batch_size=0, normalise_obs=True, **common)
-            collector, learner = on.make(Ledger(4), settings)
-            assert learner.side_by_side.jobs == (2 if compile else 1)
+            collector, learner = on.make(Ledger(4), settings, device=device)
+            assert learner.side_by_side.jobs == (2 if compile and device == "cpu" else 1)
             metrics = [learner.update(collector.next()) for _ in range(4)]
             assert all(m["ratio"] == pytest.approx(1.0, abs=1e-5) for m in metrics[1:])
         else:
             critic = SMALL if algorithm == "sac" else replace(SMALL, members=4, subset=2)
-            _, learner = off.make(Ledger(1), SACConfig(critic=critic, tau=0.005 + max_grad_norm, **common))
+            settings = SACConfig(critic=critic, tau=0.005 + max_grad_norm, **common)
+            _, learner = off.make(Ledger(1), settings, device=device)
             learner.generator = None
+            onto = lambda field: field.to(device)  # noqa: E731
             for i in range(4):
                 torch.manual_seed(i)
-                actions = learner.explore(off.some_batch(3).obs)
-                learner.update([off.some_batch(64)])
+                actions = learner.explore({k: onto(v) for k, v in off.some_batch(3).obs.items()})
+                learner.update([off.some_batch(64).map(onto)])
         return learner.actor_optimiser.adam.vector, learner.critic_optimiser.adam.vector, actions
 
     with inductor.patch(fallback_random=True):

@@ -1,7 +1,7 @@
 """Compilation of whole updates.
 
 An eager minibatch step of a small network is some two hundred operations of a microsecond's arithmetic each. Traced
-together with its gradients and the optimiser, it is one call.
+together with its gradients and the optimiser, it is one call; on a card that call is a CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from robolearn.errors import ConfigError
+from robolearn.rl.engine.graphs import GraphedCalls
+from robolearn.training import distributed
 
 CHANGING = ("is_identity", "training")
 """Attributes of modules that a graph is made for and that may have other values at its next call."""
@@ -36,7 +38,10 @@ def compiled(method: MethodType) -> Callable[..., Any]:
     # Graphs are kept with the code that they were made from, and this object's must not be taken for another's.
     function = method.__func__
     own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
-    return torch.compile(MethodType(own, method.__self__), fullgraph=True, dynamic=False, options=options)
+    graph = torch.compile(MethodType(own, method.__self__), fullgraph=True, dynamic=False, options=options)
+    # Several processes reduce gradients within an update, which is not recorded.
+    recorded = torch.cuda.is_available() and distributed.world_size() == 1
+    return GraphedCalls(graph, method.__self__, CHANGING) if recorded else graph
 
 
 def _guards_to_check(guards: Sequence[Any]) -> list[bool]:
