@@ -54,8 +54,7 @@ PARTS = (
         "rl",
         "rl_gpu",
         "--device cuda --tasks Reach --minutes 0.75 --updates 20",
-        "--device cpu --tasks Reach --minutes 0 --worlds 2 --sac-worlds 1 --updates 1 --episodes 1 "
-        "--max-steps 4 --eager",
+        "--device cpu --tasks Reach --minutes 0 --worlds 2 --sac-worlds 1 --updates 1 --episodes 1 --rehearse",
     ),
     Part("rl_lift", "rl_gpu", "--device cuda --tasks Lift --minutes 1.5 --sac-worlds= --updates 20", ""),
     Part("cloning", "train_bc", "--rounds 3 --seconds 2", "--rounds 1 --seconds 0.2"),

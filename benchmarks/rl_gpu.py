@@ -44,8 +44,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=50 if CUDA else 1, help="timed, of each case")
     parser.add_argument("--episodes", type=int, default=256 if CUDA else 2, help="of each evaluation")
     parser.add_argument("--minutes", type=float, default=3.0 if CUDA else 0.1, help="to learn a task at most")
-    parser.add_argument("--max-steps", type=int, help="of an episode; none takes the task's own limit")
-    parser.add_argument("--eager", action="store_true", help="compile nothing, to rehearse: minutes on a CPU")
+    parser.add_argument("--rehearse", action="store_true", help="every part, tiny, with nothing compiled")
     args = parser.parse_args()
     began, rows = time.perf_counter(), []
     for task in args.tasks.split(","):
@@ -59,9 +58,12 @@ def main() -> None:
 
 
 def asked(config: RLConfig, args: argparse.Namespace) -> RLConfig:
-    """Return the configuration as the command line wants it."""
-    algorithm = replace(config.algorithm, compile=config.algorithm.compile and not args.eager)
-    return replace(config, algorithm=algorithm, task=replace(config.task, max_steps=args.max_steps))
+    """Return the configuration, or a tiny one of the same kind to rehearse."""
+    if not args.rehearse:
+        return config
+    few = {"num_steps": 4} if config.algorithm.name == "ppo" else {"random_steps": 8, "normalise_obs": False}
+    algorithm = replace(config.algorithm, compile=False, **few)
+    return replace(config, algorithm=algorithm, task=replace(config.task, max_steps=4))
 
 
 def ppo(task: str, worlds: int, device: str) -> RLConfig:

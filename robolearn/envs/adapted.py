@@ -124,6 +124,9 @@ class AdaptedEnv(VectorEnv):
         step = self.inner.step(actions if self._actions is None else self._actions(actions), mask)
         return replace(step, obs=self._renamed(step.obs))
 
+    def scores(self) -> torch.Tensor | None:
+        return self.inner.scores()
+
     def get_states(self) -> np.ndarray | None:
         return self.inner.get_states()
 

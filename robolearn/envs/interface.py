@@ -35,8 +35,6 @@ class Step:
     """(N,) bool: a time limit ended the episode; values bootstrap from `obs`."""
     success: torch.Tensor
     """(N,) bool: the task counts as solved at this step."""
-    score: torch.Tensor | None = None
-    """(N,) float32: how well it stands, larger is better; None where the task has no score beside success."""
 
     @property
     def done(self) -> torch.Tensor:
@@ -91,6 +89,11 @@ class VectorEnv(Protocol):
 
         Raises TaskError naming the environment on NaN actions or a failing environment.
         """
+        ...
+
+    def scores(self) -> torch.Tensor | None:
+        """Return (N,) float32 how well each environment stands after its last step, larger is better; None where the
+        task has no score beside success."""
         ...
 
     def get_states(self) -> np.ndarray | None:

@@ -194,15 +194,17 @@ class TaskEnv:
         success = self._count(self.task.solved(sensors), chosen)
         failed, timed_out = self._failed(sensors, success), light(self._elapsed) >= self.max_steps
         terminated, truncated = ends(failed, timed_out, success, terminate_on_success=self.options.terminate_on_success)
-        score = self.task.score(sensors)
         return Step(
             obs=self._observe(sensors),
             reward=self._reward(sensors, success, failed),
             terminated=tensor(terminated),
             truncated=tensor(truncated),
             success=tensor(success),
-            score=None if score is None else score.float(),
         )
+
+    def scores(self) -> torch.Tensor | None:
+        found = self.task.score(Sensors.read(self._sim))
+        return None if found is None else found.float()
 
     def _failed(self, sensors: Sensors, success: Array) -> Array:
         """Return (N,) bool, a light array: ended by failure."""

@@ -40,7 +40,7 @@ class Slot:
     success: bool = False
     """Whether the task has counted as solved at any step."""
     score: float | None = None
-    """Largest score of any step; None where the task has none."""
+    """Largest score of any step; None where the task has none, or nobody asked."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,16 @@ class Tick:
 class EpisodeLoop:
     """Runs one episode for each seed. Iterate over it, or call `begin` and `advance` in turn."""
 
-    def __init__(self, env: VectorEnv, driver: Driver, seeds: Iterable[int], *, states: bool = False) -> None:
+    def __init__(
+        self, env: VectorEnv, driver: Driver, seeds: Iterable[int], *, states: bool = False, scores: bool = False
+    ) -> None:
         """
         Args:
             seeds: taken as environments become free, so that they may be endless.
             states: take the physics states before each step, where the environment has any.
+            scores: ask for the score after each step, where the task has one.
         """
-        self.env, self.driver, self.states = env, driver, states
+        self.env, self.driver, self.states, self.scores = env, driver, states, scores
         self.obs: Observation = {}
         self.watch = Watch()
         self._queue = enumerate(seeds)
@@ -132,8 +135,8 @@ class EpisodeLoop:
         for slot in slots:
             slot.steps += 1
             slot.success |= bool(success[slot.index])
-        if step.score is not None:
-            for slot, score in zip(slots, step.score.cpu()[[slot.index for slot in slots]].tolist(), strict=True):
+        if self.scores and (scores := self.env.scores()) is not None:
+            for slot, score in zip(slots, scores.cpu()[[slot.index for slot in slots]].tolist(), strict=True):
                 slot.score = score if slot.score is None else max(slot.score, score)
         ended = tuple(slot for slot in slots if done[slot.index])
         for slot in ended:

@@ -85,7 +85,7 @@ def rollouts(
     """Yield (index into `seeds`, record) as episodes end."""
     if not seeds:
         raise TaskError("an evaluation needs at least one seed, received none")
-    loop = EpisodeLoop(env, ActorDriver(actor, env.num_envs), seeds, states=record == "full")
+    loop = EpisodeLoop(env, ActorDriver(actor, env.num_envs), seeds, states=record == "full", scores=True)
     loop.watch = watch or loop.watch
     running: dict[int, _Running] = {}
     for tick in loop:

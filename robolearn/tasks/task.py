@@ -48,6 +48,10 @@ class Sensors:
     def __getitem__(self, name: str) -> torch.Tensor:
         return tensor(self.array(name))
 
+    def of_worlds(self, chosen: Array) -> Sensors:
+        """Return the readings of some worlds: (N,) bool, a light array."""
+        return Sensors(tensor(self.arrays[chosen]), self._slices)
+
     def all(self, names: Sequence[str]) -> torch.Tensor:
         """Return (N, sum of dims): several sensors side by side."""
         return torch.cat([self[name] for name in names], dim=-1)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from robolearn.sim.simulation import sensor_slices
 from robolearn.tasks.planar.coverage import BAR, STEM, coverage
 from robolearn.tasks.planar.push_t import PushT
+from robolearn.tasks.rotations import yaw_to_quat
+from robolearn.tasks.task import Sensors
 
 
 def count_points(x, y, yaw, spacing=0.0008):
@@ -78,3 +81,23 @@ def test_the_shape_is_that_of_the_mjcf():
     mujoco.mj_forward(model, data)
     tee = model.body("tee")
     np.testing.assert_allclose(tee.ipos[:2], 0.0, atol=1e-5, err_msg="the origin is the centre of mass")
+
+
+def test_a_task_is_solved_exactly_where_enough_is_covered():
+    """Though coverage is only computed where the T is near its outline: on its edge, at both sides of the threshold."""
+    env = PushT(torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    readings = torch.zeros(4000, env.model.nsensordata, dtype=torch.float64)
+    slices = sensor_slices(env.model)
+    distance, bearing = 0.03 * torch.rand(4000, generator=generator), 7.0 * torch.rand(4000, generator=generator)
+    readings[:, slices["tee_pos"].start] = distance * bearing.cos()
+    readings[:, slices["tee_pos"].start + 1] = distance * bearing.sin()
+    turn = 0.05 * torch.randn(4000, generator=generator) * (torch.rand(4000, generator=generator) < 0.5)
+    readings[:, slices["tee_quat"]] = yaw_to_quat(turn).double()
+    readings[:, slices["goal_quat"].start] = 1.0
+    sensors = Sensors(readings, slices)
+    covered = env.score(sensors)
+    assert torch.equal(env.solved(sensors), covered >= 0.95)
+    assert 40 < int(env.solved(sensors).sum()) < 2000
+    assert float(distance[covered >= 0.95].max()) < 0.018
+    assert not env.solved(Sensors(readings[distance > 0.02], slices)).any()

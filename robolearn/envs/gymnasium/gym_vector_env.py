@@ -117,8 +117,10 @@ class GymVectorEnv:
             self._tensor(rows.terminated),
             self._tensor(rows.truncated),
             self._tensor(rows.success),
-            None if self.task.score_key is None else self._tensor(rows.score),
         )
+
+    def scores(self) -> torch.Tensor | None:
+        return None if self.task.score_key is None else self._tensor(self._rows.score)
 
     def get_states(self) -> np.ndarray | None:
         if self._facts["state_size"] is None:
