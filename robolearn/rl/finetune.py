@@ -122,7 +122,10 @@ def finetune(
             person.close("the learner has made all its updates")
         (rewarded,) = distributed.any_of(learner.source.saw_reward)
         note = "" if rewarded else no_reward(learner.source.env_steps, config.reward)
-        verdict = distributed.from_main(lambda: _export(run, config, task, learner, tuned, judge, start, state, note))
+        beside = "" if person is None else person.summary()
+        verdict = distributed.from_main(
+            lambda: _export(run, config, task, learner, tuned, judge, start, state, note, beside)
+        )
     return FinetuneResult(
         policy=run.policy,
         updates=state.step,
@@ -167,12 +170,14 @@ def _export(
     start: Mapping[str, float],
     state: RunState,
     note: str,
+    beside: str,
 ) -> _Verdict:
     """Export the policy that `config.export` asks for, or the one that training started from where that is better.
 
     Args:
         tuned: the learner's policy, which its algorithm brings back to the best checkpoint.
         note: why nothing was learned, where no reward was seen.
+        beside: what a person's session brought; empty where there was none.
     """
     original, test = load_policy(config.policy, run.device), None
     best = config.export == "best"
@@ -198,7 +203,11 @@ def _export(
         )
     card = PolicyCard(
         task={"task": task.id, **task.kwargs},
-        data={"episodes": f"its own, seeds from {config.first_seed}", "reward": config.reward_from or config.reward},
+        data={
+            "episodes": f"its own, seeds from {config.first_seed}",
+            **({"at the device": beside} if beside else {}),
+            "reward": config.reward_from or config.reward,
+        },
         training={
             "algorithm": config.method.name.upper(),
             "started from": config.policy,
