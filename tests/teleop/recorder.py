@@ -25,10 +25,22 @@ PATIENCE_S = 90.0
 class Recorder:
     """`robolearn record --device browser ...`, or another verb with a session, in `folder`."""
 
-    def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = (), verb: str = "record") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        prefix: tuple[str, ...] = (),
+        verb: str = "record",
+        session: bool = True,
+    ) -> None:
+        """
+        Args:
+            session: the verb's own options name the device and the session; otherwise `arguments` say all.
+        """
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         own = () if "--device" in arguments else ("--device", "browser")
-        command = [*prefix, sys.executable, "-m", "robolearn", verb, *own, "--session.port", "0", *arguments]
+        usual = (*own, "--session.port", "0") if session else ()
+        command = [*prefix, sys.executable, "-m", "robolearn", verb, *usual, *arguments]
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -60,8 +72,10 @@ class Recorder:
 
 
 @contextmanager
-def recorder(folder: Path, *arguments: str, prefix: tuple[str, ...] = (), verb: str = "record") -> Iterator[Recorder]:
-    running = Recorder(folder, *arguments, prefix=prefix, verb=verb)
+def recorder(
+    folder: Path, *arguments: str, prefix: tuple[str, ...] = (), verb: str = "record", session: bool = True
+) -> Iterator[Recorder]:
+    running = Recorder(folder, *arguments, prefix=prefix, verb=verb, session=session)
     try:
         yield running
     finally:

@@ -63,6 +63,8 @@ class PersonBeside:
         """Whether the session has ended."""
         self._resume_hint = resume_hint
         self._publisher: Publisher | None = None
+        """None before the session has begun."""
+        self._closed = False
         self._report: Mapping[str, Any] = {}
         ours, theirs = socket.socketpair()
         self._line = Line(ours)
@@ -85,10 +87,13 @@ class PersonBeside:
             self._process.wait()
             raise _refusal(told)
         if told is None:
-            self._process.kill() if self._line.open else None
+            why = f"did not start within {START_S:.0f} s"
+            if self._line.open:
+                self._process.kill()
             code = self._process.wait()
-            why = f"did not start within {START_S:.0f} s" if self._line.open else f"ended as it began ({_exit(code)})"
-            raise DeviceError(f"the session at the device {self.device} {why}; see its message above")
+            if not self._line.open:
+                why = f"ended as it began ({_exit(code)}); see its message above"
+            raise DeviceError(f"the session at the device {self.device} {why}")
 
     def begin(self, policy: Policy, *, resume: bool) -> None:
         """Let the session begin, by `policy`."""
@@ -102,8 +107,7 @@ class PersonBeside:
             return
         assert self._publisher is not None
         self._publisher.publish_when_due()
-        while (told := self._line.hear()) is not None:
-            self._report = told
+        self._hear_out(0.0)
         if not self._line.open:
             self._ended()
             _say(
@@ -117,13 +121,17 @@ class PersonBeside:
         Args:
             why: for the page.
         """
-        if self._publisher is not None and not self.over:
-            self._line.say(stop=why)
+        if self._closed:
+            return
+        self._closed = True
         if not self.over:
-            self._line_ends()
+            if self._publisher is None:
+                self._line.close()  # it ends without a word
+            else:
+                self._line.say(stop=why)
+                self._hear_out(STOP_S)
             self._ended()
         if self._publisher is not None:
-            self._publisher = None
             _say(self.summary())
 
     def summary(self) -> str:
@@ -138,12 +146,8 @@ class PersonBeside:
             return f"kept {kept}; nobody took over in any, so that they are practice and no demonstrations{late}"
         return f"kept {kept}; somebody took over in {corrected}{late}"
 
-    def _line_ends(self) -> None:
-        """Hear the session's last words."""
-        if self._publisher is None:
-            self._line.close()  # it has not begun, and ends without a word
-            return
-        while (told := self._line.hear(STOP_S)) is not None:
+    def _hear_out(self, patience_s: float) -> None:
+        while (told := self._line.hear(patience_s)) is not None:
             self._report = told
 
     def _ended(self) -> None:
@@ -155,8 +159,11 @@ class PersonBeside:
             self._process.kill()
             self._process.wait()
         self._line.close()
-        if parts_of(self.path).exists():
-            repair(self.path)
+        if self._publisher is not None and parts_of(self.path).exists():
+            try:
+                repair(self.path)
+            except DatasetError as error:
+                _say(str(error))
 
     def _why(self) -> str:
         if "error" in self._report:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from robolearn.configuration.finetune import CorrectorConfig, FinetuneConfig
+from robolearn.configuration.finetune import CorrectorConfig, FinetuneCommand, FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.datasets.dataset import Dataset
@@ -107,7 +107,7 @@ def main(line: Line) -> int:
 
 def _session(job: dict[str, Any], line: Line) -> dict[str, Any]:
     """Run the session; returns how it went."""
-    config = from_dict(FinetuneConfig, job["config"])
+    config = from_dict(FinetuneCommand, job["config"])
     task = in_this_process(replace(from_dict(TaskConfig, job["task"]), backend="cpu"))
     corrector = config.corrector
     assert corrector is not None

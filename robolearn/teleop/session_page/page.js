@@ -21,7 +21,7 @@ const ACTIONS = [
 ];
 const AFTERWARDS = {
   dagger: "When the round is complete, the policy is trained on it; the next round has a page at the same link.",
-  finetune: "The learner has all of them, and goes on by itself as long as it was asked to; its terminal says how to sit down again.",
+  finetune: "The learner learns from all that was kept; its terminal says how it goes on, and how to sit down again.",
 };
 const HAND_OVER = { policy: ["takeover", "Take over", "hand"], operator: ["release", "Hand back", "play"] };
 const DRIVING = { policy: "The policy drives", operator: "You drive" };
