@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from robolearn.cli.main import main
-from robolearn.configuration.finetune import FinetuneConfig
+from robolearn.configuration.finetune import FinetuneCommand, FinetuneConfig
 from robolearn.configuration.parts.algorithms import CriticConfig
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.policy import (
@@ -123,6 +123,13 @@ def test_resume_equals_no_interruption(tmp_path: Path) -> None:
     assert parts.env_steps == whole.env_steps
     for name, value in load_policy(last.policy).state_dict().items():
         assert torch.equal(value, load_policy(parts.policy).state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "configs" / "finetune").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    assert load(FinetuneCommand, path).task is not None
 
 
 def test_training_seeds_keep_out_of_the_evaluations_way(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from tests.teleop.recorder import ROOT, client, wait_until
 
 EXPERT = "tests.envs.toy:point_reach_expert"
 QUICK = HumanGateConfig(reaction_s=0.1, stall_s=0.4, least_s=0.2)
-NEVER = HumanGateConfig(tube=1e6, stall_s=1e3)
+NEVER = HumanGateConfig(reaction_s=1e3)
 HINT = "run it again"
 
 
