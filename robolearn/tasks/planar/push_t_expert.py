@@ -75,7 +75,8 @@ class PushTExpert(ScriptedExpert):
         contact = value.argmax(dim=-1, keepdim=True)
         chosen = torch.arange(len(puck), device=puck.device)[:, None], contact
         pushing = self._push(contact[:, 0], ahead[chosen], beside[chosen[0][:, 0], contact[:, 0]], length[chosen])
-        travel = limit(25.0 * (towards[chosen][:, 0] - puck) + self._shy(puck), self._pace)
+        direction = limit(1e6 * (towards[chosen][:, 0] - puck), 1.0)  # round a corner as fast as anywhere
+        travel = limit(direction * (25.0 * way[chosen]).clamp(max=1.0) + self._shy(puck), self._pace)
         return _out_of(heading, torch.where(lined_up[chosen], pushing, travel))
 
     def _reachable(self, tee: torch.Tensor, heading: torch.Tensor) -> torch.Tensor:
