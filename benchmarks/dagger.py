@@ -131,14 +131,7 @@ STUDIES = {
     "peg-insert-side-v3": Study(
         task={"id": "gym:Meta-World/MT1", "kwargs": {"env_name": "peg-insert-side-v3"}, "max_steps": 200},
         max_steps=200,
-        policy={  # as in `benchmarks.imitation`
-            "obs_steps": 1,
-            "pred_steps": 8,
-            "exec_steps": 4,
-            "backbone": {"name": "mlp", "hidden_sizes": [256, 256]},
-            "head": {"name": "mixture"},
-        },
-        learning_rate=1e-3,
+        policy={"backbone": NETWORK, "head": {"name": "gaussian", "squash": False}},
         demonstrations=10,
         variants=("always", "thrifty"),
         rounds=5,
