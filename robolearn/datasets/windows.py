@@ -44,7 +44,8 @@ class WindowSampler:
         obs_keys: observation keys to load (all where None).
         target: `actions` are the executed ones. `labels` are, per step, the expert's label where there is one, else
             the executed action where a person or expert acted (any mode but policy); steps with neither are not
-            valid, and no window is drawn at them.
+            valid, and no window is drawn at them. A chunk ends behind the first step at which the policy drove: what
+            the expert would have done later is an answer to where the policy went, and no plan from here.
         drop_last: leave out the last batch of an epoch where it would be smaller.
         image_memory: bytes that inflated images may take in memory, on the device; the first keys that fit are loaded
             once, others are streamed from the file by background threads.
@@ -151,16 +152,17 @@ class WindowSampler:
         names = [f"obs/{key}" for key in self._spec if key not in self._frame_keys] + ["actions"]
         extra = ["action_modes", "expert_actions"] if target == "labels" else []
         columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        valid, weights, lengths = [], [], []
+        valid, followed, weights, lengths = [], [], [], []
         for i in range(len(self._dataset)):
             arrays = self._dataset.arrays(i, names + extra)
             steps = len(arrays["actions"])
-            labelled = np.ones(steps, bool)
+            labelled = acted = np.ones(steps, bool)
             if target == "labels":
-                arrays["actions"], labelled = labels(**{name: arrays[name] for name in ["actions", *extra]})
+                arrays["actions"], labelled, acted = labels(**{name: arrays[name] for name in ["actions", *extra]})
             for name in names:
                 columns[name].append(arrays[name])
             valid.append(labelled)
+            followed.append(acted)
             weights.append(self._check_weights(step_weights, i, steps))
             lengths.append(steps)
         if not lengths:
@@ -171,6 +173,8 @@ class WindowSampler:
         self._last = self._tensor(np.repeat(ends - 1, lengths))
         self._episodes = self._tensor(np.repeat(np.arange(len(lengths)), lengths))
         self._valid = self._tensor(np.concatenate(valid))
+        driven = np.concatenate(followed)
+        self._followed = None if driven.all() else self._tensor(driven)
         self._windows = torch.nonzero(self._valid & ~self._seen_glitches()).flatten()
         self._weights = self._normalise(np.concatenate(weights))
         if not self.num_windows:
@@ -243,10 +247,13 @@ class WindowSampler:
         first = self._first[rows]
         index = torch.minimum(torch.maximum(wanted, first[:, None]), self._last[rows][:, None])
         seen = index[:, : self._obs_steps]
+        valid = torch.eq(index, wanted) & self._valid[index]
+        if self._followed is not None:
+            valid[:, self._obs_steps :] &= self._followed[index[:, self._obs_steps - 1 : -1]].cumprod(1).bool()
         return Batch(
             obs={key: self._take(f"obs/{key}", seen) for key in self._spec if key not in self._frame_keys},
             actions=self._take("actions", index),
-            valid=torch.eq(index, wanted) & self._valid[index],
+            valid=valid,
             weights=self._weights[rows],
             episodes=self._episodes[rows],
             steps=rows - first,
@@ -298,11 +305,16 @@ class WindowSampler:
         return frames
 
 
-def labels(actions: np.ndarray, action_modes: np.ndarray, expert_actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (T, A) targets and (T,) which of them count: the label, else what a person or an expert executed."""
+def labels(
+    actions: np.ndarray, action_modes: np.ndarray, expert_actions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (T, A) targets, (T,) which of them count, and (T,) at which a person or an expert drove.
+
+    A target is the label, else what a person or an expert executed.
+    """
     labelled = np.all(np.isfinite(expert_actions), axis=1)
     acted = np.isin(action_modes, (ActionMode.DEMONSTRATION, ActionMode.INTERVENTION, ActionMode.EXPERT))
-    return np.where(np.expand_dims(labelled, 1), expert_actions, actions), labelled | acted
+    return np.where(np.expand_dims(labelled, 1), expert_actions, actions), labelled | acted, acted
 
 
 def split(dataset: Dataset, valid_fraction: float, seed: int, *, by_masks: bool = True) -> tuple[Dataset, Dataset]:

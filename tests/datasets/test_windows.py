@@ -36,7 +36,7 @@ def reference(
     assert source.action_modes is not None
     first, last = 0, len(source) - 1
     obs = {key: [value[max(first, step + o)] for o in range(1 - obs_steps, 1)] for key, value in source.obs.items()}
-    actions, valid = [], []
+    actions, valid, followed = [], [], True
     for offset in range(1 - obs_steps, pred_steps):
         at = min(max(step + offset, first), last)
         action, labelled = source.actions[at], True
@@ -46,7 +46,9 @@ def reference(
             else:
                 labelled = source.action_modes[at] != ActionMode.POLICY
         actions.append(action)
-        valid.append(bool(at == step + offset and labelled))
+        valid.append(bool(at == step + offset and labelled and followed))
+        if target == "labels" and offset >= 0:
+            followed = followed and source.action_modes[at] != ActionMode.POLICY
     return {"obs": {k: np.stack(v) for k, v in obs.items()}, "actions": np.stack(actions), "valid": np.array(valid)}
 
 
