@@ -79,6 +79,8 @@ class RecordedEpisode:
     """Whether the last step ended the task; if not, it was cut there."""
     corrected: Tensor | None = None
     """(T,) bool, the steps that somebody made in place of a policy; None where no policy drove."""
+    seed: int | None = None
+    """Of the policy's draws; None where no policy drove."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -125,13 +127,13 @@ def no_reward(dataset: Dataset, reward: RewardSource) -> DatasetError:
 def base_actions(base: Policy, episodes: Sequence[RecordedEpisode]) -> list[Tensor]:
     """Return what a policy proposes on the way of each episode, (T+1, A): its runner is shown what was seen.
 
-    After a step that somebody made in its place it plans anew, as in a session.
+    Where it drove, its plans are drawn as they were then, anew after every step that somebody made in its place.
     """
     found: list[Tensor] = []
     for start in range(0, len(episodes), ROLLED_TOGETHER):
         together = episodes[start : start + ROLLED_TOGETHER]
         runner = PolicyRunner(base, len(together))
-        runner.reset(range(start, start + len(together)))
+        runner.reset([i if e.seed is None else e.seed for i, e in enumerate(together, start)])
         longest = max(map(len, together))
         proposed = []
         for t in range(longest + 1):

@@ -159,7 +159,8 @@ def _key(dataset: Dataset, index: int) -> Key | None:
 def _practised(dataset: Dataset, index: int, keys: Sequence[str], reward: RewardSource) -> RecordedEpisode:
     modes = dataset.arrays(index, ["action_modes"])["action_modes"]
     corrected = torch.from_numpy(modes == ActionMode.INTERVENTION)
-    return replace(read_episode(dataset, index, keys, reward), corrected=corrected)
+    seed = dataset.episode_info(index).seed
+    return replace(read_episode(dataset, index, keys, reward), corrected=corrected, seed=seed)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

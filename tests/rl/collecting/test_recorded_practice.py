@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from robolearn.configuration.parts.algorithms import SACConfig
-from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
+from robolearn.configuration.parts.policy import (
+    DenoisingMLPConfig,
+    FlowHeadConfig,
+    GaussianHeadConfig,
+    HeadConfig,
+    MLPConfig,
+    PolicyConfig,
+)
 from robolearn.contract import Interface
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.deploy.runner import PolicyRunner
@@ -33,6 +40,7 @@ from tests.rl.toys import Ledger
 OBSERVATION, ACTION = ObservationSpec({"state": ArraySpec(shape=(3,))}), ActionSpec(low=(-1.0,), high=(1.0,))
 NEEDS = Interface(name="the learner", observation_spec=OBSERVATION, action_spec=ACTION)
 SHAPE = Shape(obs_keys=("state",), pred_steps=2, exec_steps=2, gamma=0.9)
+FLOW = FlowHeadConfig(network=DenoisingMLPConfig(width=8, num_blocks=1), inference_steps=2)
 ENV_ARGS: dict[str, Any] = {"env_name": "toy", "type": 3, "env_kwargs": {}}
 
 
@@ -175,23 +183,25 @@ def test_there_is_always_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert set(gone.tolist()) == {1.0, 2.0}, "no successor is another episode's"
 
 
-def test_the_base_plans_anew_after_every_step_of_somebodys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [GaussianHeadConfig(), FLOW])
+def test_the_bases_plans_are_those_of_then(head: HeadConfig, tmp_path: Path) -> None:
+    """Drawn by the episode's own seed, and anew after every step that somebody made."""
     torch.manual_seed(0)
-    config = PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)), pred_steps=4, exec_steps=4)
+    config = PolicyConfig(head=head, backbone=MLPConfig(hidden_sizes=(8,)), pred_steps=4, exec_steps=4)
     base = build_policy(config, OBSERVATION, ACTION).eval()
     path, by_hand = tmp_path / "c.hdf5", (1, 2)
     with writer(path) as recording:
-        keep(episode(recording, 0, by_hand=by_hand, steps=6), 0, steps=6)
+        keep(episode(recording, 3, by_hand=by_hand, steps=6), 3, steps=6)
     shape = Shape(obs_keys=("state", BASE_ACTION), gamma=0.9)
     practice = RecordedPractice(path, NEEDS, shape, reward="success", base=base)
     practice.look()
-    runner = PolicyRunner(base, 1)
-    runner.reset([0])
+    runner = PolicyRunner(base, 1, inference_rows=1)
+    runner.reset([3])
     proposed = []
     for t in range(7):
         if t - 1 in by_hand:
             runner.replan()
-        proposed.append(runner.act({"state": torch.full((1, 3), float(t))}))
+        proposed.append(runner.act({"state": torch.full((1, 3), 3.0 + t)}))
     (share,) = practice.practice()
     batch = share.gather(torch.arange(6))
     torch.testing.assert_close(batch.obs[BASE_ACTION][:, 0], torch.cat(proposed[:6]))
