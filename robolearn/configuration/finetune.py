@@ -149,6 +149,11 @@ class FinetuneConfig(Reading):
                 f"eval_episodes {self.eval_episodes} and test_episodes {self.test_episodes} leave no seed to practise "
                 f"on out of num_seeds {self.num_seeds}; raise num_seeds"
             )
+        if self.device in INPUTS:
+            raise ConfigError(
+                f"device says where the networks live, received {self.device}; a person corrects by --corrector.device "
+                f"{self.device}"
+            )
         check_reward_from(self.reward_from, self.reward)
         self._check_corrector()
         if self.export == "best" and not self.eval_episodes:

@@ -22,6 +22,7 @@ from robolearn.configuration.parts.gates import HumanGateConfig
 from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.configuration.parts.ways import PPOTuningConfig
+from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import write_yaml
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.durable_files import parts_of
@@ -270,6 +271,19 @@ def test_configurations_that_mean_nothing() -> None:
         CorrectorConfig(operator="Åsa")
     with pytest.raises(ConfigError, match=r"corrector\.expert browser is a device.*--corrector\.device browser"):
         CorrectorConfig(expert="browser")
+    with pytest.raises(ConfigError, match=r"where the networks live, received browser.*--corrector\.device browser"):
+        FinetuneConfig(policy="p", method=algorithm(), device="browser")
+
+
+def test_who_sits_at_the_device_may_change_within_a_run(taught: tuple[Path, Path], tmp_path: Path) -> None:
+    first = attended(taught, tmp_path)
+    assert first.corrector is not None
+    write_yaml(first, tmp_path / "config.yaml")
+    other = replace(first, corrector=replace(first.corrector, operator="Bo", session=SessionConfig(port=1)))
+    check_same_inputs(other, tmp_path / "config.yaml", output=tmp_path)
+    again = replace(first, corrector=replace(first.corrector, device="policy"))
+    with pytest.raises(ConfigError, match=r"corrector\.device 'expert', now 'policy'"):
+        check_same_inputs(again, tmp_path / "config.yaml", output=tmp_path)
 
 
 def start(c: FinetuneConfig, *arguments: str) -> subprocess.Popen[str]:
