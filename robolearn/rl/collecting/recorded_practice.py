@@ -7,6 +7,7 @@ session, its own process ──▶ corrections.hdf5 ──▶ RecordedPractice.l
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,9 @@ from robolearn.specs import ActionMode
 
 FIRST_ROOM = 4096
 """Transitions that there is room for at first; the room is doubled where they are more."""
+
+PATIENCE_S = 60.0
+"""For so long a file may be unreadable, which it is for a moment while it is finished."""
 
 Key = tuple[str, int, str]
 """An episode's name, seed and time: the name alone is given anew after an episode was taken back."""
@@ -68,6 +72,7 @@ class RecordedPractice:
         self._ages: dict[Key, range] = {}
         self._taken_back = False
         self._seen: tuple[int, int, int] | None = None
+        self._unreadable_since: float | None = None
 
     @property
     def episodes(self) -> int:
@@ -77,7 +82,7 @@ class RecordedPractice:
     def look(self) -> None:
         """Take in what is new in the file. Costs a system call where nothing is.
 
-        Raises DatasetError where the file is damaged.
+        Raises DatasetError where the file stays unreadable.
         """
         found = _stamp(self.path)
         if found in (None, self._seen):
@@ -85,10 +90,13 @@ class RecordedPractice:
         try:
             self._read()
         except DatasetError:
-            if _stamp(self.path) == found:
+            # It was finished, or an episode taken back, in the middle of it; or the machine is too busy to look.
+            now = time.monotonic()
+            self._unreadable_since = self._unreadable_since or now
+            if _stamp(self.path) == found and now - self._unreadable_since >= PATIENCE_S:
                 raise
-            return  # it was finished, or an episode taken back, in the middle of it: at the next look
-        self._seen = found
+            return
+        self._seen, self._unreadable_since = found, None
 
     def practice(self) -> list[Share]:
         """Return all transitions."""

@@ -160,11 +160,15 @@ def test_the_end_of_the_recording_and_what_was_cut_off(tmp_path: Path, monkeypat
     assert states(fresh.practice()) == states(practice.practice())
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_file_that_stays_damaged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.hdf5"
     path.write_bytes(b"nothing")
+    practice = RecordedPractice(path, NEEDS, SHAPE, reward="success")
+    practice.look()
+    assert practice.practice() == []
+    monkeypatch.setattr(recorded_practice, "PATIENCE_S", 0.0)
     with pytest.raises(DatasetError, match=r"c\.hdf5"):
-        RecordedPractice(path, NEEDS, SHAPE, reward="success").look()
+        practice.look()
 
 
 def test_there_is_always_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
