@@ -101,8 +101,8 @@ class FinetuneConfig(Reading):
     """Data set files that learning goes back to: half of each batch (residual, sac), or a cloning loss beside the
     surrogate (ppo, chain_ppo)."""
     corrector: CorrectorConfig | None = None
-    """Who may take over in practice (residual, sac): `auto` is the task's own expert, `--corrector.device browser` a
-    person. What they do counts as practice and as demonstrations; none leaves practice to the policy."""
+    """Who may take over in practice (residual, sac): `auto` is the task's own expert, `corrector.device` names what a
+    person corrects with. What they do counts as practice and as demonstrations; none leaves practice to the policy."""
     task: TaskConfig | None = None
     """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"

@@ -94,6 +94,9 @@ class BatchedToy:
     def judge(self, state: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         raise NotImplementedError
 
+    def scores(self) -> torch.Tensor | None:
+        return None
+
     def get_states(self) -> np.ndarray | None:
         return None
 
