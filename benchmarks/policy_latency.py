@@ -130,7 +130,7 @@ def unet_rows(repeats: int, device: str) -> list[Row]:
     assert (policy.act(obs, deterministic=True) - fast.act(obs, deterministic=True)).abs().max() < 0.05
     eager = eager_diffusers(policy, obs)
     dtype = faster_dtype() if device == "cpu" else torch.float32
-    floor_s, floor_name = floor(policy, obs, dtype)
+    floor_s, floor_name = floor(policy, obs, dtype, min(8, repeats))
     ours, peer = in_turns([lambda: fast.act(obs), eager], repeats)
     p50, eager_p50 = float(np.median(ours)), float(np.median(peer))
     kind = str(dtype).removeprefix("torch.")
@@ -182,7 +182,7 @@ def denoiser(policy: Policy) -> UNet1d:
     return policy.head.network
 
 
-def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype) -> tuple[float, str]:
+def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype, turns: int) -> tuple[float, str]:
     """Seconds that reading the weights once per step, or the arithmetic, must take."""
     network = denoiser(policy)
     per_step = sum(p.numel() for n, p in network.named_parameters() if not n.startswith(("time", "film")))
@@ -191,7 +191,7 @@ def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype) -> t
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         policy.act(obs)
     device = obs["state"].device
-    bandwidth, rate = memory_bandwidth(device), matmul_rate(dtype, device)
+    bandwidth, rate = memory_bandwidth(device, turns), matmul_rate(dtype, device, turns)
     seconds = {
         f"{weight_bytes / 1e9:.2f} GB of weights at {bandwidth / 1e9:.1f} GB/s": weight_bytes / bandwidth,
         f"{counter.get_total_flops() / 1e9:.1f} GFLOP at {rate / 1e9:.0f} GFLOP/s": counter.get_total_flops() / rate,
@@ -200,17 +200,17 @@ def floor(policy: Policy, obs: dict[str, torch.Tensor], dtype: torch.dtype) -> t
     return seconds[name], name
 
 
-def memory_bandwidth(device: torch.device) -> float:
+def memory_bandwidth(device: torch.device, turns: int) -> float:
     """Bytes/s of reading 1 GiB once, far more than the caches keep for us."""
     big = torch.ones(2**28, device=device)
-    (times,) = in_turns([big.sum], 8)
+    (times,) = in_turns([big.sum], turns)
     return 2**30 / min(times)
 
 
-def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+def matmul_rate(dtype: torch.dtype, device: torch.device, turns: int) -> float:
     """Operations/s of a large matrix product."""
     a = torch.ones(2048, 2048, dtype=dtype, device=device)
-    (times,) = in_turns([lambda: F.linear(a, a)], 8)
+    (times,) = in_turns([lambda: F.linear(a, a)], turns)
     return 2 * 2048**3 / min(times)
 
 
