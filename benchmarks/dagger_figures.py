@@ -37,7 +37,8 @@ def draw_success(found: Cells, path: Path) -> None:
                     _mark(axes, [found[task, variant]], plots.colour(number), "o", variant)
             axes.set(title=task, ylim=(-3, 103), xlim=(0, None), xlabel="labelled steps", ylabel="success, %")
             axes.locator_params(axis="x", nbins=5)
-        axes.legend(fontsize=8, loc="lower right")
+        drawn = {name: mark for axes in figure.axes for mark, name in zip(*axes.get_legend_handles_labels())}
+        figure.legend(drawn.values(), drawn.keys(), fontsize=9, ncols=len(drawn), loc="outside upper center")
         figure.savefig(path, dpi=110)
 
 
@@ -76,7 +77,7 @@ def draw_drift(found: Cells, variants: Sequence[str], path: Path) -> None:
                 for axes, key, label in ((above, "mean_distance", name + grows), (below, "within", name)):
                     axes.plot(*_mean(logs, key), color=tint, lw=1.5, label=label)
             above.set(ylabel="distance, widths of the tube", ylim=(0, None))
-            title = f"{cell.task}, {cell.variant}: the summed distance grows as"
+            title = f"{cell.task}, {cell.variant}:\nthe summed distance grows as"
             above.legend(title=title, ncols=2, fontsize=8, title_fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
             below.set(xlabel="time, s (simulated)", ylabel="still on the expert's states", ylim=(0, 1.03))
         figure.savefig(path, dpi=110)
