@@ -328,7 +328,7 @@ def keys_towards(offset: np.ndarray, turn: float = 0.0, near_m: float = 0.03) ->
 @pytest.mark.timeout(280)
 def test_a_person_grasps_and_lifts_the_cube_with_the_keys(browser: Any, tmp_path: Path) -> None:
     """Sees the numbers that the page shows, in slow motion; the session notices the success by itself."""
-    task = ("--task", "Lift", "--output", "d.hdf5", "--episodes", "1", "--session.rate", "6", "--task.max_steps", "600")
+    task = ("--task", "Lift", "--output", "d.hdf5", "--episodes", "1", "--session.rate", "4", "--task.max_steps", "600")
     with recorder(tmp_path, *task, "--operator", "Åsa") as running, open_page(browser, running.link) as page:
         page.locator("#state[data-state=ready]").wait_for()
         page.locator("[data-camera=front] img").wait_for()
