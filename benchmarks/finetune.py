@@ -118,8 +118,6 @@ class Study:
     max_steps: int
     """Of a training episode; evaluations take the task's own limit."""
     num_envs: int = 128
-    way: dict[str, Any] = field(default_factory=dict)
-    """What of the method is different for this task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +166,7 @@ METHODS = {
 ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {
     "Lift": Study(updates=300, max_steps=100, num_envs=64),
-    "PickPlace": Study(updates=150, max_steps=150, way={"batch_size": 2048, "learning_rate": 2e-4, "min_std": 0.05}),
+    "PickPlace": Study(updates=250, max_steps=150),
     "Stack": Study(updates=250, max_steps=150),
     "PegInsert": Study(updates=250, max_steps=150),
 }
@@ -254,7 +252,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         FinetuneConfig,
         {
             "policy": str(start),
-            "method": method.way | study.way | scale.way,
+            "method": method.way | scale.way,
             "output": str(folder / "finetune"),
             "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
             "max_steps": scale.max_steps or study.max_steps,
