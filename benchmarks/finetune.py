@@ -91,6 +91,16 @@ PRECISE: dict[str, Any] = PPO | {
     "critic_warmup": 4,
 }
 """Where a millimetre decides: less noise, and smaller steps from more episodes, the smallest at the end."""
+CHAIN: dict[str, Any] = {
+    "name": "chain_ppo",
+    "num_steps": 32,
+    "batch_size": 2048,
+    "learning_rate": 1e-4,
+    "gamma": 0.98,
+    "min_std": 0.05,
+    "critic_warmup": 4,
+}
+CHUNKS: dict[str, Any] = {"action_normalisation": "min_max", "pred_steps": 4, "exec_steps": 2}
 DENOISER = {"name": "mlp", "width": 256, "num_blocks": 3}
 
 
@@ -162,6 +172,47 @@ REHEARSAL = Scale(
 METHODS = {
     "ppo": Method(way=PPO),
     "dagger_ppo": Method(way=PRECISE, policy=CORRECTED, rounds=10, clone_steps=3500, learning_rate=3e-3),
+    "gaussian": Method(way=PRECISE, policy=CORRECTED, rounds=3, clone_steps=3500, learning_rate=3e-3, updates=60),
+    "mixture": Method(
+        way=PRECISE,
+        policy=CORRECTED | {"head": {"name": "mixture"}},
+        rounds=3,
+        clone_steps=3500,
+        learning_rate=3e-3,
+        updates=60,
+    ),
+    "autoregressive": Method(
+        way=PRECISE,
+        policy=CORRECTED
+        | {
+            "head": {
+                "name": "autoregressive",
+                "width": 64,
+                "num_layers": 2,
+                "num_bins": 16,
+                "min_scale": 0.05,
+                "dropout": 0.1,
+                "context_noise": 0.1,
+            }
+        },
+        rounds=3,
+        clone_steps=3500,
+        updates=60,
+    ),
+    "diffusion": Method(
+        way=CHAIN,
+        policy=CORRECTED | CHUNKS | {"head": {"name": "diffusion", "network": DENOISER, "inference_steps": 10}},
+        rounds=3,
+        clone_steps=6000,
+        updates=60,
+    ),
+    "flow": Method(
+        way=CHAIN,
+        policy=CORRECTED | CHUNKS | {"head": {"name": "flow", "network": DENOISER, "inference_steps": 5}},
+        rounds=3,
+        clone_steps=6000,
+        updates=60,
+    ),
 }
 ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {

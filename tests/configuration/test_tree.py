@@ -173,3 +173,5 @@ def test_options_list_every_leaf_with_help_and_default() -> None:
     assert found["place.kwargs"].open
     assert found["shape"].choices == ("circle", "square")
     assert found["shape.radius"].help == "Metres."
+    assert found["shape.side"].default == 7.0  # of this world, not of squares
+    assert found["shape.radius"].default == 1.0

@@ -25,18 +25,23 @@ class Option:
     """Other keys for the same: a section's name may be written as in YAML, `policy.head.name`."""
 
 
-def options(cls: type, prefix: str = "") -> Iterator[Option]:
-    """All leaves of a configuration class, depth first; union sections yield the fields of all their members."""
+def options(cls: type, prefix: str = "", section: Any = None) -> Iterator[Option]:
+    """Yield all leaves of a configuration class, depth first; union sections yield the fields of all their members.
+
+    Args:
+        section: the value that holds where nothing is given; defaults are then its own, if it is one of this class.
+    """
     seen: set[str] = set()
     hints, docs = get_type_hints(cls), field_docs(cls)
     for f in fields(cls):
         key, members = prefix + f.name, sections(hints[f.name])
+        default = getattr(section, f.name) if type(section) is cls else default_of(f)
         if members:
             names = tuple(n for m in members for n in tag_values(m))
             aliases = (f"{key}.name",) if names else ()
-            default, text = default_of(f), docs.get(f.name, "")
+            text = docs.get(f.name, "")
             yield Option(key=key, type=str, default=default, help=text, choices=names, aliases=aliases)
-            for option in (o for m in members for o in options(m, key + ".")):
+            for option in (o for m in members for o in options(m, key + ".", default)):
                 if option.key not in seen and option.key not in aliases:
                     seen.add(option.key)
                     yield option
@@ -45,7 +50,7 @@ def options(cls: type, prefix: str = "") -> Iterator[Option]:
         yield Option(
             key=key,
             type=kind,
-            default=default_of(f),
+            default=default,
             help=docs.get(f.name, ""),
             choices=tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else (),
             positional=bool(f.metadata.get("positional")),
