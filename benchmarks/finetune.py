@@ -335,6 +335,8 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
     curve = [row for row in read_metrics(config.output) if "eval_success" in row or "env_steps" in row]
     before = judged(start, task, folder / "before.json", place, scale)
     after = judged(result.policy, task, folder / "after.json", place, scale)
+    home = corrections_folder(name, seed, place)
+    cloned = judged(home / "clone" / "policy", task, home / "cloned.json", place, scale) if method.rounds else before
     demonstrated = demonstration_seconds(data)
     print(f"{before}\n{after}\n{compare(before, after)}", flush=True)
     return {
@@ -348,6 +350,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         "minutes_before": round(seconds / 60.0, 2),
         "minutes": round((seconds + float(curve[-1]["time_s"])) / 60.0, 2),
         "demonstrated_s": demonstrated,
+        "cloned": figures(cloned),
         "before": figures(before),
         "after": figures(after),
         "p_value": compare(before, after).p_value,
@@ -373,7 +376,7 @@ def imitated(
 
 def corrections(task: TaskConfig, data: Path, seed: int, place: Place, scale: Scale) -> tuple[list[Path], float]:
     """Return the files of all rounds of DAgger with a label at every step, and the seconds that they took at first."""
-    home, method = place.runs / task.id / f"corrections_seed{seed}", METHODS["dagger_ppo"]
+    home, method = corrections_folder(task.id, seed, place), METHODS["dagger_ppo"]
     config = cloning(method, [data], seed, place, scale)
     start, seconds = timed(home / "clone", lambda folder: train_bc(config, folder, resume=True))
     rounds = from_dict(
@@ -394,6 +397,10 @@ def corrections(task: TaskConfig, data: Path, seed: int, place: Place, scale: Sc
     rounds = replace(rounds, optimiser=config.optimiser, loop=config.loop)
     _, seconds = timed(home / "dagger", lambda folder: dagger(rounds, folder), seconds)
     return sorted((home / "dagger" / "rounds").glob("??/episodes.hdf5")), seconds
+
+
+def corrections_folder(task: str, seed: int, place: Place) -> Path:
+    return place.runs / task / f"corrections_seed{seed}"
 
 
 def cloning(method: Method, files: Sequence[Path], seed: int, place: Place, scale: Scale) -> BCConfig:
@@ -508,14 +515,17 @@ def cell_rows(
     steps, minutes = (float(np.mean([run[name] for run in runs])) for name in ("env_steps", "minutes"))
     dagger = f", {runs[0]['dagger_episodes']} corrected episodes" if runs[0]["dagger_episodes"] else ""
     rows: list[Row] = []
-    for when, goal in (("before", None), ("after", SUCCESS_GOAL)):
+    stages: list[tuple[str, str, float | None]] = [("before", "before", None), ("after", "after", SUCCESS_GOAL)]
+    if dagger:
+        stages.insert(0, ("cloned", "a Gaussian cloned from the demonstrations", None))
+    for when, words, goal in stages:
         successes, episodes = (sum(run[when][name] for run in runs) for name in ("successes", "episodes"))
         by_seed = ", ".join(f"{run[when]['successes']}/{run[when]['episodes']}" for run in runs)
         note = f"by seed {by_seed}"
         if when == "after":
             note += f"; {steps / 1e6:.2f} M steps of practice, {minutes:.0f} minutes{dagger}"
             note += f"; largest p of the paired tests {max(run['p_value'] for run in runs):.2g}"
-        rows.append(SuccessRow.of(f"{case}, {when}", successes, episodes, seeds, goal=goal, note=note))
+        rows.append(SuccessRow.of(f"{case}, {words}", successes, episodes, seeds, goal=goal, note=note))
     ratios = [run["after"]["seconds"] / run["demonstrated_s"] for run in runs if run["after"]["seconds"]]
     if ratios:
         times = ", ".join(f"{run['after']['seconds']:.2f}" for run in runs if run["after"]["seconds"])
