@@ -100,6 +100,11 @@ CHAIN: dict[str, Any] = {
     "min_std": 0.05,
     "critic_warmup": 4,
 }
+RESIDUAL: dict[str, Any] = {
+    "name": "residual",
+    "scale": 0.2,
+    "algorithm": {"name": "sac", "gamma": 0.98, "collect_steps": 16, "utd": 0.5, "random_steps": 10_000},
+}
 CHUNKS: dict[str, Any] = {"action_normalisation": "min_max", "pred_steps": 4, "exec_steps": 2}
 DENOISER = {"name": "mlp", "width": 256, "num_blocks": 3}
 
@@ -118,6 +123,8 @@ class Method:
     """DAgger rounds whose episodes are cloned, too."""
     updates: int | None = None
     """None takes the task's."""
+    num_envs: int | None = None
+    """Likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +220,20 @@ METHODS = {
         clone_steps=6000,
         updates=60,
     ),
+    "act": Method(
+        way=RESIDUAL,
+        policy=CORRECTED
+        | {
+            "head": {"name": "act", "width": 64, "num_heads": 4, "encoder_layers": 2, "decoder_layers": 2},
+            "pred_steps": 8,
+            "exec_steps": 4,
+        },
+        rounds=3,
+        clone_steps=4000,
+        learning_rate=5e-4,
+        updates=200,
+        num_envs=16,
+    ),
 }
 ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {
@@ -307,7 +328,8 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
             "output": str(folder / "finetune"),
             "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
             "max_steps": scale.max_steps or study.max_steps,
-            "num_envs": scale.num_envs or study.num_envs,
+            "num_envs": scale.num_envs or method.num_envs or study.num_envs,
+            "demonstrations": [str(data)] if method.way["name"] == "residual" else [],
             "eval_episodes": scale.held_out,
             "test_episodes": scale.held_out,
             "seed": seed,

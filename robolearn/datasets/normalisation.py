@@ -12,8 +12,11 @@ from robolearn.datasets.format.schema import stored_as_frames
 from robolearn.errors import DatasetError, option
 
 QUANTILES = {"q01": 0.01, "q99": 0.99}
-GLITCH_SPANS = 20.0
-"""A value is a glitch where it lies so many spans from the others, the span being the range of nearly all of them."""
+GLITCH_SPANS, GLITCH_STEPS = 20.0, 2
+"""A value is a glitch where it lies so many spans from the others, the span being the range of nearly all of them, and
+is back after so many steps: what lasts is how the world is, a cube on its side."""
+ABSURD_SPANS = 1000.0
+"""So far off, it is one however long it lasts."""
 SUSPICIOUS_DEVIATIONS = 8.0
 """Only dimensions with a value so far from the mean are looked at closely: among a normal million there is none."""
 FEWEST_ROWS = 20
@@ -60,13 +63,13 @@ def normalisation_statistics(dataset: Dataset, keys: Sequence[str] | None = None
         raise DatasetError("a dataset without episodes has no statistics")
     paths = {key: key if key == "actions" else f"obs/{key}" for key in names}
     episodes = [dataset.arrays(i, tuple(paths.values())) for i in range(len(dataset))]
-    return {key: describe(np.concatenate([arrays[path] for arrays in episodes])) for key, path in paths.items()}
+    return {key: describe([arrays[path] for arrays in episodes]) for key, path in paths.items()}
 
 
-def describe(values: np.ndarray) -> dict[str, np.ndarray]:
-    """Return statistics of (rows, ...) values over the rows without glitches, in float64 and returned as float32."""
-    values = values.astype(np.float64)
-    bad = glitch_mask(values)
+def describe(episodes: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return statistics of (steps, ...) values over the rows without glitches, in float64 and returned as float32."""
+    values = np.concatenate(episodes).astype(np.float64)
+    bad = glitch_mask(values, [*map(len, episodes)])
     if bad is not None:
         values = values[~bad.reshape(len(values), -1).any(axis=1)]
     found = {
@@ -79,12 +82,15 @@ def describe(values: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
 
-def glitch_mask(values: np.ndarray) -> np.ndarray | None:
+def glitch_mask(values: np.ndarray, lengths: Sequence[int]) -> np.ndarray | None:
     """Return which of (rows, ...) values are glitches, of the same shape; None where none is.
 
     The usual range of a dimension is that of its rows without the few largest and smallest. A glitch lies GLITCH_SPANS
-    of these ranges beyond it; where nearly all rows are equal, a thousand times their size (so that a rare contact
-    force or flag is none).
+    of these ranges beyond it for GLITCH_STEPS at most, or ABSURD_SPANS; where nearly all rows are equal, a thousand
+    times their size (so that a rare contact force or flag is none).
+
+    Args:
+        lengths: rows of each episode, which lie one after the other.
     """
     rows = len(values)
     if rows < FEWEST_ROWS or values.dtype.kind not in "fiu":
@@ -94,20 +100,30 @@ def glitch_mask(values: np.ndarray) -> np.ndarray | None:
         distance = np.abs(flat - flat.mean(axis=0)).max(axis=0)
         suspicious = distance > min(SUSPICIOUS_DEVIATIONS, 0.7 * np.sqrt(rows - 1)) * flat.std(axis=0)
     mask = np.zeros(flat.shape, bool)
+    episode = np.repeat(np.arange(len(lengths)), lengths)
     for column in np.flatnonzero(suspicious).tolist():
-        mask[:, column] = _glitches_of(flat[:, column])
+        mask[:, column] = _glitches_of(flat[:, column], episode)
     return mask.reshape(values.shape) if mask.any() else None
 
 
-def _glitches_of(column: np.ndarray) -> np.ndarray:
+def _glitches_of(column: np.ndarray, episode: np.ndarray) -> np.ndarray:
     low, high = usual_range(column)
     span = high - low
     reach = GLITCH_SPANS * span if span > 0 else 1000.0 * max(1.0, abs(low))
     lower, upper = np.quantile(column, (0.25, 0.75))
     if span > 0 and span > HEAVY_TAILS * (upper - lower):
         return np.zeros(len(column), bool)
-    bad = (column < low - reach) | (column > high + reach)
+    beyond = np.maximum(low - column, column - high)
+    far = beyond > reach
+    bad = far & (_run_lengths(far, episode) <= GLITCH_STEPS) | (beyond > reach / GLITCH_SPANS * ABSURD_SPANS)
     return bad if bad.sum() <= max(2, RARE * len(column)) else np.zeros(len(column), bool)
+
+
+def _run_lengths(flags: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """Return for each of (rows,) flags how many rows of the same episode around it have the same flag."""
+    changes = (flags[1:] != flags[:-1]) | (episode[1:] != episode[:-1])
+    run = np.concatenate([[0], np.cumsum(changes)])
+    return np.bincount(run)[run]
 
 
 def usual_range(column: np.ndarray) -> tuple[float, float]:
@@ -120,7 +136,7 @@ def usual_range(column: np.ndarray) -> tuple[float, float]:
 def find_glitches(name: str, parts: Sequence[np.ndarray], episodes: Sequence[str]) -> list[Glitch]:
     """Return the glitches of one array of several episodes, one for each step, the farthest first."""
     values = np.concatenate(parts)
-    mask = glitch_mask(values)
+    mask = glitch_mask(values, [*map(len, parts)])
     if mask is None:
         return []
     flat, mask = values.reshape(len(values), -1).astype(np.float64), mask.reshape(len(values), -1)

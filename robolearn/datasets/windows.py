@@ -175,7 +175,7 @@ class WindowSampler:
         self._valid = self._tensor(np.concatenate(valid))
         driven = np.concatenate(followed)
         self._followed = None if driven.all() else self._tensor(driven)
-        self._windows = torch.nonzero(self._valid & ~self._seen_glitches()).flatten()
+        self._windows = torch.nonzero(self._valid & ~self._seen_glitches(lengths)).flatten()
         self._weights = self._normalise(np.concatenate(weights))
         if not self.num_windows:
             raise DatasetError(f"no step of {self._dataset.paths[0]} has a target {target!r}; nothing to learn from")
@@ -184,13 +184,13 @@ class WindowSampler:
         if self.batch_size < self.share[1]:
             raise DatasetError(f"a batch of {self.batch_size} windows cannot be shared by {self.share[1]} processes")
 
-    def _seen_glitches(self) -> torch.Tensor:
+    def _seen_glitches(self, lengths: Sequence[int]) -> torch.Tensor:
         """Return (rows,) whether the window at a row sees a glitch: nobody can learn from a sensor's absurd value."""
         bad = np.zeros(len(self._valid), bool)
         for name, column in self._columns.items():
             if name == "actions" or column.dtype == torch.uint8:  # pictures hold no glitch that a range could tell
                 continue
-            if (mask := glitch_mask(column.cpu().numpy())) is not None:
+            if (mask := glitch_mask(column.cpu().numpy(), lengths)) is not None:
                 bad |= mask.reshape(len(mask), -1).any(axis=1)
         rows = self._tensor(bad)
         if bad.any():

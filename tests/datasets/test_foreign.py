@@ -468,7 +468,20 @@ def test_what_is_rare_but_honest_is_no_glitch() -> None:
     force = np.where(rng.random((1000, 1)) < 0.004, rng.uniform(50, 200, (1000, 1)), 0.0)
     heavy = rng.standard_cauchy((1000, 3)) * 10.0 ** rng.integers(-20, 20, (1000, 3))
     for values in (flag, force, heavy, rng.normal(size=(5000, 8)), rng.integers(0, 2, (300, 2)), np.zeros((50, 2))):
-        assert glitch_mask(values) is None
+        assert glitch_mask(values, [len(values)]) is None
+    tipped = rng.normal(0.0, 0.002, (1000, 2))
+    tipped[92:100, 1] = 0.6  # from there to the end of its episode
+    assert glitch_mask(tipped, [100] * 10) is None
+    assert glitch_mask(tipped[:99], [99]) is None
+    tipped[50:52, 1] = 0.6  # there, and back again
+    found = glitch_mask(tipped, [100] * 10)
+    assert found is not None
+    assert np.argwhere(found).tolist() == [[50, 1], [51, 1]]
+    stuck = rng.normal(size=(2000, 1))
+    stuck[30:36] = 1e5
+    found = glitch_mask(stuck, [2000])
+    assert found is not None
+    assert np.flatnonzero(found).tolist() == list(range(30, 36))
 
 
 def test_trimming_idle_ends(tmp_path: Path, said: Any) -> None:
