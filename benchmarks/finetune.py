@@ -210,7 +210,7 @@ METHODS = {
     ),
     "diffusion": Method(
         way=CHAIN,
-        policy=CORRECTED | CHUNKS | {"head": {"name": "diffusion", "network": DENOISER, "inference_steps": 10}},
+        policy=CORRECTED | CHUNKS | {"head": {"name": "diffusion", "network": DENOISER, "inference_steps": 5}},
         rounds=3,
         clone_steps=6000,
         updates=100,
