@@ -80,8 +80,12 @@ class Study:
     task: dict[str, Any]
     demonstrations: tuple[int, ...]
     action_noise: float = 0.0
+    disturbances: float = 0.0
+    """Of the recording, in a second; the labels are then what is cloned."""
     policies: tuple[str, ...] = tuple(POLICIES)
     policy: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is different for one of the policies."""
     steps: int = 10_000
     batch_size: int = 256
     learning_rate: float = 5e-4
@@ -108,14 +112,16 @@ STUDIES: dict[str, Study] = {
     "PushT": Study(
         task={"id": "PushT"},
         demonstrations=(20, 50, 200),
+        disturbances=0.25,  # without, policies that once push the T away never bring it back
         # The puck's velocity and its command's lead tell what was done last.
         policy={
             **STATE_CHUNKS,
             "obs_ranges": {"proprio": [0, 2]},
             "backbone": {"name": "mlp", "hidden_sizes": [256, 256, 256], "layer_norm": True},
         },
-        steps=15_000,
-        learning_rate=2e-3,
+        own={name: {"pred_steps": 16, "exec_steps": 2} for name in ("diffusion", "flow")},
+        steps=24_000,
+        learning_rate=1e-3,
     ),
     **{
         name: Study(
@@ -183,7 +189,8 @@ def demonstrations(name: str, study: Study, count: int, runs: Path) -> Path:
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted recording
         partial.mkdir(parents=True)
         task, output = from_dict(TaskConfig, study.task), partial / path.name
-        record(RecordConfig(task=task, output=str(output), episodes=count, action_noise=study.action_noise))
+        how = {"action_noise": study.action_noise, "disturbances": study.disturbances}
+        record(RecordConfig(task=task, output=str(output), episodes=count, **how))
         os.replace(output, path)
         shutil.rmtree(partial)
     return path
@@ -202,7 +209,8 @@ def run(
         BCConfig,
         {
             "dataset": [str(data)],
-            "policy": {**study.policy, **POLICIES[policy]},
+            "target": "labels" if study.disturbances else "actions",
+            "policy": {**study.policy, **POLICIES[policy], **study.own.get(policy, {})},
             "batch_size": study.batch_size,
             "precision": study.precision,
             "optimiser": {"learning_rate": study.learning_rate, "warmup_steps": 200, "max_grad_norm": 1.0},

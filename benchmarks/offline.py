@@ -37,6 +37,7 @@ from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, 
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.experts import NoisyExpert
 from robolearn.envs.make import make
+from robolearn.episodes.disturbances import Disturbances
 from robolearn.episodes.episode_loop import EpisodeLoop
 from robolearn.episodes.record import ExpertDriver, open_writer
 from robolearn.episodes.recorder import EpisodeRecorder, record_episodes
@@ -193,7 +194,8 @@ def recorded(name: str) -> Path:
     with make(STUDIES[name].task, 8) as env, open_writer(path, env) as writer:
         for part in STUDIES[name].recordings:
             expert = NoisyExpert(Wayfarer(part.goal, env.num_envs), part.noise)
-            loop = EpisodeLoop(env, ExpertDriver(expert, env.num_envs), part.seeds)
+            calm = Disturbances(0.0, control_hz=env.control_hz, num_envs=env.num_envs)
+            loop = EpisodeLoop(env, ExpertDriver(expert, calm), part.seeds)
             recorder = EpisodeRecorder(writer, describe={"source": "demo"})
             solved = sum(attempt.success for attempt in record_episodes(loop, recorder))
             print(f"{name}: {len(part.seeds)} episodes to {part.goal}, {solved} at D")

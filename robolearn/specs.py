@@ -226,6 +226,7 @@ class ActionMode(IntEnum):
 
     DEMONSTRATION = -1
     POLICY = 0
+    """Also what disturbed a demonstrator: nothing to imitate either."""
     INTERVENTION = 1
     """Somebody took over: the policy's way was corrected."""
     EXPERT = 2

@@ -9,7 +9,6 @@ from robolearn.configuration.parts.dataset_names import check_dataset_name
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
-from robolearn.errors import ConfigError
 from robolearn.seeds import RECORD_SEED
 
 
@@ -54,6 +53,10 @@ class RecordConfig:
     """Demonstrations to keep."""
     action_noise: float = 0.0
     """Standard deviation of the Gaussian noise on executed actions, in their [-1, 1] units."""
+    disturbances: float = 0.0
+    """How often in a second, on average, the expert's hand is carried off in a random direction for 0.2 to 0.8 s, so
+    that the demonstrations show how to come back. What the expert would have done is the label at these steps, which
+    count as nobody's demonstration: train with `--target labels`. 0 never."""
     keep_failures: bool = False
     """Keep episodes that did not succeed, too."""
     max_attempts: int | None = None
@@ -71,8 +74,7 @@ class RecordConfig:
         check_range(self, "seed", low=0, high=MAX_SEED)
         if self.output:
             check_dataset_name("output", self.output)
-        if self.action_noise < 0:
-            raise ConfigError(f"action_noise must not be negative, received {self.action_noise}")
+        check_range(self, "action_noise", "disturbances", low=0)
 
     @property
     def attempts(self) -> int:

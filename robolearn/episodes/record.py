@@ -25,6 +25,7 @@ from robolearn.envs.experts import NoisyExpert, make_expert
 from robolearn.envs.interface import VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import Decision
+from robolearn.episodes.disturbances import Disturbances
 from robolearn.episodes.episode_loop import EpisodeLoop, Slot
 from robolearn.episodes.recorder import Attempt, EpisodeRecorder, record_episodes
 from robolearn.errors import ConfigError, TaskError, count
@@ -33,18 +34,19 @@ from robolearn.training.progress import Progress
 
 
 class ExpertDriver:
-    """The expert drives; its action without noise is the label."""
+    """The expert drives; its action without noise is the label, also where a disturbance drives in its place."""
 
-    def __init__(self, expert: NoisyExpert, num_envs: int) -> None:
-        self.expert = expert
-        self._modes = torch.full((num_envs,), int(ActionMode.DEMONSTRATION), dtype=torch.int8)
+    def __init__(self, expert: NoisyExpert, disturbances: Disturbances) -> None:
+        self.expert, self.disturbances = expert, disturbances
 
     def reset(self, *, seeds: Sequence[int], mask: Tensor) -> None:
         self.expert.reset(seeds, mask)
+        self.disturbances.reset(seeds=seeds, mask=mask)
 
     def decide(self, obs: Observation) -> Decision:
-        actions = self.expert.act(obs)
-        return Decision(actions=actions, modes=self._modes, expert_actions=self.expert.label)
+        actions, disturbed = self.disturbances.apply(self.expert.act(obs))
+        modes = torch.where(disturbed, int(ActionMode.POLICY), int(ActionMode.DEMONSTRATION)).to(torch.int8)
+        return Decision(actions=actions, modes=modes, expert_actions=self.expert.label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,10 @@ def record(config: RecordConfig) -> Recorded:
     with make(config.task, config.num_envs) as env:
         expert = NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed)
         unseeded = ignores_seeds(env, config.seed)
-        loop = EpisodeLoop(env, ExpertDriver(expert, env.num_envs), seeds, states=True)
+        disturbances = Disturbances(
+            config.disturbances, control_hz=env.control_hz, num_envs=env.num_envs, seed=config.seed
+        )
+        loop = EpisodeLoop(env, ExpertDriver(expert, disturbances), seeds, states=True)
         attempts, done_now = 0, []
         try:
             with (
@@ -107,7 +112,7 @@ def record(config: RecordConfig) -> Recorded:
         raise TaskError(
             f"the expert {config.expert!r} solved {kept} of {attempts} attempts at {config.task.id}, fewer than the "
             f"{config.episodes} demonstrations asked for; {path} holds those. Raise --max_attempts, lower "
-            "--action_noise or pass --keep_failures"
+            "--action_noise and --disturbances, or pass --keep_failures"
         )
     notes = (*filter(None, (unseeded, _clipping(done_now))), *loop.watch.notes)
     return Recorded(path=path, added=kept - before, total=kept, notes=notes)

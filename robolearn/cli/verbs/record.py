@@ -19,7 +19,8 @@ def run(config: RecordConfig) -> int:
     for note in done.notes:
         print(f"note: {note}")
     print(f"recorded {count(done.added, 'episode')} of {config.task.id} into {done.path}, which holds {done.total}")
-    print(f"next: {hint('dataset', 'info', done.path)}    {hint('train', '--dataset', done.path)}")
+    labels = ("--target", "labels") if config.disturbances else ()
+    print(f"next: {hint('dataset', 'info', done.path)}    {hint('train', '--dataset', done.path, *labels)}")
     return 0
 
 

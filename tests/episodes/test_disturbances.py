@@ -1,0 +1,71 @@
+"""Disturbances of a recording: whose they are, how long and how often, and what the file says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robolearn.configuration.parts.task import TaskConfig
+from robolearn.configuration.record import RecordConfig
+from robolearn.datasets.dataset import Dataset
+from robolearn.datasets.windows import WindowSampler
+from robolearn.episodes.disturbances import Disturbances
+from robolearn.episodes.record import record
+from robolearn.specs import ActionMode
+
+
+def stretches(flags: np.ndarray) -> np.ndarray:
+    """Return the lengths of the runs of True that have ended."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int)])))
+    return edges[1::2] - edges[::2][: len(edges) // 2]
+
+
+def applied(disturbances: Disturbances, seeds: list[int], steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    disturbances.reset(seeds=seeds, mask=torch.ones(len(seeds), dtype=torch.bool))
+    executed, disturbed = zip(*(disturbances.apply(torch.zeros(len(seeds), 3)) for _ in range(steps)))
+    return torch.stack(executed), torch.stack(disturbed)
+
+
+def test_they_come_as_often_and_last_as_long_as_they_should() -> None:
+    executed, disturbed = applied(Disturbances(0.5, control_hz=20.0, num_envs=40), [*range(40)], 2000)
+    lengths = np.concatenate([stretches(column) for column in disturbed.numpy().T])
+    assert lengths.min() >= 4
+    assert np.median(lengths) == pytest.approx(10, abs=1)  # a stretch that follows at once makes one of both
+    free = (~disturbed).sum().item()  # a stretch begins in one of these, or at the end of another
+    assert lengths.size / free == pytest.approx(0.5 / 20.0, rel=0.1)  # 1,500 stretches: four standard errors
+    sizes = executed.norm(dim=-1)
+    assert (sizes[~disturbed] == 0).all()
+    assert sizes[disturbed].min() >= 0.499
+    assert sizes[disturbed].max() <= 1.001
+    first = np.flatnonzero(disturbed[:, 0].numpy())[:4]
+    assert (executed[first, 0] == executed[first[0], 0]).all()  # in one direction
+
+
+def test_an_episode_has_its_own_whoever_runs_beside_it() -> None:
+    alone = applied(Disturbances(1.0, control_hz=20.0, num_envs=1, seed=3), [42], 200)
+    beside = applied(Disturbances(1.0, control_hz=20.0, num_envs=3, seed=3), [5, 6, 42], 200)
+    assert torch.equal(alone[0][:, 0], beside[0][:, 2])
+    other = applied(Disturbances(1.0, control_hz=20.0, num_envs=1, seed=4), [42], 200)
+    assert not torch.equal(alone[1], other[1])
+    assert not applied(Disturbances(0.0, control_hz=20.0, num_envs=2), [1, 2], 500)[1].any()
+
+
+def test_the_file_labels_what_the_expert_would_have_done(tmp_path: Path) -> None:
+    config = RecordConfig(task=TaskConfig(id="Reach"), output=str(tmp_path / "a.hdf5"), episodes=8, disturbances=2.0)
+    assert record(config).total == 8
+    with Dataset(config.output) as dataset:
+        found = [dataset.arrays(i, ["actions", "expert_actions", "action_modes"]) for i in range(8)]
+        arrays = {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
+        disturbed = arrays["action_modes"] == ActionMode.POLICY
+        assert 0.2 < disturbed.mean() < 0.8
+        assert ((arrays["action_modes"] == ActionMode.DEMONSTRATION) | disturbed).all()
+        meant = np.clip(arrays["expert_actions"], -1.0, 1.0)
+        np.testing.assert_array_equal(arrays["actions"][~disturbed], meant[~disturbed])
+        assert (np.abs(arrays["actions"] - meant)[disturbed].max(axis=1) > 1e-3).all()
+        sampler = WindowSampler(dataset, obs_steps=1, pred_steps=4, batch_size=64, seed=0, target="labels")
+        for batch in sampler:
+            assert batch.actions.abs().max() <= max(1.0, np.abs(arrays["expert_actions"]).max())
+        assert sampler.num_windows == len(disturbed)  # each has a label
