@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from benchmarks._report import load_runs
+from robolearn.errors import count
+from robolearn.evaluation.statistics import wilson
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -26,6 +31,7 @@ def main(check: bool) -> int:
             experts=expert_table(rows_of("experts")),
             demonstrations=demonstrations_table(rows_of("imitation")),
         ),
+        ROOT / "docs" / "rl.md": renewed(ROOT / "docs" / "rl.md", finetune=finetune_table(load_runs("finetune"))),
         ROOT / "README.md": renewed(ROOT / "README.md", results=table(rows_of("pipeline"))),
     }
     stale = [path for path, text in documents.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
@@ -118,6 +124,50 @@ def demonstrations_table(rows: list[dict[str, Any]]) -> list[str]:
         cells = [best.get(task, {}).get(n, (0.0, "not run"))[1] for n in COUNTS]
         lines.append(f"| `{task}` | {' | '.join(cells)} |")
     return lines
+
+
+def finetune_table(outcomes: dict[str, dict[str, Any]]) -> list[str]:
+    """Before and after, in the form of HIL-SERL's table: success, median time to success, and what it took."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for _, run in sorted(outcomes.items()):
+        if "method" in run:
+            runs.setdefault((run["task"], run["method"]), []).append(run)
+    heads = (
+        "task, method",
+        "cloned",
+        "corrected",
+        "practised",
+        "demonstrated in",
+        "now in",
+        "ratio",
+        "practice",
+        "in all",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for task, method in sorted(runs, key=lambda cell: (TASKS.index(cell[0]), cell[1])):
+        cell = runs[task, method]
+        demonstrated, seconds = cell[0]["demonstrated_s"], [run["after"]["seconds"] for run in cell]
+        steps, minutes = (statistics.fmean(run[name] for run in cell) for name in ("env_steps", "minutes"))
+        after = statistics.median(seconds) if all(seconds) else None
+        shown = [
+            f"`{task}`, {method}, {count(len(cell), 'seed')}",
+            _solved(cell, "cloned"),
+            _solved(cell, "before") if cell[0]["dagger_episodes"] else "",
+            _solved(cell, "after"),
+            f"{demonstrated:.2f} s",
+            "" if after is None else f"{after:.2f} s",
+            "" if after is None else f"{after / demonstrated:.2f}",
+            f"{steps / 1e6:.1f} M steps",
+            f"{minutes:.0f} minutes",
+        ]
+        lines.append(f"| {' | '.join(shown)} |")
+    return lines
+
+
+def _solved(runs: list[dict[str, Any]], stage: str) -> str:
+    solved, episodes = (sum(run[stage][name] for run in runs) for name in ("successes", "episodes"))
+    interval = wilson(solved, episodes)
+    return f"{100 * solved / episodes:.1f}% ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
