@@ -237,6 +237,8 @@ METHODS = {
         num_envs=16,
     ),
 }
+HEADLINE = ("ppo", "dagger_ppo")
+"""Those that are to reach the goals; the kinds of policies are to get better."""
 ROUNDS, EPISODES_PER_ROUND = 10, 40
 STUDIES = {
     "Lift": Study(updates=300, max_steps=100, num_envs=64),
@@ -539,7 +541,8 @@ def cell_rows(
     steps, minutes = (float(np.mean([run[name] for run in runs])) for name in ("env_steps", "minutes"))
     dagger = f", {runs[0]['dagger_episodes']} corrected episodes" if runs[0]["dagger_episodes"] else ""
     rows: list[Row] = []
-    stages: list[tuple[str, str, float | None]] = [("before", "before", None), ("after", "after", SUCCESS_GOAL)]
+    goals = (SUCCESS_GOAL, TIME_GOAL) if runs[0]["method"] in HEADLINE else (None, None)
+    stages: list[tuple[str, str, float | None]] = [("before", "before", None), ("after", "after", goals[0])]
     if dagger:
         stages.insert(0, ("cloned", "a Gaussian cloned from the demonstrations", None))
     for when, words, goal in stages:
@@ -565,7 +568,7 @@ def cell_rows(
                 ours=float(np.median(ratios)),
                 floor=None if hurried is None else hurried["seconds"] / demonstrated,
                 floor_name="the expert at full pace, without waiting or noise",
-                goal=TIME_GOAL,
+                goal=goals[1],
                 better="lower",
                 note=note,
             )

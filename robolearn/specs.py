@@ -222,15 +222,16 @@ class Batch:
 
 
 class ActionMode(IntEnum):
-    """The one who acted at a step (Sirius' convention, Liu et al. 2023, and one of ours)."""
+    """The one who acted at a step (Sirius' convention, Liu et al. 2023, and two of ours)."""
 
     DEMONSTRATION = -1
     POLICY = 0
-    """Also what disturbed a demonstrator: nothing to imitate either."""
     INTERVENTION = 1
     """Somebody took over: the policy's way was corrected."""
     EXPERT = 2
     """The expert's turn by DAgger's mixture; nobody judged that the policy needed it. Ours, not Sirius'."""
+    DISTURBANCE = 3
+    """The demonstrator's hand was carried off; nobody meant it. Ours, too."""
 
 
 EventKind = Literal["takeover", "release", "pause", "resume", "mark", "ask", "rewind"]

@@ -9,6 +9,7 @@ from robolearn.configuration.parts.dataset_names import check_dataset_name
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
+from robolearn.errors import ConfigError
 from robolearn.seeds import RECORD_SEED
 
 
@@ -75,6 +76,8 @@ class RecordConfig:
         if self.output:
             check_dataset_name("output", self.output)
         check_range(self, "action_noise", "disturbances", low=0)
+        if self.device and (named := next((n for n in ("action_noise", "disturbances") if getattr(self, n)), "")):
+            raise ConfigError(f"{named} is of an expert's recording; with the device {self.device} leave it out")
 
     @property
     def attempts(self) -> int:

@@ -45,7 +45,7 @@ class ExpertDriver:
 
     def decide(self, obs: Observation) -> Decision:
         actions, disturbed = self.disturbances.apply(self.expert.act(obs))
-        modes = torch.where(disturbed, int(ActionMode.POLICY), int(ActionMode.DEMONSTRATION)).to(torch.int8)
+        modes = torch.where(disturbed, int(ActionMode.DISTURBANCE), int(ActionMode.DEMONSTRATION)).to(torch.int8)
         return Decision(actions=actions, modes=modes, expert_actions=self.expert.label)
 
 

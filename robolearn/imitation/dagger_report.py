@@ -28,6 +28,7 @@ MODE_COLOURS = {
     ActionMode.INTERVENTION: "#d55e00",
     ActionMode.EXPERT: "#e69f00",
     ActionMode.DEMONSTRATION: "#009e73",
+    ActionMode.DISTURBANCE: "#999999",
 }
 
 

@@ -59,7 +59,7 @@ def test_the_file_labels_what_the_expert_would_have_done(tmp_path: Path) -> None
     with Dataset(config.output) as dataset:
         found = [dataset.arrays(i, ["actions", "expert_actions", "action_modes"]) for i in range(8)]
         arrays = {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}
-        disturbed = arrays["action_modes"] == ActionMode.POLICY
+        disturbed = arrays["action_modes"] == ActionMode.DISTURBANCE
         assert 0.2 < disturbed.mean() < 0.8
         assert ((arrays["action_modes"] == ActionMode.DEMONSTRATION) | disturbed).all()
         meant = np.clip(arrays["expert_actions"], -1.0, 1.0)

@@ -62,7 +62,9 @@ STEP_ARRAYS: dict[str, StepArray] = {
     "truncated": StepArray("T", "bool", False, "a time limit or an interruption ended the episode here"),
     "timestamps": StepArray("T", "float64", False, "measured seconds since the episode began"),
     "states": StepArray("T,S", "float64", True, "full physics state before the action"),
-    "action_modes": StepArray("T", "int8", False, "-1 demonstration, 0 policy, 1 intervention, 2 expert in turn"),
+    "action_modes": StepArray(
+        "T", "int8", False, "-1 demonstration, 0 policy, 1 intervention, 2 expert, 3 disturbance"
+    ),
     "policy_actions": StepArray("T,A", "float32", False, "what the policy proposed; NaN where it was not asked"),
     "expert_actions": StepArray("T,A", "float32", False, "the label; NaN where there is none"),
     "gate": StepArray("T", "float32", True, "the gate's score; NaN where no gate ran"),

@@ -26,7 +26,7 @@ class Record:
     proposals: np.ndarray
     """(T, A), what the policy proposed; NaN where it was not asked."""
     labels: np.ndarray
-    """(T, A), the expert's label, or what somebody other than the policy did; NaN where there is neither."""
+    """(T, A), the expert's label, or what somebody other than the policy meant to do; NaN where there is neither."""
     modes: np.ndarray
     """(T,) of ActionMode."""
     success: bool
@@ -35,7 +35,7 @@ class Record:
 
     @property
     def demonstration(self) -> bool:
-        return bool((self.modes == ActionMode.DEMONSTRATION).all())
+        return bool(np.isin(self.modes, (ActionMode.DEMONSTRATION, ActionMode.DISTURBANCE)).all())
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -77,7 +77,8 @@ def _read(dataset: Dataset, index: int, keys: Sequence[str], complete: bool) -> 
     unset = np.full_like(actions, np.nan)
     modes: np.ndarray = found.get("action_modes", np.full(len(actions), ActionMode.DEMONSTRATION, np.int8))
     labels = found.get("expert_actions", unset)
-    by_other = np.where(np.not_equal(modes, ActionMode.POLICY)[:, None], actions, np.nan)
+    meant = ~np.isin(modes, (ActionMode.POLICY, ActionMode.DISTURBANCE))
+    by_other = np.where(meant[:, None], actions, np.nan)
     return Record(
         obs=np.concatenate([found[f"obs/{key}"].reshape(len(actions), -1) for key in keys], axis=1, dtype=np.float64),
         actions=actions,

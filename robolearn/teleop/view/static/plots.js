@@ -18,9 +18,11 @@ export function spansOf(modes) {
   return spans;
 }
 
-/** The steps at which somebody took over from the policy (1), or the expert had its turn (2). */
+const SPANS = { 1: "intervention", 2: "expert", 3: "disturbance" };
+
+/** The steps at which somebody took over from the policy, the expert had its turn, or a hand was carried off. */
 export function spanNodes(modes, steps) {
-  return spansOf(modes).filter(({ mode }) => mode > 0).map(({ mode, from, to }) => el("div", { class: `span ${mode === 1 ? "intervention" : "expert"}`,
+  return spansOf(modes).filter(({ mode }) => mode in SPANS).map(({ mode, from, to }) => el("div", { class: `span ${SPANS[mode]}`,
     style: `left:${100 * from / steps}%;width:${100 * (to - from) / steps}%` }));
 }
 
