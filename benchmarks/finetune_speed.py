@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks._finetune_methods import GAUSSIAN, PPO
 from benchmarks._report import Row, write
-from benchmarks.finetune import GAUSSIAN, PPO, demonstrations
+from benchmarks.finetune import demonstrations
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig

@@ -1,0 +1,192 @@
+"""Policies and ways of `benchmarks.finetune`, and how long each runs on which task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+GAUSSIAN: dict[str, Any] = {
+    "backbone": {"name": "mlp", "hidden_sizes": [256, 256], "activation": "tanh"},
+    "head": {"name": "gaussian", "squash": False},
+    "obs_steps": 1,
+}
+CORRECTED: dict[str, Any] = {
+    "obs_ranges": {"proprio": [0, 14]},  # without velocities and torques, which clones copy instead of looking
+    "obs_clip": 5.0,
+    "backbone": {"name": "mlp", "hidden_sizes": [128, 128, 128], "layer_norm": True},
+    "head": {"name": "gaussian", "squash": False},
+}
+"""What DAgger learns well with (`benchmarks.dagger`)."""
+PPO: dict[str, Any] = {
+    "name": "ppo",
+    "num_steps": 64,
+    "batch_size": 1024,
+    "learning_rate": 3e-4,
+    "clip": 0.2,
+    "target_kl": 0.02,
+    "gamma": 0.98,
+    "compile": True,
+}
+PRECISE: dict[str, Any] = PPO | {
+    "batch_size": 2048,
+    "learning_rate": 1e-4,
+    "anneal": True,
+    "min_std": 0.03,
+    "critic_warmup": 4,
+}
+"""Where a millimetre decides: less noise, and smaller steps from more episodes, the smallest at the end."""
+CHAIN: dict[str, Any] = {
+    "name": "chain_ppo",
+    "num_steps": 32,
+    "batch_size": 2048,
+    "learning_rate": 1e-4,
+    "clip": 0.05,
+    "first_clip": 0.02,
+    "gamma": 0.98,
+    "min_std": 0.05,
+    "critic_warmup": 4,
+}
+RESIDUAL: dict[str, Any] = {
+    "name": "residual",
+    "scale": 0.2,
+    "algorithm": {"name": "sac", "gamma": 0.98, "collect_steps": 16, "utd": 0.5, "random_steps": 10_000},
+}
+CHUNKS: dict[str, Any] = {"action_normalisation": "min_max", "pred_steps": 4, "exec_steps": 2}
+DENOISER = {"name": "mlp", "width": 256, "num_blocks": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a cloned policy becomes a good one."""
+
+    way: dict[str, Any]
+    """`method` of `robolearn finetune`."""
+    policy: dict[str, Any] = field(default_factory=lambda: GAUSSIAN)
+    clone_steps: int = 4000
+    learning_rate: float = 1e-3
+    """Of cloning."""
+    rounds: int = 0
+    """DAgger rounds whose episodes are cloned, too."""
+    updates: int | None = None
+    """None takes the task's."""
+    num_envs: int | None = None
+    """Likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One task."""
+
+    updates: int
+    max_steps: int
+    """Of a training episode; evaluations take the task's own limit."""
+    num_envs: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much runs at once, and how long."""
+
+    num_envs: int | None = None
+    """None takes the task's."""
+    way: dict[str, Any] = field(default_factory=dict)
+    """What of the method is different here."""
+    updates: int | None = None
+    """None takes the method's or the task's."""
+    every: int = 25
+    """Updates between evaluations."""
+    held_out: int = 100
+    """Seeds of these, and of the final test."""
+    demonstrations: int = 20
+    clone_steps: int | None = None
+    max_steps: int | None = None
+    """Of all episodes; None leaves the task's."""
+    episodes: int = 500
+    """Fresh seeds of the report."""
+
+
+PROCESSOR = Scale()
+CARD = Scale(num_envs=2048, way={"batch_size": 16_384}, updates=150, every=10)
+"""A card takes hardly longer for thousands of worlds, or rows, than for a few, so both are many. Rollouts stay as long
+as on a processor, since the first successes lie a whole episode away. There Lift took 125 updates of 20 gradient
+steps; with 32 times the rows an update here has 40, on advantages with far less noise, while the KL still bounds how
+far it goes. An evaluation takes about as many control steps as three updates."""
+REHEARSAL = Scale(
+    num_envs=2,
+    way={"num_steps": 4, "batch_size": 4, "epochs": 1, "critic_warmup": 1, "compile": False},
+    updates=2,
+    every=1,
+    held_out=1,
+    demonstrations=2,
+    clone_steps=10,
+    max_steps=6,
+    episodes=2,
+)
+METHODS = {
+    "ppo": Method(way=PPO),
+    "dagger_ppo": Method(way=PRECISE, policy=CORRECTED, rounds=10, clone_steps=3500, learning_rate=3e-3),
+    "gaussian": Method(way=PRECISE, policy=CORRECTED, rounds=3, clone_steps=3500, learning_rate=3e-3, updates=60),
+    "mixture": Method(
+        way=PRECISE,
+        policy=CORRECTED | {"head": {"name": "mixture"}},
+        rounds=3,
+        clone_steps=3500,
+        learning_rate=3e-3,
+        updates=100,
+    ),
+    "autoregressive": Method(
+        way=PRECISE,
+        policy=CORRECTED
+        | {
+            "head": {
+                "name": "autoregressive",
+                "width": 64,
+                "num_layers": 2,
+                "num_bins": 16,
+                "min_scale": 0.05,
+                "dropout": 0.1,
+                "context_noise": 0.1,
+            }
+        },
+        rounds=3,
+        clone_steps=3500,
+        updates=100,
+    ),
+    "diffusion": Method(
+        way=CHAIN,
+        policy=CORRECTED | CHUNKS | {"head": {"name": "diffusion", "network": DENOISER, "inference_steps": 5}},
+        rounds=3,
+        clone_steps=6000,
+        updates=100,
+    ),
+    "flow": Method(
+        way=CHAIN,
+        policy=CORRECTED | CHUNKS | {"head": {"name": "flow", "network": DENOISER, "inference_steps": 5}},
+        rounds=3,
+        clone_steps=6000,
+        updates=100,
+    ),
+    "act": Method(
+        way=RESIDUAL,
+        policy=CORRECTED
+        | {
+            "head": {"name": "act", "width": 64, "num_heads": 4, "encoder_layers": 2, "decoder_layers": 2},
+            "pred_steps": 8,
+            "exec_steps": 4,
+        },
+        rounds=3,
+        clone_steps=4000,
+        learning_rate=5e-4,
+        updates=200,
+        num_envs=16,
+    ),
+}
+HEADLINE = ("ppo", "dagger_ppo")
+"""Those that are to reach the goals; the kinds of policies are to get better."""
+ROUNDS, EPISODES_PER_ROUND = 10, 40
+STUDIES = {
+    "Lift": Study(updates=300, max_steps=100, num_envs=64),
+    "PickPlace": Study(updates=250, max_steps=150),
+    "Stack": Study(updates=250, max_steps=150),
+    "PegInsert": Study(updates=250, max_steps=150),
+}
