@@ -90,7 +90,9 @@ class Scale:
     num_envs: int | None = None
     """None takes the task's."""
     way: dict[str, Any] = field(default_factory=dict)
-    """What of the method is different here."""
+    """What of the ways by PPO is different here."""
+    residual: dict[str, Any] = field(default_factory=dict)
+    """What of a residual is."""
     updates: int | None = None
     """None takes the method's or the task's."""
     every: int = 25
@@ -114,6 +116,7 @@ far it goes. An evaluation takes about as many control steps as three updates.""
 REHEARSAL = Scale(
     num_envs=2,
     way={"num_steps": 4, "batch_size": 4, "epochs": 1, "critic_warmup": 1, "compile": False},
+    residual={"algorithm": {"name": "sac", "batch_size": 8, "random_steps": 8, "collect_steps": 2, "critic_warmup": 1}},
     updates=2,
     every=1,
     held_out=1,

@@ -154,7 +154,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         FinetuneConfig,
         {
             "policy": str(start),
-            "method": method.way | scale.way,
+            "method": method.way | (scale.residual if method.way["name"] == "residual" else scale.way),
             "output": str(folder / "finetune"),
             "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
             "max_steps": scale.max_steps or study.max_steps,
