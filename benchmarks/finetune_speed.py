@@ -2,8 +2,8 @@
 
     python -m benchmarks.finetune_speed [--rounds 7]
 
-One learner is timed in three ways, in turns: as a run uses it (collect, then update), its environments alone under
-fixed actions, and its gradient steps alone on what was collected before. The ratio is that of the first to the sum of
+One learner is timed in three ways, in turns: as a run uses it (collect, then update), its environments alone through the
+same steps and resets once more, and its gradient steps alone on what was collected. The ratio is that of the first to the sum of
 the others, the median over the turns; what it exceeds one by goes into the policy's decisions, windows, advantages and
 bookkeeping. PPO as in configs/finetune/lift.yaml; a residual by SAC with demonstrations in half of each batch.
 """
@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree import from_dict
-from robolearn.envs.interface import VectorEnv
+from robolearn.envs.interface import Observation, Step, VectorEnv
 from robolearn.envs.make import make
 from robolearn.episodes.actor import env_for
 from robolearn.imitation.bc import train_bc
@@ -72,7 +73,7 @@ def way_rows(case: str, task: TaskConfig, home: Path, rounds: int) -> Iterator[R
     config = from_dict(FinetuneConfig, values)
     policy = load_policy(config.policy)
     with make(task, num_envs) as made:
-        env = env_for(policy, made, config.policy)
+        env: Any = Remembering(env_for(policy, made, config.policy))
         learner = prepare(config, policy, Practice(env=env), torch.device("cpu"))
         with fitting_threads(*learner.networks, rows=learner.rows):
             turns = np.array([turn(learner, env, block) for _ in range(rounds + 2)][2:])  # the first ones compile
@@ -83,19 +84,38 @@ def way_rows(case: str, task: TaskConfig, home: Path, rounds: int) -> Iterator[R
     yield Row(case=case, unit="ratio to both alone", ours=ratio, floor=1.0, goal=GOAL, better="lower", note=note)
 
 
-def turn(learner: Learner, env: VectorEnv, block: int) -> tuple[float, float, float]:
+class Remembering:
+    """An environment that can be taken through its last steps and resets again."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        self.calls: list[Callable[[], Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, *args: Any, **kwargs: Any) -> Step:
+        self.calls.append(partial(self.env.step, *args, **kwargs))
+        return self.calls[-1]()
+
+    def reset(self, *args: Any, **kwargs: Any) -> Observation:
+        self.calls.append(partial(self.env.reset, *args, **kwargs))
+        return self.calls[-1]()
+
+
+def turn(learner: Learner, env: Remembering, block: int) -> tuple[float, float, float]:
     """Return the seconds of `block` iterations, of their environment steps alone, and of their updates alone."""
     batches: list[Any] = []
-    before = learner.source.env_steps
+    states = env.get_states()
+    env.calls.clear()
 
     def iterate() -> None:
         batches.append(learner.source.next())
         learner.algorithm.update(batches[-1])
 
     loop = seconds(lambda: [iterate() for _ in range(block)])
-    steps = (learner.source.env_steps - before) // env.num_envs
-    actions = torch.zeros(env.num_envs, env.action_spec.size).uniform_(-1.0, 1.0)
-    stepping = seconds(lambda: [env.step(actions) for _ in range(steps)])
+    env.set_states(states)  # from where the same calls lead to where the learner is
+    stepping = seconds(lambda: [call() for call in env.calls])
     updating = seconds(lambda: [learner.algorithm.update(batch) for batch in batches])
     return loop, stepping, updating
 

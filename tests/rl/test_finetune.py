@@ -257,13 +257,6 @@ def test_demonstrations_of_a_cloning_loss_are_read_or_refused(
     assert "cloning_coef must not be negative, received -1" in capsys.readouterr().err
 
 
-def test_the_shipped_configurations_are_read() -> None:
-    paths = sorted((Path(__file__).parents[2] / "configs" / "finetune").glob("*.yaml"))
-    assert paths
-    for path in paths:
-        assert load(FinetuneConfig, path).task is not None
-
-
 @pytest.mark.slow
 def test_practice_on_warp_leaves_a_policy_for_any_machine(tmp_path: Path) -> None:
     torch.manual_seed(0)
