@@ -2,10 +2,11 @@
 
     python -m benchmarks.finetune_speed [--rounds 7]
 
-One learner is timed in three ways, in turns: as a run uses it (collect, then update), its environments alone through the
-same steps and resets once more, and its gradient steps alone on what was collected. The ratio is that of the first to the sum of
-the others, the median over the turns; what it exceeds one by goes into the policy's decisions, windows, advantages and
-bookkeeping. PPO as in configs/finetune/lift.yaml; a residual by SAC with demonstrations in half of each batch.
+One learner is timed in three ways, in turns: as a run uses it (collect, then update), its environments alone through
+the same steps and resets once more, and its gradient steps alone on what was collected. The ratio is that of the first
+to the sum of the others, the median over the turns; what it exceeds one by goes into the policy's decisions, windows,
+advantages and bookkeeping. PPO as in configs/finetune/lift.yaml; a residual by SAC with demonstrations in half of each
+batch.
 """
 
 from __future__ import annotations
