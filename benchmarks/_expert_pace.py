@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.experts import make_expert
 from robolearn.envs.interface import Observation
 from robolearn.envs.make import make
@@ -18,8 +19,6 @@ from robolearn.seeds import REPORT_SEED
 from robolearn.tasks.task import Task
 
 SEEDS = range(REPORT_SEED, REPORT_SEED + 100)
-M_PER_STEP = 0.015
-"""What the tool moves in a control step along each axis, at most: the limit of its actions."""
 REACH_M = 0.02
 """How far from its middle a cube or a handle can be grasped."""
 
@@ -51,17 +50,20 @@ def least_seconds(name: str) -> float:
     """Return the median over the fresh seeds of a time that no controller can beat: every leg of the way at top speed
     along its longest axis and the steps that success must last, with nothing for starting, braking and the fingers."""
     with make(name, len(SEEDS)) as env:
-        steps = torch.ceil(_least_way(name, env.reset(SEEDS)) / M_PER_STEP) + Task.hold_steps - 1
+        steps = torch.ceil(_least_way(name, env.reset(SEEDS)) / env.action_spec.high[0]) + Task.hold_steps - 1
         return float(np.median(steps.numpy())) / env.control_hz
 
 
-def top_speed_share(policy: Policy, name: str) -> float:
-    """Return the tool's speed along its fastest axis over the limit: the mean over all steps, those held included."""
-    with make(name, 50) as env:
-        result = evaluate(policy, env, SEEDS, record="trajectory", record_limit=len(SEEDS))
+def top_speed_share(policy: Policy, task: TaskConfig, episodes: int) -> float:
+    """Return the tool's speed along its fastest axis over the limit of its actions: the mean over all steps, those held
+    included, of at most so many of the fresh seeds."""
+    seeds = SEEDS[:episodes]
+    with make(task, min(50, len(seeds))) as env:
+        result = evaluate(policy, env, seeds, record="trajectory", record_limit=len(seeds))
+        limit = env.action_spec.high[0]
     tools = [episode.trajectory.obs["proprio"][:, :3] for episode in result.episodes if episode.trajectory is not None]
     moved = np.concatenate([np.abs(np.diff(tool, axis=0)).max(axis=-1) for tool in tools])
-    return float(np.minimum(moved / M_PER_STEP, 1.0).mean())
+    return float(np.minimum(moved / limit, 1.0).mean())
 
 
 def _least_way(name: str, obs: Observation) -> torch.Tensor:

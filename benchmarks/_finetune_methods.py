@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from benchmarks.imitation import MLP, POLICIES
+from robolearn.configuration.tree import read_yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "finetune"
 GAUSSIAN: dict[str, Any] = {
     "backbone": {"name": "mlp", "hidden_sizes": [256, 256], "activation": "tanh"},
     "head": {"name": "gaussian", "squash": False},
@@ -17,23 +22,8 @@ CORRECTED: dict[str, Any] = {
     "head": {"name": "gaussian", "squash": False},
 }
 """What DAgger learns well with (`benchmarks.dagger`)."""
-PPO: dict[str, Any] = {
-    "name": "ppo",
-    "num_steps": 64,
-    "batch_size": 1024,
-    "learning_rate": 3e-4,
-    "clip": 0.2,
-    "target_kl": 0.02,
-    "gamma": 0.98,
-    "compile": True,
-}
-PRECISE: dict[str, Any] = PPO | {
-    "batch_size": 2048,
-    "learning_rate": 1e-4,
-    "anneal": True,
-    "min_std": 0.03,
-    "critic_warmup": 4,
-}
+PPO: dict[str, Any] = read_yaml(CONFIGS / "lift.yaml")["method"]
+PRECISE: dict[str, Any] = read_yaml(CONFIGS / "precise.yaml")["method"]
 """Where a millimetre decides: less noise, and smaller steps from more episodes, the smallest at the end."""
 CHAIN: dict[str, Any] = {
     "name": "chain_ppo",
@@ -52,7 +42,6 @@ RESIDUAL: dict[str, Any] = {
     "algorithm": {"name": "sac", "gamma": 0.98, "collect_steps": 16, "utd": 0.5, "random_steps": 10_000},
 }
 CHUNKS: dict[str, Any] = {"action_normalisation": "min_max", "pred_steps": 4, "exec_steps": 2}
-DENOISER = {"name": "mlp", "width": 256, "num_blocks": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,36 +128,21 @@ METHODS = {
     ),
     "autoregressive": Method(
         way=PRECISE,
-        policy=CORRECTED
-        | {
-            "head": {
-                "name": "autoregressive",
-                "width": 64,
-                "num_layers": 2,
-                "num_bins": 16,
-                "min_scale": 0.05,
-                "dropout": 0.1,
-                "context_noise": 0.1,
-            }
-        },
+        policy=CORRECTED | POLICIES["autoregressive"],
         rounds=3,
         clone_steps=3500,
         updates=100,
     ),
-    "diffusion": Method(
-        way=CHAIN,
-        policy=CORRECTED | CHUNKS | {"head": {"name": "diffusion", "network": DENOISER, "inference_steps": 5}},
-        rounds=3,
-        clone_steps=6000,
-        updates=100,
-    ),
-    "flow": Method(
-        way=CHAIN,
-        policy=CORRECTED | CHUNKS | {"head": {"name": "flow", "network": DENOISER, "inference_steps": 5}},
-        rounds=3,
-        clone_steps=6000,
-        updates=100,
-    ),
+    **{
+        name: Method(
+            way=CHAIN,
+            policy=CORRECTED | CHUNKS | {"head": {"name": name, "network": MLP, "inference_steps": 5}},
+            rounds=3,
+            clone_steps=6000,
+            updates=100,
+        )
+        for name in ("diffusion", "flow")
+    },
     "act": Method(
         way=RESIDUAL,
         policy=CORRECTED

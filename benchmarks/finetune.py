@@ -206,7 +206,9 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         "before": figures(before),
         "after": figures(after),
         "p_value": compare(before, after).p_value,
-        "top_speed_share": round(top_speed_share(load_policy(result.policy, "cpu"), name), 3),
+        "top_speed_share": round(
+            top_speed_share(load_policy(result.policy), replace(task, backend="cpu"), scale.episodes), 3
+        ),
         "curve": [
             [round(row["time_s"] / 60.0, 2), row["step"], row["eval_success"], row["eval_steps"]]
             for row in curve

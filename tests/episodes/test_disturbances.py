@@ -67,5 +67,10 @@ def test_the_file_labels_what_the_expert_would_have_done(tmp_path: Path) -> None
         assert (np.abs(arrays["actions"] - meant)[disturbed].max(axis=1) > 1e-3).all()
         sampler = WindowSampler(dataset, obs_steps=1, pred_steps=4, batch_size=64, seed=0, target="labels")
         for batch in sampler:
-            assert batch.actions.abs().max() <= max(1.0, np.abs(arrays["expert_actions"]).max())
+            for row in range(len(batch.steps)):
+                episode, t = found[int(batch.episodes[row])], int(batch.steps[row])
+                ahead = slice(t, t + int(batch.valid[row].sum()))  # the valid ones come first
+                np.testing.assert_array_equal(batch.actions[row, : ahead.stop - t], episode["expert_actions"][ahead])
+                modes = episode["action_modes"][ahead]
+                assert (modes[:-1] == ActionMode.DEMONSTRATION).all(), "a chunk ends where the hand was carried off"
         assert sampler.num_windows == len(disturbed)  # each has a label
