@@ -195,36 +195,36 @@ class AutoregressiveDistribution(ActionDistribution):
         upper = torch.where(bins == self.head.config.num_bins - 1, torch.inf, (1 - location) / scale)
         return lower, upper
 
-    @torch.no_grad()
     def _generate(self, uniform: Tensor | None, min_p: float = 0.0) -> Tensor:
         """Return chunks (B, Tp, A), number by number, by inverting cumulative shares at `uniform`.
 
         Args:
             uniform: (B, L, 2) draws bins and offsets, (B, L, 1) bins alone, None nothing; the rest is the likeliest.
         """
-        head, previous = self.head, None
-        context = head.context(self.features)
-        caches = [KeyValueCache() for _ in head.blocks]
-        widths = head.widths()
-        bins, offsets = [], []
-        for i in range(head.length):
-            logits, location, scale = head.step(context, previous, i, caches).chunk(3, -1)
-            location, scale = self._place(location, scale, widths[i])
-            if uniform is None:
-                chosen = (logits - widths[i].log()).argmax(-1)
-            else:
-                shares = logits.softmax(-1)
-                shares = torch.where(shares < min_p * shares.amax(-1, keepdim=True), 0.0, shares).cumsum(-1)
-                chosen = (shares <= uniform[:, i, :1] * shares[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
-            location, scale = (x.gather(-1, chosen.unsqueeze(-1)).squeeze(-1) for x in (location, scale))
-            offset = location
-            if uniform is not None and uniform.shape[-1] == 2:
-                lower, upper = self._ends(chosen, location, scale)
-                offset = location + scale * _truncated_quantile(uniform[:, i, 1], lower, upper)
-            bins.append(chosen)
-            offsets.append(offset)
-            previous = head.embed(chosen.unsqueeze(1), offset.unsqueeze(1), slice(i, i + 1))
-        return head.decode(torch.stack(bins, 1), torch.stack(offsets, 1))
+        with torch.no_grad():  # a block, since compilers of whole updates cannot read a decorator here
+            head, previous = self.head, None
+            context = head.context(self.features)
+            caches = [KeyValueCache() for _ in head.blocks]
+            widths = head.widths()
+            bins, offsets = [], []
+            for i in range(head.length):
+                logits, location, scale = head.step(context, previous, i, caches).chunk(3, -1)
+                location, scale = self._place(location, scale, widths[i])
+                if uniform is None:
+                    chosen = (logits - widths[i].log()).argmax(-1)
+                else:
+                    shares = logits.softmax(-1)
+                    shares = torch.where(shares < min_p * shares.amax(-1, keepdim=True), 0.0, shares).cumsum(-1)
+                    chosen = (shares <= uniform[:, i, :1] * shares[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+                location, scale = (x.gather(-1, chosen.unsqueeze(-1)).squeeze(-1) for x in (location, scale))
+                offset = location
+                if uniform is not None and uniform.shape[-1] == 2:
+                    lower, upper = self._ends(chosen, location, scale)
+                    offset = location + scale * _truncated_quantile(uniform[:, i, 1], lower, upper)
+                bins.append(chosen)
+                offsets.append(offset)
+                previous = head.embed(chosen.unsqueeze(1), offset.unsqueeze(1), slice(i, i + 1))
+            return head.decode(torch.stack(bins, 1), torch.stack(offsets, 1))
 
 
 def uniform_edges(num_bins: int) -> Tensor:
