@@ -19,6 +19,8 @@ from robolearn.seeds import REPORT_SEED
 from robolearn.tasks.task import Task
 
 SEEDS = range(REPORT_SEED, REPORT_SEED + 100)
+PACED = ("Lift", "PickPlace", "Stack", "PegInsert")
+"""Tasks that have such bounds."""
 REACH_M = 0.02
 """How far from its middle a cube or a handle can be grasped."""
 

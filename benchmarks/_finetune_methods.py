@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.imitation import MLP, POLICIES
+from benchmarks.imitation import MLP, POLICIES, STUDIES as IMITATION
 from robolearn.configuration.tree import read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "finetune"
@@ -70,6 +70,10 @@ class Study:
     max_steps: int
     """Of a training episode; evaluations take the task's own limit."""
     num_envs: int = 128
+    task: dict[str, Any] = field(default_factory=dict)
+    """Empty for our own task of the study's name."""
+    action_noise: float = 0.0
+    """Of the recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,4 +170,14 @@ STUDIES = {
     "PickPlace": Study(updates=250, max_steps=150),
     "Stack": Study(updates=250, max_steps=150),
     "PegInsert": Study(updates=250, max_steps=150),
+    **{
+        name: Study(
+            updates=300,
+            max_steps=200,
+            num_envs=32,
+            task=IMITATION[name].task,
+            action_noise=IMITATION[name].action_noise,
+        )
+        for name in ("peg-insert-side-v3", "assembly-v3")
+    },
 }

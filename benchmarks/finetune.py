@@ -29,14 +29,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from benchmarks._expert_pace import hurried_seconds, least_seconds, top_speed_share
+from benchmarks._expert_pace import PACED, hurried_seconds, least_seconds, top_speed_share
 from benchmarks._finetune_methods import (
     CARD,
     EPISODES_PER_ROUND,
@@ -94,7 +94,7 @@ def main() -> None:
     place, scale, name = Place.of(args), scale_of(args), "finetune_rehearsal" if args.rehearse else "finetune"
     began, outcomes = time.perf_counter(), load_runs(name)
     if not args.rehearse:
-        for task in args.tasks.split(","):
+        for task in (name for name in args.tasks.split(",") if name in PACED):
             for pace, seconds in (("hurried", hurried_seconds), ("least", least_seconds)):
                 if f"{task}/{pace}" not in outcomes:
                     outcomes = save_runs(name, outcomes | {f"{task}/{pace}": {"seconds": seconds(task)}})
@@ -138,7 +138,8 @@ class Place:
         return f" on {self.name}" if self.name else ""
 
     def task(self, name: str, scale: Scale) -> TaskConfig:
-        return TaskConfig(id=name, backend=self.backend, workers=self.workers, max_steps=scale.max_steps)
+        task = TaskConfig(id=name, backend=self.backend, workers=self.workers, max_steps=scale.max_steps)
+        return replace(task, **STUDIES[name].task)
 
     def folder(self, task: str, method: str, seed: int) -> Path:
         return self.runs / task / f"{method}{'' if self.backend == 'cpu' else f'_{self.backend}'}_seed{seed}"
@@ -148,15 +149,15 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
     """Clone, correct where the method asks for it, fine-tune, and judge before and after."""
     method, study = METHODS[method_name], STUDIES[name]
     task, folder = place.task(name, scale), place.folder(name, method_name, seed)
-    data = demonstrations(task, place.runs / name / "demonstrations.hdf5", scale.demonstrations)
-    start, seconds = imitated(task, data, method, seed, folder, place, scale)
+    data = demonstrations(name, place, scale)
+    start, seconds = imitated(name, data, method, seed, folder, place, scale)
     config = from_dict(
         FinetuneConfig,
         {
             "policy": str(start),
             "method": method.way | (scale.residual if method.way["name"] == "residual" else scale.way),
             "output": str(folder / "finetune"),
-            "task": {"id": name, "backend": place.backend, "workers": place.workers, "max_steps": scale.max_steps},
+            "task": asdict(task),
             "max_steps": scale.max_steps or study.max_steps,
             "num_envs": scale.num_envs or method.num_envs or study.num_envs,
             "demonstrations": [str(data)] if method.way["name"] == "residual" else [],
@@ -206,9 +207,7 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         "before": figures(before),
         "after": figures(after),
         "p_value": compare(before, after).p_value,
-        "top_speed_share": round(
-            top_speed_share(load_policy(result.policy), replace(task, backend="cpu"), scale.episodes), 3
-        ),
+        "top_speed_share": moved(result.policy, name, task, scale),
         "curve": [
             [round(row["time_s"] / 60.0, 2), row["step"], row["eval_success"], row["eval_steps"]]
             for row in curve
@@ -217,21 +216,29 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
     }
 
 
+def moved(policy: Path, name: str, task: TaskConfig, scale: Scale) -> float | None:
+    """Return the share of its top speed that a policy moves at, where a bound on that is known."""
+    if name not in PACED:
+        return None
+    return round(top_speed_share(load_policy(policy), replace(task, backend="cpu"), scale.episodes), 3)
+
+
 def imitated(
-    task: TaskConfig, data: Path, method: Method, seed: int, folder: Path, place: Place, scale: Scale
+    name: str, data: Path, method: Method, seed: int, folder: Path, place: Place, scale: Scale
 ) -> tuple[Path, float]:
     """Return the folder of the policy that fine-tuning starts from, and the seconds that it took, as first made."""
     files, seconds = [data], 0.0
     if method.rounds:
-        more, seconds = corrections(task, data, seed, place, scale)
+        more, seconds = corrections(name, data, seed, place, scale)
         files += more[: method.rounds]
     config = cloning(method, files, seed, place, scale)
-    return timed(folder / "clone", lambda home: train_bc(config, home, resume=True, label=f"{task.id} clone"), seconds)
+    return timed(folder / "clone", lambda home: train_bc(config, home, resume=True, label=f"{name} clone"), seconds)
 
 
-def corrections(task: TaskConfig, data: Path, seed: int, place: Place, scale: Scale) -> tuple[list[Path], float]:
+def corrections(name: str, data: Path, seed: int, place: Place, scale: Scale) -> tuple[list[Path], float]:
     """Return the files of all rounds of DAgger with a label at every step, and the seconds that they took at first."""
-    home, method = corrections_folder(task.id, seed, place), METHODS["dagger_ppo"]
+    home, method = corrections_folder(name, seed, place), METHODS["dagger_ppo"]
+    task = place.task(name, scale)
     config = cloning(method, [data], seed, place, scale)
     start, seconds = timed(home / "clone", lambda folder: train_bc(config, folder, resume=True))
     rounds = from_dict(
@@ -239,7 +246,7 @@ def corrections(task: TaskConfig, data: Path, seed: int, place: Place, scale: Sc
         {
             "policy": str(start),
             "dataset": [str(data)],
-            "task": {"id": task.id, "workers": task.workers, "max_steps": scale.max_steps or 160},
+            "task": asdict(replace(task, backend="cpu", max_steps=scale.max_steps or 160)),
             "gate": {"name": "beta", "schedule": "linear", "start": 0.6},
             "from_scratch": True,
             "rounds": ROUNDS,
@@ -287,14 +294,16 @@ def timed(folder: Path, make_policy: Callable[[Path], object], seconds: float = 
     return folder / "policy", seconds + float(took.read_text(encoding="utf-8"))
 
 
-def demonstrations(task: TaskConfig, path: Path, episodes: int) -> Path:
+def demonstrations(name: str, place: Place, scale: Scale) -> Path:
     """Return the file that all policies of a task learn from, recorded once, by MuJoCo on the processor."""
+    path = place.runs / name / "demonstrations.hdf5"
     if not path.exists():
         partial = path.with_name("recording")
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted recording
         partial.mkdir(parents=True)
-        expert = TaskConfig(id=task.id, workers=task.workers)
-        record(RecordConfig(task=expert, output=str(partial / path.name), episodes=episodes))
+        task = replace(place.task(name, scale), backend="cpu", max_steps=None)
+        how = {"episodes": scale.demonstrations, "action_noise": STUDIES[name].action_noise}
+        record(RecordConfig(task=task, output=str(partial / path.name), **how))
         os.replace(partial / path.name, path)
         shutil.rmtree(partial)
     return path
@@ -386,8 +395,9 @@ def cell_rows(
     if ratios:
         times = ", ".join(f"{run['after']['seconds']:.2f}" for run in runs if run["after"]["seconds"])
         demonstrated = runs[0]["demonstrated_s"]
-        moved = np.mean([run["top_speed_share"] for run in runs])
-        note = f"{times} s against {demonstrated:.2f} s, the tool at {moved:.0%} of its top speed"
+        note = f"{times} s against {demonstrated:.2f} s"
+        if runs[0]["top_speed_share"] is not None:
+            note += f", the tool at {np.mean([run['top_speed_share'] for run in runs]):.0%} of its top speed"
         if least is not None:
             note += f"; {least['seconds']:.2f} s ({least['seconds'] / demonstrated:.2f}) at that all the way"
         rows.append(

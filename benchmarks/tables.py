@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks._finetune_methods import STUDIES as FINETUNED
 from benchmarks._report import load_runs
 from robolearn.errors import count
 from robolearn.evaluation.statistics import wilson
@@ -144,7 +145,8 @@ def finetune_table(outcomes: dict[str, dict[str, Any]]) -> list[str]:
         "in all",
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for task, method in sorted(runs, key=lambda cell: (TASKS.index(cell[0]), cell[1])):
+    order = list(FINETUNED)
+    for task, method in sorted(runs, key=lambda cell: (order.index(cell[0]), cell[1])):
         cell = runs[task, method]
         demonstrated, seconds = cell[0]["demonstrated_s"], [run["after"]["seconds"] for run in cell]
         steps, minutes = (statistics.fmean(run[name] for run in cell) for name in ("env_steps", "minutes"))
