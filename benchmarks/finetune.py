@@ -149,7 +149,8 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
     """Clone, correct where the method asks for it, fine-tune, and judge before and after."""
     method, study = METHODS[method_name], STUDIES[name]
     task, folder = place.task(name, scale), place.folder(name, method_name, seed)
-    data = demonstrations(name, place, scale)
+    path = place.runs / name / "demonstrations.hdf5"
+    data = demonstrations(task, path, scale.demonstrations, action_noise=study.action_noise)
     start, seconds = imitated(name, data, method, seed, folder, place, scale)
     config = from_dict(
         FinetuneConfig,
@@ -294,17 +295,16 @@ def timed(folder: Path, make_policy: Callable[[Path], object], seconds: float = 
     return folder / "policy", seconds + float(took.read_text(encoding="utf-8"))
 
 
-def demonstrations(name: str, place: Place, scale: Scale) -> Path:
+def demonstrations(task: TaskConfig, path: Path, episodes: int, *, action_noise: float = 0.0) -> Path:
     """Return the file that all policies of a task learn from, recorded once, by MuJoCo on the processor."""
-    path = place.runs / name / "demonstrations.hdf5"
     if not path.exists():
         partial = path.with_name("recording")
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted recording
         partial.mkdir(parents=True)
-        task = replace(place.task(name, scale), backend="cpu", max_steps=None)
-        how = {"episodes": scale.demonstrations, "action_noise": STUDIES[name].action_noise}
-        record(RecordConfig(task=task, output=str(partial / path.name), **how))
-        os.replace(partial / path.name, path)
+        expert = replace(task, backend="cpu", max_steps=None)
+        output = str(partial / path.name)
+        record(RecordConfig(task=expert, output=output, episodes=episodes, action_noise=action_noise))
+        os.replace(output, path)
         shutil.rmtree(partial)
     return path
 
