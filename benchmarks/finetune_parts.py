@@ -1,10 +1,10 @@
 """What each part of fine-tuning is worth: steps of practice until an evaluation of Lift first solves 95%.
 
-    python -m benchmarks.finetune_parts [--ways ppo,residual] [--seeds 2]
+    python -m benchmarks.finetune_parts [--ways ppo,residual] [--seeds 3]
 
 A clone of twenty demonstrations, in chunks of four actions of which two are executed, is fine-tuned by success alone
 with all parts, and with one of them left out or changed; a run ends with the evaluation (of 100 held-out seeds, every
-5 updates of PPO and every 10 of a residual) that solves 95%, or when its updates are spent. Half-done runs go on; the
+2 updates of PPO and every 5 of a residual) that solves 95%, or when its updates are spent. Half-done runs go on; the
 outcome of every finished one is kept in benchmarks/results/raw/finetune_parts.json and not run again.
 Beside them: SAC from nothing on the same sparse reward for as many steps as fine-tuning takes in `benchmarks.finetune`
 (`scratch`), and the same policy cloned from as many demonstrations as there were episodes of practice (`cloning`),
@@ -48,11 +48,11 @@ Part = dict[str, Any]
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ppo": (
         PPO | {"critic_warmup": 4, "prior_coef": 0.01, "prior_decay": 0.98, "cloning_coef": 0.01},
-        {"num_envs": 64, "total_steps": 100, "every": 5},
+        {"num_envs": 64, "total_steps": 100, "every": 2},
     ),
     "residual": (
         {"name": "residual", "scale": 0.2, "algorithm": {"name": "sac", "gamma": 0.98, "collect_steps": 32}},
-        {"num_envs": 16, "total_steps": 200, "every": 10},
+        {"num_envs": 16, "total_steps": 200, "every": 5},
     ),
 }
 """A method with all its parts, and how long it runs."""
@@ -82,7 +82,7 @@ class Reached(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", default="ppo,residual", help="of ppo, residual, scratch, cloning")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=None, help="of the physics; none takes one for each core")
     parser.add_argument("--runs", type=Path, default=RUNS)
     args = parser.parse_args()
