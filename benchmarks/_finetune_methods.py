@@ -74,6 +74,8 @@ class Study:
     """Empty for our own task of the study's name."""
     action_noise: float = 0.0
     """Of the recording."""
+    ppo: dict[str, Any] = field(default_factory=dict)
+    """What of the method `ppo` is different here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +174,10 @@ STUDIES = {
     "PegInsert": Study(updates=250, max_steps=150),
     **{
         name: Study(
-            updates=300,
+            updates=150,
             max_steps=200,
-            num_envs=32,
+            num_envs=32,  # slow to make, so few of them for longer
+            ppo=PRECISE | {"num_steps": 256, "min_std": 0.05},
             task=IMITATION[name].task,
             action_noise=IMITATION[name].action_noise,
         )

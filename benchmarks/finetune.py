@@ -156,7 +156,9 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         FinetuneConfig,
         {
             "policy": str(start),
-            "method": method.way | (scale.residual if method.way["name"] == "residual" else scale.way),
+            "method": method.way
+            | (study.ppo if method_name == "ppo" else {})
+            | (scale.residual if method.way["name"] == "residual" else scale.way),
             "output": str(folder / "finetune"),
             "task": asdict(task),
             "max_steps": scale.max_steps or study.max_steps,
