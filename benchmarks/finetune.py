@@ -14,8 +14,8 @@ Writes benchmarks/results/finetune.json from all outcomes.
     ppo          from the clone of the demonstrations
     dagger_ppo   after ten rounds of DAgger
     gaussian, mixture, autoregressive, diffusion, flow, act
-                 each kind of policy, after the first three rounds only: likelihoods by PPO, chains by PPO on their
-                 steps (DPPO), ACT by a residual
+                 each kind of policy, after the first three rounds only (autoregressive and ACT: ten): likelihoods by
+                 PPO, chains by PPO on their steps (DPPO), ACT by a residual
 
 With `--backend warp` worlds, observations, rewards, policy and updates live on one device, cloning too; outcomes and
 rows name back end and card, and count the minutes until an evaluation first solves 99%. A rehearsal shows that every
