@@ -250,6 +250,7 @@ def run(
         "demonstrations": count,
         "seed": seed,
         "steps": config.loop.total_steps,
+        "disturbances": study.disturbances,
         "first_seed": REPORT_SEED,
         "successes": found.successes,
         "episodes": len(found.episodes),
@@ -281,6 +282,8 @@ def cells(outcomes: dict[str, dict[str, Any]]) -> dict[Cell, list[dict[str, Any]
 def success_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> SuccessRow:
     successes, episodes = (sum(o[name] for o in outcomes) for name in ("successes", "episodes"))
     note = "by training seed: " + ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes)
+    if outcomes[0].get("disturbances"):
+        note += "; with disturbances"
     if scores := [o["score"] for o in outcomes if o.get("score") is not None]:
         note += f"; mean largest score {np.mean(scores):.3f}"
     return SuccessRow.of(
