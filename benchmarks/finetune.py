@@ -89,6 +89,8 @@ def main() -> None:
     for given, known in ((args.tasks, STUDIES), (args.methods, METHODS)):
         if unknown := [name for name in given.split(",") if name not in known]:
             parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    if args.backend == "warp" and (foreign := [name for name in args.tasks.split(",") if STUDIES[name].task]):
+        parser.error(f"--backend warp is for our own tasks, not for {', '.join(foreign)}; leave them out of --tasks")
     if args.backend == "warp" and not (torch.cuda.is_available() or args.rehearse):
         parser.error("--backend warp needs a CUDA card, and there is none; --rehearse tries every part on the CPU")
     place, scale, name = Place.of(args), scale_of(args), "finetune_rehearsal" if args.rehearse else "finetune"
@@ -408,7 +410,7 @@ def cell_rows(
                 unit="ratio to the demonstrations' median",
                 ours=float(np.median(ratios)),
                 floor=None if hurried is None else hurried["seconds"] / demonstrated,
-                floor_name="the expert at full pace, without waiting or noise",
+                floor_name="" if hurried is None else "the expert at full pace, without waiting or noise",
                 goal=goals[1],
                 better="lower",
                 note=note,

@@ -6,9 +6,6 @@ A clone of twenty demonstrations, in chunks of four actions of which two are exe
 with all parts, and with one of them left out or changed. A run ends where three evaluations in a row (100 held-out
 seeds, every 3 updates of PPO and every 5 of a residual) solve 95% together, or when its updates are spent. Half-done
 runs go on; the outcome of every finished one is kept in benchmarks/results/raw/finetune_parts.json and not run again.
-Beside them: SAC from nothing on the same sparse reward for as many steps as fine-tuning takes in `benchmarks.finetune`
-(`scratch`), and the same policy cloned from as many demonstrations as there were episodes of practice (`cloning`),
-both judged on 500 fresh seeds.
 Writes benchmarks/results/finetune_parts.json from all outcomes.
 """
 
@@ -26,23 +23,19 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks._finetune_methods import GAUSSIAN, PPO, PROCESSOR, STUDIES, Method
-from benchmarks._report import Row, SuccessRow, load_runs, save_runs, write
-from benchmarks.finetune import Place, cloning, demonstrations, figures, judged, timed
+from benchmarks._report import Row, load_runs, save_runs, write
+from benchmarks.finetune import Place, cloning, demonstrations, timed
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.rl import RLConfig
 from robolearn.configuration.tree import from_dict
 from robolearn.imitation.bc import train_bc
 from robolearn.policies.heads.gaussian import DiagonalGaussian
 from robolearn.rl.finetune import finetune
-from robolearn.rl.from_scratch import train_rl
 from robolearn.training.metrics import read_metrics
 
 TASK, GOAL, IN_A_ROW = "Lift", 0.95, 3
 RUNS = Path("runs/finetune_parts")
 CHUNKED = GAUSSIAN | {"pred_steps": 4, "exec_steps": 2}
-EPISODE_STEPS = 40
-"""About what an episode of practice lasts."""
 Part = dict[str, Any]
 """`policy`, `method` and whatever else of a run is different."""
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -81,21 +74,20 @@ class Reached(Exception):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", default="ppo,residual", help="of ppo, residual, scratch, cloning")
+    parser.add_argument("--ways", default="ppo,residual", help="of ppo, residual")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=None, help="of the physics; none takes one for each core")
     parser.add_argument("--runs", type=Path, default=RUNS)
     args = parser.parse_args()
-    known = [*PARTS, *OTHERS]
-    if unknown := [way for way in args.ways.split(",") if way not in known]:
-        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    if unknown := [way for way in args.ways.split(",") if way not in PARTS]:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(PARTS)}")
     began, outcomes = time.perf_counter(), load_runs("finetune_parts")
     place = Place(backend="cpu", device="cpu", workers=args.workers, runs=args.runs)
     for seed in range(args.seeds):
         for way in args.ways.split(","):
-            for part in PARTS.get(way, {way: {}}):
+            for part in PARTS[way]:
                 if (key := f"{way}/{part}/{seed}") not in outcomes:
-                    outcome = OTHERS[way](place, seed) if way in OTHERS else practise(way, part, place, seed)
+                    outcome = practise(way, part, place, seed)
                     print(key, outcome, flush=True)
                     outcomes = save_runs("finetune_parts", outcomes | {key: outcome})
     write("finetune_parts", rows(outcomes), seconds=time.perf_counter() - began)
@@ -155,56 +147,14 @@ def practise(way: str, name: str, place: Place, seed: int) -> dict[str, Any]:
     }
 
 
-def cloned(policy: dict[str, Any], place: Place, seed: int, episodes: int = 20) -> tuple[Path, Path]:
+def cloned(policy: dict[str, Any], place: Place, seed: int) -> tuple[Path, Path]:
     """Return the demonstrations, and the policy cloned from them."""
     task = TaskConfig(id=TASK, workers=place.workers)
-    data = demonstrations(task, place.runs / f"demonstrations_{episodes}.hdf5", episodes)
+    data = demonstrations(task, place.runs / "demonstrations.hdf5", PROCESSOR.demonstrations)
     chunks = "chunks" if "pred_steps" in policy else "steps"
     config = cloning(Method(way={}, policy=policy), [data], seed, place, PROCESSOR)
-    folder = place.runs / f"clone_{episodes}_{chunks}_seed{seed}"
+    folder = place.runs / f"clone_{chunks}_seed{seed}"
     return data, timed(folder, lambda home: train_bc(config, home, resume=True))[0]
-
-
-def from_nothing(place: Place, seed: int) -> dict[str, Any]:
-    """Train SAC without demonstrations for as many steps as fine-tuning takes."""
-    steps, _ = practice_of_finetuning()
-    config = from_dict(
-        RLConfig,
-        {
-            "task": {"id": TASK, "workers": place.workers, "max_steps": STUDIES[TASK].max_steps},
-            "reward": "success",
-            "algorithm": {"name": "sac", "gamma": 0.98, "collect_steps": 32, "utd": 0.125},
-            "num_envs": 64,
-            "output": str(place.runs / f"scratch_seed{seed}"),
-            "env_steps": steps,
-            "eval_episodes": 0,
-            "seed": seed,
-            "tensorboard": False,
-        },
-    )
-    result = train_rl(config, resume=True)
-    return other("scratch", seed, result.policy, result.run_dir, place) | {"env_steps": result.env_steps}
-
-
-def from_many(place: Place, seed: int) -> dict[str, Any]:
-    """Clone as many demonstrations as there were episodes of practice."""
-    _, episodes = practice_of_finetuning()
-    _, policy = cloned(GAUSSIAN, place, seed, episodes)
-    return other("cloning", seed, policy, policy.parent, place) | {"demonstrations": episodes}
-
-
-OTHERS = {"scratch": from_nothing, "cloning": from_many}
-
-
-def other(way: str, seed: int, policy: Path, folder: Path, place: Place) -> dict[str, Any]:
-    result = judged(policy, place.task(TASK, PROCESSOR), folder / "after.json", place, PROCESSOR)
-    return {"way": way, "part": way, "seed": seed, "after": figures(result)}
-
-
-def practice_of_finetuning() -> tuple[int, int]:
-    """Return the steps and the episodes, about, that PPO takes in `benchmarks.finetune`."""
-    steps = PPO["num_steps"] * STUDIES[TASK].num_envs * STUDIES[TASK].updates
-    return steps, steps // EPISODE_STEPS
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +177,7 @@ def clamped(limit: float) -> Iterator[None]:
 
 
 def rows(outcomes: dict[str, dict[str, Any]]) -> list[Row]:
-    """Return the steps to the goal of each part, against those with all parts, and what the others solve."""
+    """Return the steps to the goal of each part, against those with all parts."""
     found: list[Row] = []
     for way, parts in PARTS.items():
         whole = None
@@ -253,18 +203,6 @@ def rows(outcomes: dict[str, dict[str, Any]]) -> list[Row]:
                     note=f"by seed, in thousands: {came}; from {min(r['evaluations'][0] for r in runs):.0%} on",
                 )
             )
-    for way in OTHERS:
-        runs = [run for _, run in sorted(outcomes.items()) if run["way"] == way]
-        if runs:
-            successes, episodes = (sum(run["after"][name] for run in runs) for name in ("successes", "episodes"))
-            how = f"{runs[0]['env_steps'] / 1e6:.1f} M steps" if way == "scratch" else f"{runs[0]['demonstrations']}"
-            case = {
-                "scratch": f"{TASK}, SAC without demonstrations, {how}",
-                "cloning": f"{TASK}, cloned from {how} demonstrations",
-            }[way]
-            seconds = [run["after"]["seconds"] for run in runs if run["after"]["seconds"]]
-            note = f"median time to success {np.median(seconds):.2f} s" if seconds else ""
-            found.append(SuccessRow.of(case, successes, episodes, [run["seed"] for run in runs], note=note))
     return found
 
 

@@ -307,3 +307,24 @@ def test_context_noise_blurs_what_earlier_numbers_say_and_only_while_training() 
             -head.distribution(torch.zeros(64, 3)).log_prob(actions) / 2,
         )
     assert (losses[0.0] - losses[0.5]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_samples_and_densities_can_be_traced_as_one_graph(grad: bool) -> None:
+    """What `compile true` of PPO asks for; without a compiler behind it, which would change the numbers' last bits."""
+    head, features = make_head(pred_steps=1, action_size=2, min_scale=0.1), torch.randn(4, 3)
+
+    def decide(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        distribution = head.distribution(features)
+        actions = distribution.sample(BatchNoise(len(features), "cpu"))
+        return actions, distribution.log_prob(actions)
+
+    found = []
+    for run in (decide, torch.compile(decide, fullgraph=True, backend="eager")):
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(grad):
+            found.append(run(features))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.isfinite().all()
+    assert [tensor.requires_grad for tensor in found[1]] == [False, grad]
