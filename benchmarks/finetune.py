@@ -89,8 +89,9 @@ def main() -> None:
     for given, known in ((args.tasks, STUDIES), (args.methods, METHODS)):
         if unknown := [name for name in given.split(",") if name not in known]:
             parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
-    if args.backend == "warp" and (foreign := [name for name in args.tasks.split(",") if STUDIES[name].task]):
-        parser.error(f"--backend warp is for our own tasks, not for {', '.join(foreign)}; leave them out of --tasks")
+    foreign = [name for name in args.tasks.split(",") if STUDIES[name].task]
+    if foreign and (args.backend == "warp" or args.methods != "ppo"):
+        parser.error(f"{', '.join(foreign)}: not ours, and so for --methods ppo on the processor only")
     if args.backend == "warp" and not (torch.cuda.is_available() or args.rehearse):
         parser.error("--backend warp needs a CUDA card, and there is none; --rehearse tries every part on the CPU")
     place, scale, name = Place.of(args), scale_of(args), "finetune_rehearsal" if args.rehearse else "finetune"
