@@ -142,6 +142,7 @@ def test_everything_is_reached_by_keyboard_alone(browser: Any, link: str) -> Non
         page.keyboard.press("?")
         page.get_by_role("dialog").get_by_text("play or pause").wait_for()
         page.keyboard.press("Escape")
+        page.get_by_role("dialog").wait_for(state="hidden")
         page.keyboard.press("Escape")
         page.get_by_text("60 of 60 episodes").wait_for()
 

@@ -40,7 +40,7 @@ export class EpisodePage {
     on("t", "assign to train", () => this.mark({ split: "train" }));
     on("v", "assign to valid", () => this.mark({ split: "valid" }));
     this.stop.signal.addEventListener("abort", () => bound.forEach((entry) => keys.off(entry)));
-    on("Escape", "back to all episodes", () => { location.hash = "#/"; });
+    on("Escape", "back to all episodes", () => { clearTimeout(this.linking); location.hash = "#/"; });
   }
 
   marks() { return this.store.mark(this.name); }
