@@ -10,7 +10,7 @@ from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.reading import Reading
 from robolearn.configuration.parts.session import CorrectionConfig, SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.parts.ways import OFF_POLICY, PPOTuningConfig, Way
+from robolearn.configuration.parts.ways import OFF_POLICY, PPOTuningConfig, ResidualPPOConfig, Way
 from robolearn.configuration.reward import check_reward_from
 from robolearn.configuration.teleop import ACTING, INPUTS
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
@@ -99,7 +99,7 @@ class FinetuneConfig(Reading):
     """How it learns."""
     demonstrations: tuple[str, ...] = ()
     """Data set files that learning goes back to: half of each batch (residual, sac), or a cloning loss beside the
-    surrogate (ppo, chain_ppo)."""
+    surrogate (ppo, chain_ppo); residual_ppo has no use for them."""
     corrector: CorrectorConfig | None = None
     """Who may take over in practice (residual, sac): `auto` is the task's own expert, `corrector.device` names what a
     person corrects with. What they do counts as practice and as demonstrations; none leaves practice to the policy."""
@@ -153,6 +153,10 @@ class FinetuneConfig(Reading):
             raise ConfigError(
                 f"device says where the networks live, received {self.device}; a person corrects by --corrector.device "
                 f"{self.device}"
+            )
+        if self.demonstrations and isinstance(self.method, ResidualPPOConfig):
+            raise ConfigError(
+                "method residual_ppo learns from its own practice only; leave demonstrations out, or take residual"
             )
         check_reward_from(self.reward_from, self.reward)
         self._check_corrector()

@@ -26,7 +26,7 @@ from robolearn.configuration.parts.policy import (
     PolicyConfig,
 )
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.parts.ways import ResidualConfig, SACTuningConfig
+from robolearn.configuration.parts.ways import ResidualConfig, ResidualPPOConfig, SACTuningConfig
 from robolearn.configuration.record import RecordConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
@@ -39,8 +39,9 @@ from robolearn.policies.policy import Policy
 from robolearn.policies.residual import BASE_ACTION, ResidualPolicy, build_correction
 from robolearn.rl.collecting.base_env import BaseEnv
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
-from robolearn.rl.finetune import FinetuneResult, finetune
+from robolearn.rl.finetune import FinetuneResult, finetune, prepare
 from robolearn.rl.networks import ExecutedActionValues
+from robolearn.rl.ways.practice import Practice
 from robolearn.rl.ways.residual import GrowingCorrection
 from robolearn.specs import Batch
 from robolearn.training.metrics import read_metrics
@@ -156,11 +157,16 @@ def test_a_correction_mends_what_the_base_cannot(head: Any, tmp_path: Path) -> N
 
 def test_resume_equals_no_interruption(tmp_path: Path) -> None:
     policy, data = half_taught(tmp_path / "start", pred_steps=4, exec_steps=2), demonstrations(tmp_path / "d.hdf5")
-    for name, method in {"sac": None, "td3": ResidualConfig(algorithm=td3(), scale_steps=50)}.items():
+    for name, method in {
+        "sac": None,
+        "td3": ResidualConfig(algorithm=td3(), scale_steps=50),
+        "ppo": on_policy(),
+    }.items():
+        shown = () if name == "ppo" else (str(data),)
 
-        def one(run: str, updates: int, name: str = name, method: Any = method) -> FinetuneConfig:
+        def one(run: str, updates: int, name: str = name, method: Any = method, shown: Any = shown) -> FinetuneConfig:
             folder = tmp_path / f"{name}_{run}"
-            return config(policy, folder, updates, method, export="last", demonstrations=(str(data),), test_episodes=0)
+            return config(policy, folder, updates, method, export="last", demonstrations=shown, test_episodes=0)
 
         whole, parts = one("whole", 4), one("parts", 4)
         finetune(whole, whole.output)
@@ -169,6 +175,46 @@ def test_resume_equals_no_interruption(tmp_path: Path) -> None:
         first, second = (load_policy(Path(c.output) / "policy").state_dict() for c in (whole, parts))
         assert all(torch.equal(value, second[key]) for key, value in first.items())
         assert any(value.abs().sum() > 0 for key, value in first.items() if key.startswith("correction.head.mean"))
+
+
+def on_policy(**changes: Any) -> ResidualPPOConfig:
+    values = {"num_steps": 16, "batch_size": 64, "critic_warmup": 1, "scale": 0.9, "gamma": 0.95, "target_kl": None}
+    return ResidualPPOConfig(**(values | changes))
+
+
+@pytest.mark.learning
+def test_a_correction_by_ppo_mends_chunks(tmp_path: Path) -> None:
+    """From sparse success, of a base without a likelihood, which stays as it is."""
+    policy = half_taught(tmp_path / "start", DeterministicHeadConfig(), pred_steps=4, exec_steps=2)
+    before = load_policy(policy).state_dict()
+    c = config(policy, tmp_path / "run", 40, on_policy(learning_rate=1e-3), num_envs=16)
+    tuned = load_policy(with_three_seeds(c, tmp_path)[0].policy)
+    assert isinstance(tuned, ResidualPolicy)
+    assert all(torch.equal(value, before[name]) for name, value in tuned.base.state_dict().items())
+
+
+def test_a_correction_by_ppo_begins_as_the_base_and_has_ratios_of_one(tmp_path: Path) -> None:
+    """Of the rollout's raw samples under the correction that drew them; the densities by hand."""
+    base = load_policy(half_taught(tmp_path / "start", DeterministicHeadConfig(), pred_steps=4, exec_steps=2))
+    c = config(tmp_path / "start", tmp_path / "run", 2, on_policy(scale=0.3))
+    with make(TASK, 4) as env:
+        learner = prepare(c, base, Practice(env=env), torch.device("cpu"))
+        assert isinstance(learner.actor, ResidualPolicy)
+        correction = learner.actor.correction
+        rollout = learner.source.next()
+        obs, actions = rollout.flat_obs(), rollout.actions.flatten(0, 1)
+        distribution = correction.distribution(obs)
+        assert torch.equal(distribution.mode(), obs[BASE_ACTION])
+        drawn = torch.atanh((actions - obs[BASE_ACTION]) / 0.3)  # u of c = tanh(u), u ~ N(0, std)
+        std = distribution.corrections.std
+        by_hand = torch.distributions.Normal(0.0, std).log_prob(drawn) - torch.log1p(-(torch.tanh(drawn) ** 2))
+        torch.testing.assert_close(rollout.log_probs.flatten(), by_hand.sum((-1, -2)), rtol=1e-3, atol=1e-3)
+        assert "kl" not in learner.algorithm.update(rollout), "the critic learns alone at first"
+        before = {name: value.clone() for name, value in base.state_dict().items()}
+        metrics = learner.algorithm.update(learner.source.next())
+        assert metrics["kl"] < 0.1
+        assert correction.head.mean.weight.abs().sum() > 0
+        assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
 
 
 def td3() -> TD3Config:
@@ -413,6 +459,12 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "not trained by cloning, it learns from reward: finetune --method residual" in cloned
     dagger = ["--dataset", data, "--rounds", 1, "--expert", expert[1], *run]
     assert "--from_scratch true" in refused("dagger", "--policy", tmp_path / "done/policy", *dagger)
+    by_ppo = ["--method", "residual_ppo", *SHORT, *run]
+    assert "leave demonstrations out, or take residual" in refused(
+        "finetune", policy, *by_ppo, "--demonstrations", data
+    )
+    assert "no cloning_coef" in refused("finetune", policy, *by_ppo, "--method.cloning_coef", 0.1)
+    assert "does not normalise 'state'" in refused("finetune", plain, *by_ppo)
     assert "exact log-probability" in refused("finetune", tmp_path / "done", *SHORT, *run)
 
 

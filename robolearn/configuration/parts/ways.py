@@ -102,6 +102,14 @@ class SACTuningConfig(SACConfig):
     """Raise the head's smallest standard deviation to this, in the units before tanh; none leaves the head."""
 
 
+def _correction() -> PolicyConfig:
+    return PolicyConfig(
+        obs_clip=10.0,
+        backbone=MLPConfig(hidden_sizes=(256, 256), layer_norm=True),
+        head=GaussianHeadConfig(initial_std=0.2),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResidualConfig:
     """A small correction of a frozen policy's every action, learned off-policy: any head, chunks included (ResFiT)."""
@@ -115,13 +123,7 @@ class ResidualConfig:
     """Its size at first."""
     scale_steps: int = 10_000
     """Gradient steps after the critics' warm-up over which it grows from the one to the other."""
-    policy: PolicyConfig = field(
-        default_factory=lambda: PolicyConfig(
-            obs_clip=10.0,
-            backbone=MLPConfig(hidden_sizes=(256, 256), layer_norm=True),
-            head=GaussianHeadConfig(initial_std=0.2),
-        )
-    )
+    policy: PolicyConfig = field(default_factory=_correction)
     """The correction: a tanh-Gaussian of one step; `obs_keys` names what it sees, empty means what the base sees. Keys
     are seen whole, velocities too: reward does not mislead it as demonstrations do. `obs_clip` holds critics in bounds
     where practice leaves what was demonstrated."""
@@ -136,7 +138,32 @@ class ResidualConfig:
         return self.algorithm.learning_rate
 
 
-Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | SACTuningConfig
+@dataclass(frozen=True, kw_only=True)
+class ResidualPPOConfig(_PracticeConfig):
+    """The same correction learned by PPO (ResIP): many more steps of practice, and none of a critic's wishes."""
+
+    name: Literal["residual_ppo"] = "residual_ppo"  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_steps: int = 64
+    batch_size: int = 2048
+    learning_rate: float = 3e-4
+    gamma: float = 0.98
+    target_kl: float | None = 0.02
+    cloning_coef: float = 0.0
+    scale: float = 0.2
+    """Size of the largest correction, of the way from 0 to 1 that an action can take."""
+    policy: PolicyConfig = field(default_factory=_correction)
+    """The correction, as of `residual`; its deviations count in units of the scale."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.scale <= 2.0:
+            raise ConfigError(f"need 0 < scale <= 2, received {self.scale}")
+        for name in ("cloning_coef", "normalise_obs"):
+            if getattr(self, name):
+                raise ConfigError(f"residual_ppo has no {name}, received {getattr(self, name)}; leave it out")
+
+
+Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | ResidualPPOConfig | SACTuningConfig
 """Ways of fine-tuning, told apart by `name`."""
 
 OFF_POLICY = (ResidualConfig, SACTuningConfig)
