@@ -15,7 +15,9 @@ Writes benchmarks/results/finetune.json from all outcomes.
     dagger_ppo   after ten rounds of DAgger
     gaussian, mixture, autoregressive, diffusion, flow, act
                  each kind of policy, after the first three rounds only (autoregressive and ACT: ten): likelihoods by
-                 PPO, chains by PPO on their steps (DPPO), ACT by a residual
+                 PPO, chains by PPO on their steps (DPPO), ACT by a residual, learned by PPO, too
+    flow_residual
+                 a flow policy by a residual
 
 With `--backend warp` worlds, observations, rewards, policy and updates live on one device, cloning too; outcomes and
 rows name back end and card, and count the minutes until an evaluation first solves 99%. A rehearsal shows that every
@@ -159,14 +161,11 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         FinetuneConfig,
         {
             "policy": str(start),
-            "method": method.way
-            | (study.ppo if method_name == "ppo" else {})
-            | (scale.residual if method.way["name"] == "residual" else scale.way),
+            "method": method.way | (study.ppo if method_name == "ppo" else {}) | scale.way,
             "output": str(folder / "finetune"),
             "task": asdict(task),
             "max_steps": scale.max_steps or study.max_steps,
-            "num_envs": scale.num_envs or method.num_envs or study.num_envs,
-            "demonstrations": [str(data)] if method.way["name"] == "residual" else [],
+            "num_envs": scale.num_envs or study.num_envs,
             "eval_episodes": scale.held_out,
             "test_episodes": scale.held_out,
             "seed": seed,
