@@ -63,7 +63,7 @@ STATISTICS = {
 }
 
 
-def half_taught(folder: Path, head: Any = None, **steps: int) -> Path:
+def half_taught(folder: Path, head: Any = None, updates: int = 300, **steps: int) -> Path:
     """A policy that was told which way to go with an error in one direction, so that it stops beside some goals."""
     torch.manual_seed(0)
     with make(TASK) as env:
@@ -71,7 +71,7 @@ def half_taught(folder: Path, head: Any = None, **steps: int) -> Path:
         statistics = STATISTICS | {"actions": {k: v[:2] for k, v in STATISTICS["state"].items()}}
         policy = build_policy(config, env.observation_spec, env.action_spec, statistics)
     optimiser, length = torch.optim.Adam(policy.parameters(), lr=3e-3), config.obs_steps - 1 + config.pred_steps
-    for _ in range(300):
+    for _ in range(updates):
         obs = torch.rand(128, 1, 4) * 2 - 1
         label = ((obs[..., 2:] - obs[..., :2]) / 0.2 + torch.tensor([0.9, 0.0])).clamp(-1, 1)
         batch = Batch(
@@ -387,7 +387,7 @@ def test_evaluations_beyond_the_checkpoint_are_forgotten_by_a_run_that_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a kill after the last checkpoint leaves in critic.jsonl is made anew, and a run begun again begins anew."""
-    policy, run = half_taught(tmp_path / "start"), tmp_path / "run"
+    policy, run = half_taught(tmp_path / "start", updates=1), tmp_path / "run"
     words = ["finetune", policy, *RESIDUAL, *SHORT[:-2], "--max_steps", 20, "--export", "last", "--output", run]
     words += ["--loop.evaluate_every", 2, "--loop.checkpoint_every", 2]
     critic, start = run / "critic.jsonl", run / "start.json"
@@ -450,7 +450,7 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
             env_args=TASK.env_args(),
         )
     assert "does not normalise 'state'" in refused("finetune", plain, *RESIDUAL, *SHORT, *run)
-    diffusion = half_taught(tmp_path / "diffusion", DIFFUSION, pred_steps=4)
+    diffusion = half_taught(tmp_path / "diffusion", DIFFUSION, updates=1, pred_steps=4)
     assert "a tanh-Gaussian" in refused("finetune", diffusion, "--method", "sac", *SHORT, *run)
     assert command("finetune", policy, *RESIDUAL, *SHORT, "--output", tmp_path / "done", "--export", "last") == 0
     capsys.readouterr()
