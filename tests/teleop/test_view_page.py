@@ -147,6 +147,25 @@ def test_everything_is_reached_by_keyboard_alone(browser: Any, link: str) -> Non
         page.get_by_text("60 of 60 episodes").wait_for()
 
 
+def test_a_late_address_of_a_step_brings_nobody_back(browser: Any, link: str) -> None:
+    """The step's turn to be noted comes between leaving the episode and the browser's word of it."""
+    with open_page(browser, link + "#/demo_2/0") as page:
+        wait_for_step(page, 0)
+        page.evaluate(
+            """() => { const later = window.setTimeout;
+              window.setTimeout = (run, time) => time === 150 ? (window.late = run, 0) : later(run, time); }"""
+        )
+        page.keyboard.press("End")
+        wait_for_step(page, 19)
+        page.evaluate("() => { dispatchEvent(new KeyboardEvent('keydown', { key: 'j' })); window.late(); }")
+        page.get_by_role("heading", name="demo_3").wait_for()
+        assert page.evaluate("location.hash") == "#/demo_3/0"
+        page.keyboard.press("End")
+        wait_for_step(page, 19)
+        page.evaluate("window.late()")
+        assert page.evaluate("location.hash") == "#/demo_3/19"
+
+
 def test_playing_shows_the_steps_in_their_time(browser: Any, link: str) -> None:
     with open_page(browser, link + "#/demo_1/0") as page:
         wait_for_step(page, 0)

@@ -40,7 +40,7 @@ export class EpisodePage {
     on("t", "assign to train", () => this.mark({ split: "train" }));
     on("v", "assign to valid", () => this.mark({ split: "valid" }));
     this.stop.signal.addEventListener("abort", () => bound.forEach((entry) => keys.off(entry)));
-    on("Escape", "back to all episodes", () => { clearTimeout(this.linking); location.hash = "#/"; });
+    on("Escape", "back to all episodes", () => { location.hash = "#/"; });
   }
 
   marks() { return this.store.mark(this.name); }
@@ -185,8 +185,12 @@ export class EpisodePage {
   }
 
   note() {
+    const name = encodeURIComponent(this.name);
     clearTimeout(this.linking);
-    this.linking = setTimeout(() => history.replaceState(null, "", `#/${encodeURIComponent(this.name)}/${this.step}`), 150);
+    this.linking = setTimeout(() => {
+      // Who has left already, while the page has not heard of it, must not be brought back.
+      if (location.hash.split("/")[1] === name) history.replaceState(null, "", `#/${name}/${this.step}`);
+    }, 150);
   }
 
   show() {
