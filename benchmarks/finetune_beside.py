@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def beside(name: str, way: str, method: str, outcome: dict[str, Any], place: Pla
     task, folder = place.task(name, PROCESSOR), place.runs / name / f"{way}_seed{seed}"
     steps = int(outcome["env_steps"])
     if way == "cloning":
-        data, episodes = many_demonstrations(task, place.runs / name, steps)
+        data, episodes = many_demonstrations(task, STUDIES[name].action_noise, place.runs / name, steps)
         config = replace(cloning(METHODS[method], [data], seed, place, PROCESSOR), batch_size=512)
         config = replace(config, loop=replace(config.loop, total_steps=CLONE_STEPS))
         policy, seconds = timed(folder / "clone", lambda home: train_bc(config, home, resume=True))
@@ -100,12 +100,7 @@ def beside(name: str, way: str, method: str, outcome: dict[str, Any], place: Pla
         config = from_dict(
             RLConfig,
             {
-                "task": {
-                    "id": name,
-                    "workers": place.workers,
-                    "max_steps": STUDIES[name].max_steps,
-                    **STUDIES[name].task,
-                },
+                "task": asdict(replace(task, max_steps=STUDIES[name].max_steps)),
                 "algorithm": SAC | {"capacity": min(KEPT, steps)},
                 "reward": "success",
                 "num_envs": 32,
@@ -130,32 +125,24 @@ def beside(name: str, way: str, method: str, outcome: dict[str, Any], place: Pla
     }
 
 
-def many_demonstrations(task: TaskConfig, folder: Path, steps: int) -> tuple[Path, int]:
-    """Return a file of successful demonstrations of about that many steps, recorded once, and their number."""
+def many_demonstrations(task: TaskConfig, noise: float, folder: Path, steps: int) -> tuple[Path, int]:
+    """Return a file of about that many steps of demonstrations, and their number; a hundred tell how many it takes.
+
+    Args:
+        noise: standard deviation of that on the expert's actions.
+    """
     path = folder / "demonstrations.hdf5"
-    first = run_seeds(0).start
-
-    def recorded(episodes: int) -> None:
-        output, going_on = str(path), path.exists()
-        record(
-            RecordConfig(
-                task=replace(task, max_steps=None),
-                output=output,
-                episodes=episodes,
-                seed=first,
-                resume=going_on,
-                num_envs=32,
-            )
-        )
-
+    config = RecordConfig(
+        task=task, output=str(path), episodes=100, action_noise=noise, seed=run_seeds(0).start, num_envs=32
+    )
     if not path.exists():
-        recorded(100)
+        record(config)
     with Dataset(path) as dataset:
-        wanted = math.ceil(steps / float(np.mean(dataset.lengths)))
-        have = len(dataset)
-    if have < 0.99 * wanted:
-        recorded(wanted)
-    return path, wanted
+        recorded, wanted = len(dataset), math.ceil(steps / float(np.mean(dataset.lengths)))
+    if recorded < 0.99 * wanted:
+        record(replace(config, episodes=wanted, resume=True))
+        recorded = wanted
+    return path, recorded
 
 
 def rows(outcomes: dict[str, dict[str, Any]], tuned: dict[str, Any]) -> list[Row]:

@@ -205,6 +205,7 @@ def test_a_correction_by_ppo_begins_as_the_base_and_has_ratios_of_one(tmp_path: 
         obs, actions = rollout.flat_obs(), rollout.actions.flatten(0, 1)
         distribution = correction.distribution(obs)
         assert torch.equal(distribution.mode(), obs[BASE_ACTION])
+        torch.testing.assert_close(distribution.log_prob(actions).flatten(), rollout.log_probs.flatten())
         drawn = torch.atanh((actions - obs[BASE_ACTION]) / 0.3)  # u of c = tanh(u), u ~ N(0, std)
         std = distribution.corrections.std
         by_hand = torch.distributions.Normal(0.0, std).log_prob(drawn) - torch.log1p(-(torch.tanh(drawn) ** 2))
