@@ -89,7 +89,6 @@ class Study:
     steps: int = 10_000
     batch_size: int = 256
     learning_rate: float = 5e-4
-    precision: str = "float32"
 
 
 STATE_CHUNKS = {
@@ -99,6 +98,11 @@ STATE_CHUNKS = {
     "backbone": {"name": "mlp", "hidden_sizes": [256, 256]},
 }
 NORMALISED = {"name": "mlp", "hidden_sizes": [256, 256, 256], "layer_norm": True}
+PIXELS: dict[str, dict[str, list[int]]] = {
+    "Lift": {"proprio": [0, 14]},
+    "PickPlace": {"proprio": [0, 14], "goal": [0, 3]},  # which of the bins; the rest says where the cube is
+}
+"""Tasks that are cloned from pictures, and what else is seen: ranges of observations."""
 METAWORLD = ("pick-place-v3", "peg-insert-side-v3", "assembly-v3", "door-open-v3")
 STUDIES: dict[str, Study] = {
     "Fork": Study(
@@ -148,16 +152,25 @@ STUDIES: dict[str, Study] = {
         action_noise=0.1,
         policy={**STATE_CHUNKS, "exec_steps": 2},  # one action moves the gripper by up to 5 cm
     ),
-    "Lift from pixels": Study(
-        task={"id": "Lift", "kwargs": {"cameras": ["front", "wrist"]}},
-        demonstrations=(100,),
-        policies=("mixture", "diffusion"),
-        policy={**STATE_CHUNKS, "obs_keys": ["front", "wrist", "proprio"]},
-        steps=8_000,
-        batch_size=32,
-        learning_rate=3e-4,
-        precision="bfloat16",  # faster on processors that have it
-    ),
+    **{
+        f"{name} from pixels": Study(
+            task={"id": name, "kwargs": {"cameras": ["front", "wrist"]}},
+            demonstrations=(100,),
+            disturbances=0.25,
+            policies=("mixture", "flow"),
+            policy={
+                **STATE_CHUNKS,
+                "obs_keys": ["front", "wrist", *seen],
+                "obs_ranges": seen,
+                "obs_clip": 5.0,
+                "backbone": NORMALISED,
+                "vision": {"network": "shallow"},
+            },
+            batch_size=64,
+            learning_rate=1e-3,
+        )
+        for name, seen in PIXELS.items()
+    },
 }
 
 
@@ -222,7 +235,6 @@ def run(
             "target": "labels" if study.disturbances else "actions",
             "policy": {**study.policy, **POLICIES[policy], **study.own.get(policy, {})},
             "batch_size": study.batch_size,
-            "precision": study.precision,
             "optimiser": {"learning_rate": study.learning_rate, "warmup_steps": 200, "max_grad_norm": 1.0},
             "loop": {"total_steps": study.steps, "tensorboard": False, "evaluate_every": 0},
             "seed": seed,

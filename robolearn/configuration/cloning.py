@@ -46,7 +46,7 @@ class BCConfig(Reading):
     export: Literal["last", "best"] = "last"
     """Export the last weights, or those of the best evaluation (validation likelihood says little about success)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the networks; weights stay float32."""
+    """Arithmetic of the networks (float32 on a processor that lacks bfloat16); weights stay float32."""
     device: str = "auto"
     """Torch device; auto takes a GPU where there is one."""
     seed: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,7 @@ from robolearn.specs import Batch
 from robolearn.training import distributed
 from robolearn.training.loop import Algorithm, RunState, Source
 from robolearn.training.optim import MovingAverage, Optimiser
+from robolearn.training.precision import autocast
 from robolearn.training.run import card_figures, open_run
 from robolearn.training.seeding import seed_everything
 from robolearn.training.threads import flushed_denormals
@@ -53,8 +53,7 @@ class BehaviourCloning:
         self.policy = policy.train()
         self.optimiser = Optimiser(policy, config, total_steps)
         self.average = MovingAverage(policy, config) if config.ema else None
-        device = next(policy.parameters()).device.type
-        self.autocast = torch.autocast(device, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+        self.autocast = autocast(next(policy.parameters()).device, precision == "bfloat16")
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         with flushed_denormals():

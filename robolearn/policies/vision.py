@@ -1,12 +1,14 @@
-"""Images to features: ResNet-18 with group normalisation and spatial softmax, augmented on the device.
+"""Images to features: convolutions with group normalisation and spatial softmax, augmented on the device.
 
 Uint8 images come in as they are stored, (M, H, W, C). While training they are cropped and recoloured at random, each
-image for itself; when acting the crop is central and colours stay.
+image for itself; when acting the crop is central and colours stay. Keypoints are told in coordinates of the whole
+image, so that where a thing is seen does not depend on the crop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -18,15 +20,25 @@ from robolearn.errors import PolicyError
 from robolearn.specs import ArraySpec
 
 CHANNELS = (64, 128, 256, 512)
+"""Of ResNet-18's four stages."""
+SHALLOW_CHANNELS = (32, 32, 32, 32)
 CHANNELS_PER_GROUP = 16
-STRIDE = 32
-"""Pixels per cell of the last feature map."""
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """How a network's convolutions are made, and what comes out."""
+
+    build: Callable[[int], nn.Module]
+    channels: int
+    stride: int
+    """Pixels per cell of the last feature map."""
 
 
 class ImageEncoder(nn.Module):
     """(M, H, W, C) uint8 -> (M, output_size) float32, one camera."""
 
-    def __init__(self, trunk: nn.Module, config: VisionConfig, spec: ArraySpec, *, owns_trunk: bool = True) -> None:
+    def __init__(self, trunk: Trunk, config: VisionConfig, spec: ArraySpec, *, owns_trunk: bool = True) -> None:
         """
         Args:
             owns_trunk: whether the trunk's weights are saved with this camera; of cameras that share one, only the
@@ -43,32 +55,59 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2)  # the memory stays as it is: channels last, which convolutions prefer
-        x = random_crop(x, self.crop) if self.training else center_crop(x, self.crop)
+        size = x.new_tensor(x.shape[-2:], dtype=torch.float32)
+        x, corners = random_crop(x, self.crop) if self.training else center_crop(x, self.crop)
         x = x.float() / 255.0
         if self.training and self.jitter:
             x = color_jitter(x, self.jitter)
-        return self._trunk[0](2.0 * x - 1.0)
+        trunk = self._trunk[0]
+        rows_columns = trunk.locate(2.0 * x - 1.0) + corners.unsqueeze(1)
+        return trunk.out((2.0 * rows_columns / size - 1.0).flatten(1))
 
 
-class ResNet18(nn.Module):
-    """He et al. 2016, group instead of batch normalisation, keypoints instead of pooling: (M, C, H, W) -> (M, D)."""
+class Trunk(nn.Module):
+    """Convolutions that say where K things are in an image, and features (M, D) of that."""
 
-    def __init__(self, config: VisionConfig, channels: int) -> None:
+    def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
+        """
+        Args:
+            channels: of the image.
+        """
         super().__init__()
-        self.stem = nn.Conv2d(channels, CHANNELS[0], 7, stride=2, padding=3, bias=False)
-        self.stem_norm = _norm(CHANNELS[0])
-        sizes = (CHANNELS[0], *CHANNELS)
-        blocks = []
-        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
-            blocks += [BasicBlock(inputs, outputs, stride=1 if i == 0 else 2), BasicBlock(outputs, outputs, stride=1)]
-        self.blocks = nn.Sequential(*blocks)
-        self.keypoints = SpatialSoftmax(CHANNELS[-1], config.keypoints)
+        self.stride = network.stride
+        self.maps, self.softmax = network.build(channels), SpatialSoftmax(network.channels, config.keypoints)
         self.out = nn.Linear(2 * config.keypoints, config.features)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 3, stride=2, padding=1)
-        return self.out(self.keypoints(self.blocks(x)).flatten(1))
+    def locate(self, x: Tensor) -> Tensor:
+        """Return rows and columns in pixels: (M, C, H, W) in [-1, 1] -> (M, K, 2)."""
+        maps = self.maps(x)
+        # Cell i of the maps is centred on pixel i * stride.
+        last = self.stride * (maps.new_tensor(maps.shape[-2:], dtype=torch.float32) - 1.0)
+        return 0.5 * (self.softmax(maps).flip(2) + 1.0) * last
+
+
+def resnet18(channels: int) -> nn.Sequential:
+    """Return He et al.'s of 2016, with group instead of batch normalisation: (M, C, H, W) -> (M, 512, h, w)."""
+    stem = nn.Conv2d(channels, CHANNELS[0], 7, stride=2, padding=3, bias=False)
+    blocks: list[nn.Module] = []
+    for i, (inputs, outputs) in enumerate(pairwise((CHANNELS[0], *CHANNELS))):
+        blocks += [BasicBlock(inputs, outputs, stride=1 if i == 0 else 2), BasicBlock(outputs, outputs, stride=1)]
+    return nn.Sequential(stem, _norm(CHANNELS[0]), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1), *blocks)
+
+
+def shallow(channels: int) -> nn.Sequential:
+    """Return four convolutions, (M, C, H, W) -> (M, 32, h, w), in the manner of Levine et al. 2016 (End-to-end training
+    of deep visuomotor policies): the map stays fine enough to say where things are.
+
+    The first convolution is coarse (7x7, stride 4), because large maps cost most.
+    """
+    layers: list[nn.Module] = []
+    for i, (inputs, outputs) in enumerate(pairwise((channels, *SHALLOW_CHANNELS))):
+        size, stride = (7, 4) if i == 0 else (3, 1)
+        convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+        layers += [convolution, _norm(outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 class BasicBlock(nn.Module):
@@ -104,45 +143,52 @@ class SpatialSoftmax(nn.Module):
         return torch.stack([(attention.sum(2) * xs).sum(-1), (attention.sum(3) * ys).sum(-1)], -1)
 
 
+NETWORKS = {
+    "resnet18": Convolutions(resnet18, CHANNELS[-1], stride=32),
+    "shallow": Convolutions(shallow, SHALLOW_CHANNELS[-1], stride=4),
+}
+
+
 def build_image_encoders(specs: Mapping[str, ArraySpec], config: VisionConfig) -> dict[str, nn.Module]:
     """Return one encoder per camera; with `config.share`, all run one network.
 
     Raises PolicyError where an image is too small, or where cameras that are to share differ in their channels.
     """
+    network = NETWORKS[config.network]
     for key, spec in specs.items():
-        if min(spec.shape[:2]) * config.crop <= STRIDE:
+        if min(spec.shape[:2]) * config.crop <= network.stride:
             raise PolicyError(
                 f"image {key!r} of {spec.shape[0]} x {spec.shape[1]} pixels is too small: after the crop by "
-                f"{config.crop} it must exceed {STRIDE} pixels; record larger images"
+                f"{config.crop} it must exceed {network.stride} pixels; record larger images"
             )
     channels = {key: spec.shape[2] for key, spec in specs.items()}
     if config.share and len(set(channels.values())) > 1:
         raise PolicyError(f"cameras that share a network need the same channels, received {channels}; set share false")
     encoders: dict[str, nn.Module] = {}
-    trunk: nn.Module | None = None
+    trunk: Trunk | None = None
     for key, spec in specs.items():
         owns = trunk is None or not config.share
         if owns:
-            trunk = ResNet18(config, channels[key])
+            trunk = Trunk(network, channels[key], config)
         assert trunk is not None
         encoders[key] = ImageEncoder(trunk, config, spec, owns_trunk=owns)
     return encoders
 
 
-def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut the middle out: (M, C, H, W) -> (M, C, h, w)."""
+def center_crop(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cut the middle out: (M, C, H, W) -> (M, C, h, w), and its first row and column, (1, 2)."""
     top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], size))
-    return x[..., top : top + size[0], left : left + size[1]]
+    return x[..., top : top + size[0], left : left + size[1]], torch.tensor([[top, left]], device=x.device)
 
 
-def random_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut each image at a random place of its own: (M, C, H, W) -> (M, C, h, w)."""
+def random_crop(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cut each image at a random place of its own: (M, C, H, W) -> (M, C, h, w), and first rows and columns, (M, 2)."""
     M, _, height, width = x.shape
-    rows = _random_starts(M, height - size[0], x.device) + torch.arange(size[0], device=x.device)
-    columns = _random_starts(M, width - size[1], x.device) + torch.arange(size[1], device=x.device)
+    top, left = (_random_starts(M, have - want, x.device) for have, want in zip((height, width), size))
+    rows, columns = top + torch.arange(size[0], device=x.device), left + torch.arange(size[1], device=x.device)
     last = x.permute(0, 2, 3, 1)  # indexing channels-last memory keeps it so
     index = torch.arange(M, device=x.device).view(-1, 1, 1)
-    return last[index, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+    return last[index, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2), torch.cat((top, left), 1)
 
 
 def color_jitter(x: Tensor, strength: float) -> Tensor:

@@ -26,6 +26,7 @@ from robolearn.rl.engine.saving import Saved, load_states, states_of
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import QEnsemble
 from robolearn.training import distributed
+from robolearn.training.precision import autocast
 
 C = TypeVar("C", bound=OffPolicyConfig)
 AC = TypeVar("AC", bound=SACConfig | TD3Config)
@@ -167,11 +168,6 @@ def least_of_subset(values: Tensor, subset: int, generator: torch.Generator | No
         drawn = torch.rand(len(values), generator=generator, device=values.device)
         values = values[drawn.topk(subset).indices]
     return values.amin(0)
-
-
-def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """Return the context in which matrix products are in bfloat16 where `bf16` asks for it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
 def check_reparameterised(policy: Policy, algorithm: str) -> None:

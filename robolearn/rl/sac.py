@@ -22,7 +22,8 @@ from robolearn.rl.engine.adam import FlatAdam
 from robolearn.rl.engine.compiling import compiled
 from robolearn.rl.engine.loss_optimiser import trainable
 from robolearn.rl.networks import QEnsemble
-from robolearn.rl.off_policy import ActorCritic, autocast
+from robolearn.rl.off_policy import ActorCritic
+from robolearn.training.precision import autocast
 
 
 class ActorLoss(nn.Module):

@@ -20,7 +20,8 @@ from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.engine.loss_optimiser import trainable
 from robolearn.rl.engine.target_update import TargetUpdate
 from robolearn.rl.networks import QEnsemble
-from robolearn.rl.off_policy import ActorCritic, autocast
+from robolearn.rl.off_policy import ActorCritic
+from robolearn.training.precision import autocast
 
 
 class ActorLoss(nn.Module):

@@ -16,6 +16,8 @@ from robolearn.sim import rendering
 
 _QUICK_SHADOW = 1024
 """Texels along a side of the shadow map."""
+_SMALL = 128
+"""Pixels along a side of a picture that shows no more facets of a round body than a dozen."""
 _LOOKS = ("geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat")
 
 
@@ -32,9 +34,12 @@ class Pictures:
         """
         rendering.prepare()
         self._model = copy.copy(model)
-        # A shadow of more texels than the picture can show costs most of a frame where the processor draws.
+        # Shadows finer than the picture shows, and facets smaller than its pixels, are most of what a frame costs where
+        # the processor draws.
         quality = self._model.vis.quality
-        quality.shadowsize = min(quality.shadowsize, 2 ** math.ceil(math.log2(8 * max(height, width))))
+        quality.shadowsize = min(quality.shadowsize, 2 ** math.ceil(math.log2(4 * max(height, width))))
+        if max(height, width) <= _SMALL:
+            quality.numslices, quality.numstacks = min(quality.numslices, 12), min(quality.numstacks, 8)
         if quick:
             quality.shadowsize, quality.offsamples = min(quality.shadowsize, _QUICK_SHADOW), 0
         self._renderer: Any = mujoco.Renderer(self._model, height, width)

@@ -12,7 +12,14 @@ from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy, save_policy
 from robolearn.policies.policy import Policy
-from robolearn.policies.vision import SpatialSoftmax, build_image_encoders, center_crop, color_jitter, random_crop
+from robolearn.policies.vision import (
+    NETWORKS,
+    SpatialSoftmax,
+    build_image_encoders,
+    center_crop,
+    color_jitter,
+    random_crop,
+)
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
 
 CAMERA = ArraySpec(shape=(40, 48, 3), dtype="uint8")
@@ -40,12 +47,15 @@ def test_random_crop_cuts_every_image_out_of_itself_at_its_own_place() -> None:
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(12), torch.arange(9), indexing="ij")
     marks = torch.stack([rows, columns], 0).expand(200, 2, 12, 9) + 100 * torch.arange(200).view(-1, 1, 1, 1)
-    crops = random_crop(marks, (8, 6))
+    crops, starts = random_crop(marks, (8, 6))
     corners = crops[:, :, 0, 0] - 100 * torch.arange(200).view(-1, 1)
     torch.testing.assert_close(crops - crops[:, :, :1, :1], (marks - marks[:, :, :1, :1])[..., :8, :6])
+    torch.testing.assert_close(starts, corners)
     assert set(corners[:, 0].tolist()) == set(range(5))
     assert set(corners[:, 1].tolist()) == set(range(4))
-    torch.testing.assert_close(center_crop(marks, (8, 6)), marks[:, :, 2:10, 1:7])
+    middle, start = center_crop(marks, (8, 6))
+    torch.testing.assert_close(middle, marks[:, :, 2:10, 1:7])
+    assert start.tolist() == [[2, 1]]
 
 
 def test_color_jitter_keeps_grey_grey_and_changes_what_it_says() -> None:
@@ -70,6 +80,28 @@ def test_spatial_softmax_reports_where_the_attention_lies() -> None:
     keypoints = layer(maps)
     torch.testing.assert_close(keypoints[0, 0], torch.tensor([-0.5, 1.0]))
     torch.testing.assert_close(keypoints[0, 1], torch.zeros(2), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("network", ["resnet18", "shallow"])
+def test_keypoints_are_told_in_the_whole_images_coordinates(network) -> None:
+    """A spot seen through any crop is where it is; attention follows brightness."""
+    config = VisionConfig(network=network, keypoints=1, features=2, crop=0.5)
+    encoder = build_image_encoders({"front": ArraySpec(shape=(128, 160, 1), dtype="uint8")}, config)["front"]
+    trunk = next(encoder.children())
+    stride = NETWORKS[network].stride
+    trunk.maps = torch.nn.MaxPool2d(stride + 1, stride, padding=stride // 2)  # as they see, without having learned
+    trunk.softmax = SpatialSoftmax(1, 1)
+    trunk.out = torch.nn.Identity()
+    torch.nn.init.constant_(trunk.softmax.maps.weight, 200.0)
+    images = torch.zeros(64, 128, 160, 1, dtype=torch.uint8)
+    images[:, 64, 80] = 255
+    encoder.train()
+    seen = encoder(images)
+    assert encoder.crop == (64, 80)
+    inside = seen.abs().amax(1) < stride / 64  # of the rest nothing was seen, and attention is even
+    assert inside.sum() > 30
+    pixels = (seen[inside] + 1) / 2 * torch.tensor([128.0, 160.0])
+    assert (pixels - torch.tensor([64.0, 80.0])).abs().amax() <= stride / 2 + 1e-3
 
 
 def test_acting_is_deterministic_and_training_is_augmented() -> None:

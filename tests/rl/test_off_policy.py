@@ -18,10 +18,12 @@ from robolearn.rl.collecting.replay_buffer import ReplayBatch
 from robolearn.rl.collecting.replay_collector import ReplayCollector
 from robolearn.rl.dqn import DQN, values_of
 from robolearn.rl.networks import QEnsemble
-from robolearn.rl.off_policy import autocast, least_of_subset
+from robolearn.rl.off_policy import least_of_subset
 from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.rl.sac import SAC
 from robolearn.rl.td3 import TD3
+from robolearn.training import precision
+from robolearn.training.precision import autocast
 from tests.rl.toys import BatchedToy, Constant, Ledger, Mortal, Steer, value_policy
 
 SMALL = QConfig(hidden_sizes=(16,))
@@ -189,7 +191,8 @@ def test_two_runs_agree_and_resume_equals_no_interruption() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [SACConfig, TD3Config])
-def test_bfloat16_stays_close(algorithm: Any) -> None:
+def test_bfloat16_stays_close(algorithm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "CPU_HAS_BFLOAT16", True)
     results = []
     for bf16 in (False, True):
         _, learner = make(Ledger(1), algorithm(critic=SMALL, bf16=bf16))
@@ -201,8 +204,9 @@ def test_bfloat16_stays_close(algorithm: Any) -> None:
     assert results[1] != results[0]
 
 
-def test_large_values_keep_their_small_differences_in_bfloat16() -> None:
+def test_large_values_keep_their_small_differences_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Around 300, where bfloat16 itself steps by 2, values differ as they do in float32."""
+    monkeypatch.setattr(precision, "CPU_HAS_BFLOAT16", True)
     _, learner = make(Ledger(1), SACConfig(critic=SMALL, bf16=True))
     batch, critic = some_batch(64), learner.critic
     with torch.no_grad():

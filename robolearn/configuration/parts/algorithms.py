@@ -88,7 +88,7 @@ class OffPolicyConfig:
     normalise_obs: bool = False
     """Scale observations by their mean and deviation over the random steps, which stay as they are from then on."""
     bf16: bool = False
-    """Matrix products in bfloat16 where the processor is faster that way; weights and losses stay in float32."""
+    """Matrix products in bfloat16, where the processor has it; weights and losses stay in float32."""
     compile: bool = False
     """Fuse each update into one graph: half a minute at first, then faster."""
     critic: QConfig = field(default_factory=QConfig)

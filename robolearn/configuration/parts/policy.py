@@ -385,8 +385,10 @@ if not TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
-    """Encoder of images: ResNet-18 with group normalisation and spatial softmax, one for each camera."""
+    """Encoder of images, with group normalisation and spatial softmax, one for each camera."""
 
+    network: Literal["resnet18", "shallow"] = "resnet18"
+    """The convolutions: those usual for visuomotor policies, or four that cost a fiftieth, for plain scenes."""
     share: bool = False
     """Run one network on all cameras."""
     crop: float = 0.9

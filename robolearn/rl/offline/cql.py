@@ -30,10 +30,11 @@ from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.demonstrations import Shape, macro_starts, read_episodes, replay_of, returns_to_go
 from robolearn.rl.collecting.replay_buffer import Replay, ReplayBatch
 from robolearn.rl.networks import QEnsemble
-from robolearn.rl.off_policy import CriticLoss, autocast, check_reparameterised
+from robolearn.rl.off_policy import CriticLoss, check_reparameterised
 from robolearn.rl.offline.saved_critics import save_critics
 from robolearn.rl.sac import SAC, ActorLoss
 from robolearn.training import distributed
+from robolearn.training.precision import autocast
 
 
 class DataBatch(NamedTuple):
