@@ -19,7 +19,7 @@ from torch import nn
 from robolearn.configuration.parts.plugins import NetworkConfig
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.errors import PolicyError
-from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
+from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder, TokenEncoder
 from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.policy import Policy
 from robolearn.policies.vision import build_image_encoders
@@ -58,9 +58,11 @@ def build_policy(
     config = replace(config, obs_keys=keys)
     spec = observation_spec.select(keys)
     images = build_image_encoders({key: value for key, value in spec.items() if value.is_image}, config.vision)
-    encoder = ObservationEncoder(
-        {key: images[key] if key in images else build_encoder(key, spec[key], config, statistics) for key in keys}
-    )
+    encoders = {
+        key: images[key] if key in images else build_encoder(key, spec[key], config, statistics) for key in keys
+    }
+    tokens = config.vision.tokens and images
+    encoder = TokenEncoder(encoders, config.vision.features) if tokens else ObservationEncoder(encoders)
     backbone = _construct(config.backbone, obs_steps=config.obs_steps, input_size=encoder.output_size)
     head = _construct(
         config.head,

@@ -1,4 +1,4 @@
-"""From raw observations to features: one encoder per key, concatenated."""
+"""From raw observations to features: one encoder per key, concatenated, or tokens."""
 
 from __future__ import annotations
 
@@ -46,6 +46,31 @@ class ObservationEncoder(nn.Module):
         parts = [encoder(obs[key].flatten(0, 1)) for key, encoder in zip(self.keys, self.encoders.values())]
         features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return features.view(B, To, -1)
+
+
+class TokenEncoder(ObservationEncoder):
+    """Dictionary of (B, To, ...) observations -> (B, To, N, E): a camera's tokens, and one token of any other key."""
+
+    def __init__(self, encoders: Mapping[str, nn.Module], size: int) -> None:
+        """
+        Args:
+            encoders: as above; cameras' map to (M, n, size).
+            size: E.
+        """
+        super().__init__(encoders)
+        self.output_size = size
+        vectors = {key: module for key, module in encoders.items() if isinstance(module, LowDimEncoder)}
+        self.embed = nn.ModuleDict({module_name(k): nn.Linear(m.output_size, size) for k, m in vectors.items()})
+        self.kinds = nn.Parameter(0.02 * torch.randn(len(encoders), size))
+        """Which key a token is of."""
+
+    def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
+        B, To = obs[self.keys[0]].shape[:2]
+        tokens = []
+        for key, kind, (name, encoder) in zip(self.keys, self.kinds, self.encoders.items()):
+            x = encoder(obs[key].flatten(0, 1))
+            tokens.append((self.embed[name](x).unsqueeze(1) if name in self.embed else x) + kind)
+        return torch.cat(tokens, 1).unflatten(0, (B, To))
 
 
 def module_name(key: str) -> str:

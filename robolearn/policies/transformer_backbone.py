@@ -10,7 +10,10 @@ from robolearn.policies.networks.transformer import TransformerBlock
 
 
 class TransformerBackbone(nn.Module):
-    """(B, To, E) -> (B, To, D), causal: step i sees steps 0..i."""
+    """(B, To, E), or N tokens a step, (B, To, N, E) -> (B, To, D), causal: step i sees steps 0..i.
+
+    Several tokens look at each other, and at those of earlier steps, before a step's are averaged.
+    """
 
     def __init__(self, config: TransformerConfig, *, obs_steps: int, input_size: int) -> None:
         super().__init__()
@@ -24,7 +27,9 @@ class TransformerBackbone(nn.Module):
         self.output_size = config.width
 
     def forward(self, features: Tensor) -> Tensor:
-        x = self.dropout(self.embed(features) + self.position)
+        x = features if features.ndim == 4 else features.unsqueeze(2)
+        To, N = x.shape[1:3]
+        x = self.dropout((self.embed(x) + self.position.unsqueeze(1)).flatten(1, 2))
         for block in self.blocks:
-            x = block(x, causal=True)
-        return self.norm(x)
+            x = block(x, causal=True, together=N)
+        return self.norm(x).unflatten(1, (To, N)).mean(2)

@@ -7,6 +7,7 @@ image, so that where a thing is seen does not depend on the crop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,7 +37,7 @@ class Convolutions:
 
 
 class ImageEncoder(nn.Module):
-    """(M, H, W, C) uint8 -> (M, output_size) float32, one camera."""
+    """(M, H, W, C) uint8 -> (M, output_size) float32, or tokens (M, N, output_size); one camera."""
 
     def __init__(self, trunk: Trunk, config: VisionConfig, spec: ArraySpec, *, owns_trunk: bool = True) -> None:
         """
@@ -60,13 +61,19 @@ class ImageEncoder(nn.Module):
         x = x.float() / 255.0
         if self.training and self.jitter:
             x = color_jitter(x, self.jitter)
-        trunk = self._trunk[0]
-        rows_columns = trunk.locate(2.0 * x - 1.0) + corners.unsqueeze(1)
-        return trunk.out((2.0 * rows_columns / size - 1.0).flatten(1))
+
+        def in_image(rows_columns: Tensor) -> Tensor:
+            """Pixels of the crop (M, K, 2) -> coordinates of the whole image, in [-1, 1]."""
+            return 2.0 * (rows_columns + corners.unsqueeze(1)) / size - 1.0
+
+        return self._trunk[0](2.0 * x - 1.0, in_image)
+
+
+InImage = Callable[[Tensor], Tensor]
 
 
 class Trunk(nn.Module):
-    """Convolutions that say where K things are in an image, and features (M, D) of that."""
+    """Convolutions, and what is made of their maps."""
 
     def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
         """
@@ -74,17 +81,48 @@ class Trunk(nn.Module):
             channels: of the image.
         """
         super().__init__()
-        self.stride = network.stride
-        self.maps, self.softmax = network.build(channels), SpatialSoftmax(network.channels, config.keypoints)
-        self.out = nn.Linear(2 * config.keypoints, config.features)
+        self.stride, self.maps = network.stride, network.build(channels)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def locate(self, x: Tensor) -> Tensor:
-        """Return rows and columns in pixels: (M, C, H, W) in [-1, 1] -> (M, K, 2)."""
+    def centres(self, maps: Tensor) -> Tensor:
+        """Return rows and columns in pixels (h * w, 2) of the maps' cells: cell i is centred on pixel i * stride."""
+        rows, columns = (self.stride * torch.arange(n, device=maps.device) for n in maps.shape[-2:])
+        return torch.cartesian_prod(rows, columns).to(maps.dtype)
+
+
+class KeypointTrunk(Trunk):
+    """Says where K things are: images (M, C, H, W) in [-1, 1] -> features (M, D) of their places."""
+
+    def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
+        super().__init__(network, channels, config)
+        self.softmax = SpatialSoftmax(network.channels, config.keypoints)
+        self.out = nn.Linear(2 * config.keypoints, config.features)
+
+    def forward(self, x: Tensor, in_image: InImage) -> Tensor:
         maps = self.maps(x)
-        # Cell i of the maps is centred on pixel i * stride.
-        last = self.stride * (maps.new_tensor(maps.shape[-2:], dtype=torch.float32) - 1.0)
-        return 0.5 * (self.softmax(maps).flip(2) + 1.0) * last
+        last = self.centres(maps)[-1]
+        return self.out(in_image(0.5 * (self.softmax(maps).flip(2) + 1.0) * last).flatten(1))
+
+
+class TokenTrunk(Trunk):
+    """Makes tokens of the maps' cells, averaged to n x n: images (M, C, H, W) in [-1, 1] -> (M, n * n, D).
+
+    A token's position is where its cell lies in the whole image, so that random crops do not move what it means.
+    """
+
+    def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
+        super().__init__(network, channels, config)
+        self.side = config.tokens
+        self.content = nn.Linear(network.channels, config.features)
+        self.place = nn.Sequential(
+            nn.Linear(2, config.features), nn.GELU(), nn.Linear(config.features, config.features)
+        )
+
+    def forward(self, x: Tensor, in_image: InImage) -> Tensor:
+        maps = self.maps(x)
+        centres = self.centres(maps).T.view(1, 2, *maps.shape[-2:])
+        cells, centres = (F.adaptive_avg_pool2d(m, self.side).flatten(2).transpose(1, 2) for m in (maps, centres))
+        return self.content(cells) + self.place(in_image(centres))
 
 
 def resnet18(channels: int) -> nn.Sequential:
@@ -161,6 +199,12 @@ def build_image_encoders(specs: Mapping[str, ArraySpec], config: VisionConfig) -
                 f"image {key!r} of {spec.shape[0]} x {spec.shape[1]} pixels is too small: after the crop by "
                 f"{config.crop} it must exceed {network.stride} pixels; record larger images"
             )
+        cells = math.ceil(min(spec.shape[:2]) * config.crop / network.stride)
+        if config.tokens > cells:
+            raise PolicyError(
+                f"vision.tokens asks for {config.tokens} tokens along a side, but {config.network} makes {cells} of "
+                f"image {key!r}"
+            )
     channels = {key: spec.shape[2] for key, spec in specs.items()}
     if config.share and len(set(channels.values())) > 1:
         raise PolicyError(f"cameras that share a network need the same channels, received {channels}; set share false")
@@ -169,7 +213,7 @@ def build_image_encoders(specs: Mapping[str, ArraySpec], config: VisionConfig) -
     for key, spec in specs.items():
         owns = trunk is None or not config.share
         if owns:
-            trunk = Trunk(network, channels[key], config)
+            trunk = (TokenTrunk if config.tokens else KeypointTrunk)(network, channels[key], config)
         assert trunk is not None
         encoders[key] = ImageEncoder(trunk, config, spec, owns_trunk=owns)
     return encoders

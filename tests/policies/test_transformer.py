@@ -24,6 +24,8 @@ def test_attention_equals_torch_multihead_attention() -> None:
     torch.testing.assert_close(ours(x, memory), theirs(x, memory, memory)[0])
     future = torch.ones(5, 5, dtype=torch.bool).triu(1)
     torch.testing.assert_close(ours(x, causal=True), theirs(x, x, x, attn_mask=future)[0])
+    pairs = torch.tensor([[0, 0, 1, 1, 1]] * 2 + [[0, 0, 0, 0, 1]] * 2 + [[0] * 5], dtype=torch.bool)
+    torch.testing.assert_close(ours(x, causal=True, together=2), theirs(x, x, x, attn_mask=pairs)[0])
     keep = torch.arange(5) < torch.tensor([[3], [5]])
     torch.testing.assert_close(ours(x, keep=keep), theirs(x, x, x, key_padding_mask=~keep)[0])
 

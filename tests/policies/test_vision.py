@@ -7,14 +7,22 @@ import copy
 import pytest
 import torch
 
-from robolearn.configuration.parts.policy import DeterministicHeadConfig, MLPConfig, PolicyConfig, VisionConfig
+from robolearn.configuration.parts.policy import (
+    DeterministicHeadConfig,
+    MLPConfig,
+    PolicyConfig,
+    TransformerConfig,
+    VisionConfig,
+)
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import PolicyCard, load_policy, save_policy
 from robolearn.policies.policy import Policy
 from robolearn.policies.vision import (
     NETWORKS,
+    KeypointTrunk,
     SpatialSoftmax,
+    TokenTrunk,
     build_image_encoders,
     center_crop,
     color_jitter,
@@ -89,6 +97,7 @@ def test_keypoints_are_told_in_the_whole_images_coordinates(network) -> None:
     encoder = build_image_encoders({"front": ArraySpec(shape=(128, 160, 1), dtype="uint8")}, config)["front"]
     trunk = next(encoder.children())
     stride = NETWORKS[network].stride
+    assert isinstance(trunk, KeypointTrunk)
     trunk.maps = torch.nn.MaxPool2d(stride + 1, stride, padding=stride // 2)  # as they see, without having learned
     trunk.softmax = SpatialSoftmax(1, 1)
     trunk.out = torch.nn.Identity()
@@ -102,6 +111,63 @@ def test_keypoints_are_told_in_the_whole_images_coordinates(network) -> None:
     assert inside.sum() > 30
     pixels = (seen[inside] + 1) / 2 * torch.tensor([128.0, 160.0])
     assert (pixels - torch.tensor([64.0, 80.0])).abs().amax() <= stride / 2 + 1e-3
+
+
+def test_tokens_say_what_is_where_whatever_the_crop() -> None:
+    config = VisionConfig(network="shallow", tokens=4, features=3, crop=0.5)
+    encoder = build_image_encoders({"front": ArraySpec(shape=(128, 160, 1), dtype="uint8")}, config)["front"]
+    trunk = next(encoder.children())
+    assert isinstance(trunk, TokenTrunk)
+    trunk.maps = torch.nn.MaxPool2d(5, 4, padding=2)
+    trunk.content = torch.nn.Linear(1, 3)
+    torch.nn.init.constant_(trunk.content.weight, 1.0)
+    torch.nn.init.zeros_(trunk.content.bias)
+    trunk.place = torch.nn.Linear(2, 3)  # (content, content + row, content + column)
+    with torch.no_grad():
+        trunk.place.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+        trunk.place.bias.zero_()
+    images = torch.zeros(64, 128, 160, 1, dtype=torch.uint8)
+    images[:, 64, 80] = 255
+    encoder.train()
+    tokens = encoder(images)
+    assert tokens.shape == (64, 16, 3)
+    content, rows, columns = tokens[..., 0], tokens[..., 1] - tokens[..., 0], tokens[..., 2] - tokens[..., 0]
+    brightest = content.argmax(1, keepdim=True)
+    seen = content.gather(1, brightest)[:, 0] > content.median()  # of crops without the spot nothing stands out
+    assert seen.sum() > 20
+    cell = torch.tensor([16.0, 20.0]) / torch.tensor([128.0, 160.0])  # half a cell and more, in units of half an image
+    off = torch.cat((rows.gather(1, brightest), columns.gather(1, brightest)), 1)[seen]
+    assert (off.abs() <= cell + 0.05).all()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_transformer_looks_at_every_token_of_the_past(steps: int) -> None:
+    torch.manual_seed(0)
+    config = PolicyConfig(
+        head=DeterministicHeadConfig(),
+        obs_steps=steps,
+        backbone=TransformerConfig(width=16, num_layers=2, num_heads=2),
+        vision=VisionConfig(network="shallow", tokens=2, features=8),
+    )
+    spec = ObservationSpec({"front": CAMERA, "state": ArraySpec(shape=(2,)), "wrist": CAMERA})
+    policy = build_policy(config, spec, ACTION).eval()
+    obs = {
+        "front": torch.randint(0, 256, (2, steps, *CAMERA.shape), dtype=torch.uint8),
+        "state": torch.randn(2, steps, 2),
+    }
+    obs["wrist"] = obs["front"].roll(5, dims=-2)
+    tokens = policy.encoder(obs).detach().requires_grad_()
+    assert tokens.shape == (2, steps, 4 + 1 + 4, 8)
+    features = policy.backbone(tokens)
+    assert features.shape == (2, steps, 16)
+    for i in range(steps):
+        (grad,) = torch.autograd.grad(features[0, i, 0] + features[0, i].square().sum(), tokens, retain_graph=True)
+        assert (grad[0, : i + 1].abs().sum(-1) > 0).all()
+        assert (grad[0, i + 1 :] == 0).all()
+    policy.train()
+    policy.features(obs, every_step=True).square().sum().backward()
+    trained = [*policy.encoder.parameters(), *policy.backbone.parameters()]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
 
 
 def test_acting_is_deterministic_and_training_is_augmented() -> None:
@@ -142,5 +208,9 @@ def test_bad_images_are_named() -> None:
     depth = {"front": CAMERA, "depth": ArraySpec(shape=(40, 48, 1), dtype="uint8")}
     with pytest.raises(PolicyError, match=r"need the same channels, received \{'front': 3, 'depth': 1\}"):
         build_image_encoders(depth, VisionConfig(share=True))
+    with pytest.raises(PolicyError, match=r"asks for 12 tokens along a side, but shallow makes 9 of image 'front'"):
+        build_image_encoders({"front": CAMERA}, VisionConfig(network="shallow", tokens=12))
+    with pytest.raises(ConfigError, match=r"a backbone that looks at each of them, which mlp does not; take .*transf"):
+        PolicyConfig(vision=VisionConfig(tokens=2))
     with pytest.raises(ConfigError, match=r"crop must lie in \(0, 1\], received 0.0"):
         VisionConfig(crop=0.0)

@@ -41,6 +41,8 @@ class NetworkConfig:
 
     module = ""
     """`package.module:Class`, the torch module that this configures; imported when a policy is built."""
+    sees_tokens = False
+    """Whether this is a backbone for several tokens a step, (B, To, N, E), as `vision.tokens` makes them."""
 
 
 class BaseHeadConfig(NetworkConfig):

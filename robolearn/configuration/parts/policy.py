@@ -78,9 +78,10 @@ class LSTMConfig(NetworkConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(NetworkConfig):
-    """A causal transformer over the observation history."""
+    """A causal transformer over the observation history, and over the tokens of pictures."""
 
     module = "robolearn.policies.transformer_backbone:TransformerBackbone"
+    sees_tokens = True
     name: Literal["transformer"] = "transformer"
     width: int = 512
     """Size of the activations."""
@@ -398,13 +399,17 @@ class VisionConfig:
     keypoints: int = 32
     """Image positions the network reports."""
     features: int = 64
-    """Features of each camera."""
+    """Features of each camera, or of each token."""
+    tokens: int = 0
+    """Along a side, into which a camera's map is divided for a transformer to look at, in place of keypoints; 0 for
+    keypoints."""
 
     def __post_init__(self) -> None:
         _require_positive(("keypoints", self.keypoints), ("features", self.features))
         if not 0.0 < self.crop <= 1.0:
             raise ConfigError(f"crop must lie in (0, 1], received {self.crop}")
         _require_share("jitter", self.jitter)
+        check_range(self, "tokens", low=0, high=MAX_CHUNK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,6 +449,11 @@ class PolicyConfig:
                 "a policy can only execute what it predicted"
             )
         check_range(self, "obs_clip", low=0)
+        if self.vision.tokens and not self.backbone.sees_tokens:
+            raise ConfigError(
+                f"vision.tokens are for a backbone that looks at each of them, which {self.backbone.name} does not; "
+                "take policy.backbone transformer, or vision.tokens 0"
+            )
         for key, (first, last) in self.obs_ranges.items():
             if not 0 <= first < last:
                 raise ConfigError(

@@ -46,12 +46,14 @@ class Attention(nn.Module):
         memory: Tensor | None = None,
         *,
         causal: bool = False,
+        together: int = 1,
         cache: KeyValueCache | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
             causal: position i sees positions up to i only.
+            together: with `causal`, that many positions in a row are one step and see each other.
             cache: with `causal`, x holds the positions that follow those in the cache.
             keep: (B, M) bool, memory (or x) positions that may be looked at.
         """
@@ -62,7 +64,8 @@ class Attention(nn.Module):
         mask = None if keep is None else keep[:, None, None, :]
         L, M = query.shape[2], keys.shape[2]
         if causal and L > 1:
-            mask = torch.ones(L, M, dtype=torch.bool, device=x.device).tril(M - L)
+            steps = torch.arange(M, device=x.device) // together
+            mask = steps <= steps[M - L :, None]
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return self.out(out.transpose(1, 2).flatten(2))
 
@@ -89,12 +92,14 @@ class TransformerBlock(nn.Module):
         x: Tensor,
         *,
         causal: bool = False,
+        together: int = 1,
         cache: KeyValueCache | None = None,
         memory: Tensor | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
         """(B, L, width) -> (B, L, width); `memory` (B, M, width) where the block has cross-attention."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), causal=causal, cache=cache, keep=keep))
+        normed = self.attention_norm(x)
+        x = x + self.dropout(self.attention(normed, causal=causal, together=together, cache=cache, keep=keep))
         if self.cross is not None and self.cross_norm is not None:
             x = x + self.dropout(self.cross(self.cross_norm(x), memory))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
