@@ -58,6 +58,11 @@ class RecordConfig:
     """How often in a second, on average, the expert's hand is carried off in a random direction for 0.2 to 0.8 s, so
     that the demonstrations show how to come back. What the expert would have done is the label at these steps, which
     count as nobody's demonstration: train with `--target labels`. 0 never."""
+    disturbance_speed: tuple[float, float] = (0.5, 1.0)
+    """Least and greatest length of the action that is executed meanwhile, in units of the action limits; evenly drawn
+    on a logarithmic scale. Where millimetres matter, begin at 0.05."""
+    undisturbed: tuple[str, ...] = ()
+    """Action dimensions that stay the expert's, such as `grip`: a hand that is pushed does not let go."""
     keep_failures: bool = False
     """Keep episodes that did not succeed, too."""
     max_attempts: int | None = None
@@ -76,6 +81,11 @@ class RecordConfig:
         if self.output:
             check_dataset_name("output", self.output)
         check_range(self, "action_noise", "disturbances", low=0)
+        slowest, fastest = self.disturbance_speed
+        if not 0.0 < slowest <= fastest:
+            raise ConfigError(
+                f"disturbance_speed must be a least and a greatest one, both above 0, received {[slowest, fastest]}"
+            )
         if self.device and (named := next((n for n in ("action_noise", "disturbances") if getattr(self, n)), "")):
             raise ConfigError(f"{named} is of an expert's recording; with the device {self.device} leave it out")
 

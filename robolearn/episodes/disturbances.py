@@ -10,8 +10,6 @@ from torch import Tensor
 
 LASTING_S = (0.2, 0.8)
 """Shortest and longest stretch."""
-SPEED = (0.5, 1.0)
-"""Length of the action that is executed meanwhile, in units of the action limits."""
 
 
 class Disturbances:
@@ -22,12 +20,26 @@ class Disturbances:
     episode's seed, the step) only.
     """
 
-    def __init__(self, rate: float, *, control_hz: float, num_envs: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rate: float,
+        *,
+        control_hz: float,
+        num_envs: int,
+        speed: tuple[float, float] = (0.5, 1.0),
+        spared: Sequence[int] = (),
+        seed: int = 0,
+    ) -> None:
         """
         Args:
             rate: stretches that begin in a second, on average.
+            speed: shortest and longest action that is executed meanwhile, in units of the action limits; its logarithm
+                is drawn evenly, so that small displacements, which matter where millimetres do, are as frequent as
+                large ones.
+            spared: action dimensions that are executed as they come.
         """
-        self._chance, self._seed = rate / control_hz, seed
+        self._chance, self._seed, self._spared = rate / control_hz, seed, list(spared)
+        self._speed = np.log(speed)
         self._steps = tuple(max(1, round(seconds * control_hz)) for seconds in LASTING_S)
         self._streams = [np.random.default_rng() for _ in range(num_envs)]
         self._left = [0] * num_envs
@@ -47,10 +59,12 @@ class Disturbances:
                 shortest, longest = self._steps
                 self._left[index] = int(stream.integers(shortest, longest + 1))
                 direction = stream.standard_normal(actions.shape[1])
-                direction *= stream.uniform(*SPEED) / np.linalg.norm(direction)
+                direction[self._spared] = 0.0
+                direction *= np.exp(stream.uniform(*self._speed)) / np.linalg.norm(direction)
                 self._carried[index] = torch.from_numpy(direction).to(actions)
             carried = self._carried[index]
             if self._left[index] and carried is not None:
                 self._left[index] -= 1
                 executed[index], disturbed[index] = carried, True
+        executed[:, self._spared] = actions[:, self._spared]
         return executed, disturbed

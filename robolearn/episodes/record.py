@@ -29,7 +29,7 @@ from robolearn.episodes.disturbances import Disturbances
 from robolearn.episodes.episode_loop import EpisodeLoop, Slot
 from robolearn.episodes.recorder import Attempt, EpisodeRecorder, record_episodes
 from robolearn.errors import ConfigError, TaskError, count
-from robolearn.specs import ActionMode, Observation
+from robolearn.specs import ActionMode, ActionSpec, Observation
 from robolearn.training.progress import Progress
 
 
@@ -62,6 +62,15 @@ class Recorded:
     """What was noticed about expert and environment, a sentence each."""
 
 
+def _spared(names: Sequence[str], spec: ActionSpec) -> list[int]:
+    """Return the dimensions of an action by name. Raises ConfigError where one is missing, or where all are named."""
+    if unknown := [name for name in names if name not in spec.names]:
+        raise ConfigError(f"undisturbed names {', '.join(unknown)}; the action has {', '.join(spec.names)}")
+    if set(names) >= set(spec.names):
+        raise ConfigError("undisturbed names all of the action, so that nothing could be disturbed; leave some out")
+    return [spec.names.index(name) for name in names]
+
+
 def record(config: RecordConfig) -> Recorded:
     """Record an expert as `config` says.
 
@@ -80,7 +89,12 @@ def record(config: RecordConfig) -> Recorded:
         expert = NoisyExpert(make_expert(config.expert, env), config.action_noise, seed=config.seed)
         unseeded = ignores_seeds(env, config.seed)
         disturbances = Disturbances(
-            config.disturbances, control_hz=env.control_hz, num_envs=env.num_envs, seed=config.seed
+            config.disturbances,
+            control_hz=env.control_hz,
+            num_envs=env.num_envs,
+            speed=config.disturbance_speed,
+            spared=_spared(config.undisturbed, env.action_spec),
+            seed=config.seed,
         )
         loop = EpisodeLoop(env, ExpertDriver(expert, disturbances), seeds, states=True)
         attempts, done_now = 0, []

@@ -91,7 +91,7 @@ def build_encoder(key: str, spec: ArraySpec, config: PolicyConfig, statistics: S
     if last > spec.size:
         raise PolicyError(f"policy.obs_ranges takes {key!r} up to {last}, but it has {spec.size} dimensions")
     normaliser = Normaliser.fit(_statistics_of(key, spec.size, statistics, method), spec.size, method)
-    return LowDimEncoder(normaliser, seen=slice(first, last), clip=config.obs_clip)
+    return LowDimEncoder(normaliser, seen=slice(first, last), clip=config.obs_clip, fine=config.obs_fine)
 
 
 def _statistics_of(key: str, size: int, statistics: Statistics | None, method: str) -> Mapping[str, np.ndarray] | None:

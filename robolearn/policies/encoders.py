@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -13,18 +14,28 @@ from robolearn.policies.normaliser import Normaliser
 class LowDimEncoder(nn.Module):
     """Normalises a state vector: (M, ...) of any numeric dtype -> (M, output_size) float32."""
 
-    def __init__(self, normaliser: Normaliser, *, seen: slice = slice(None), clip: float = 0.0) -> None:
+    def __init__(
+        self, normaliser: Normaliser, *, seen: slice = slice(None), clip: float = 0.0, fine: float = 0.0
+    ) -> None:
         """
         Args:
             seen: dimensions that the policy looks at.
             clip: bound on the normalised values; 0 for none.
+            fine: where not 0, values are shown a second time, logarithmically around their zero, from this share of
+                the data's scale on: sign(x) log(1 + |x| / fine) / log(1 + 1 / fine), with x in units of that scale
+                (as DreamerV3's symlog, Hafner et al. 2023). That tells millimetres apart in what spans a metre.
         """
         super().__init__()
-        self.normaliser, self.seen, self.clip = normaliser, seen, clip
-        self.output_size = len(range(normaliser.offset.numel())[seen])
+        self.normaliser, self.seen, self.clip, self.fine = normaliser, seen, clip, fine
+        self.output_size = len(range(normaliser.offset.numel())[seen]) * (2 if fine else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        values = self.normaliser.normalise(x.flatten(1).float())[:, self.seen]
+        x = x.flatten(1).float()
+        values = self.normaliser.normalise(x)[:, self.seen]
+        if self.fine:
+            from_zero = (x / self.normaliser.scale)[:, self.seen]
+            logarithms = from_zero.sign() * (from_zero.abs() / self.fine).log1p() / math.log1p(1.0 / self.fine)
+            values = torch.cat((values, logarithms), -1)
         return values.clamp(-self.clip, self.clip) if self.clip else values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.windows import WindowSampler
 from robolearn.episodes.disturbances import Disturbances
 from robolearn.episodes.record import record
+from robolearn.errors import ConfigError
 from robolearn.specs import ActionMode
 
 
@@ -42,6 +44,27 @@ def test_they_come_as_often_and_last_as_long_as_they_should() -> None:
     assert sizes[disturbed].max() <= 1.001
     first = np.flatnonzero(disturbed[:, 0].numpy())[:4]
     assert (executed[first, 0] == executed[first[0], 0]).all()  # in one direction
+
+
+def test_small_ones_are_as_frequent_as_large_ones_and_spare_what_is_named() -> None:
+    disturbances = Disturbances(2.0, control_hz=20.0, num_envs=40, speed=(0.05, 1.0), spared=[1])
+    executed, disturbed = applied(disturbances, [*range(40)], 1000)
+    sizes = executed.norm(dim=-1)[disturbed].numpy()
+    assert 0.0499 < sizes.min() < 0.06
+    assert 0.9 < sizes.max() < 1.001
+    assert np.median(np.unique(sizes.round(6))) == pytest.approx(np.sqrt(0.05), rel=0.1)
+    assert (executed[..., 1] == 0).all()
+    assert (executed[..., 0][disturbed] != 0).all()
+
+
+def test_what_cannot_be_disturbed_is_named(tmp_path: Path) -> None:
+    config = RecordConfig(task=TaskConfig(id="Reach"), output=str(tmp_path / "a.hdf5"), undisturbed=("grasp",))
+    with pytest.raises(ConfigError, match=r"undisturbed names grasp; the action has delta_x, delta_y, delta_z"):
+        record(config)
+    with pytest.raises(ConfigError, match=r"undisturbed names all of the action"):
+        record(replace(config, undisturbed=("delta_x", "delta_y", "delta_z")))
+    with pytest.raises(ConfigError, match=r"a least and a greatest one, both above 0, received \[1.0, 0.5\]"):
+        replace(config, disturbance_speed=(1.0, 0.5))
 
 
 def test_an_episode_has_its_own_whoever_runs_beside_it() -> None:

@@ -88,6 +88,18 @@ def test_hidden_dimensions_change_nothing_and_far_ones_are_bounded() -> None:
     assert torch.equal(policy.act(far, deterministic=True), policy.act(farther, deterministic=True))
 
 
+def test_small_distances_from_zero_are_told_apart() -> None:
+    policy = make_policy(GaussianHeadConfig(), obs_ranges={"state": (1, 3)}, obs_fine=0.01).eval()
+    obs = make_obs(4, 1)
+    encoded = policy.encoder(obs).numpy()
+    assert encoded.shape == (4, 1, 4 + 4)
+    in_deviations = obs["state"].numpy()[..., 1:3] / statistics()["state"]["std"][1:3]
+    expected = np.sign(in_deviations) * np.log(1 + np.abs(in_deviations) / 0.01) / np.log(101)
+    np.testing.assert_allclose(encoded[..., 2:4], expected, atol=1e-5)
+    plain = make_policy(GaussianHeadConfig(), obs_ranges={"state": (1, 3)}).eval()
+    np.testing.assert_array_equal(encoded[..., [0, 1, 4, 5]], plain.encoder(obs).numpy())
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [({"state": (0, 6)}, "up to 6, but it has 5"), ({"front": (0, 1)}, "which the policy does not see")],

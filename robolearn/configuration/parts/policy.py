@@ -389,7 +389,7 @@ class VisionConfig:
     """Encoder of images, with group normalisation and spatial softmax, one for each camera."""
 
     network: Literal["resnet18", "shallow"] = "resnet18"
-    """The convolutions: those usual for visuomotor policies, or four that cost a fiftieth, for plain scenes."""
+    """The convolutions: those usual for visuomotor policies, or four, sixteen times as fast, for plain scenes."""
     share: bool = False
     """Run one network on all cameras."""
     crop: float = 0.9
@@ -432,6 +432,9 @@ class PolicyConfig:
     obs_clip: float = 0.0
     """Bound on low-dimensional observations after scaling, against what hardly moved in the demonstrations and is
     hundreds of deviations off when things go wrong; 0 for none."""
+    obs_fine: float = 0.0
+    """Share of the scaling above from which low-dimensional observations are shown on a logarithmic scale around zero,
+    too (0.01): small distances are told apart in what spans a metre; 0 for no."""
     action_normalisation: Literal["none", "min_max", "mean_std", "quantile"] = "none"
     """Scaling of actions (already in [-1, 1]) before the head sees them."""
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -448,7 +451,7 @@ class PolicyConfig:
                 f"exec_steps must not exceed pred_steps, received {self.exec_steps} > {self.pred_steps}; "
                 "a policy can only execute what it predicted"
             )
-        check_range(self, "obs_clip", low=0)
+        check_range(self, "obs_clip", "obs_fine", low=0)
         if self.vision.tokens and not self.backbone.sees_tokens:
             raise ConfigError(
                 f"vision.tokens are for a backbone that looks at each of them, which {self.backbone.name} does not; "

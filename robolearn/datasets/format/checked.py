@@ -29,6 +29,8 @@ MAX_FRAME_BYTES = 1 << 28
 MAX_EXPANSION = 1100
 """Deflate cannot expand data by more than a factor of 1032."""
 MAX_ATTR_BYTES = 1 << 24
+MANY_CHUNKS = 1 << 16
+"""From here on their number is compared with the file's size before they are counted."""
 HDF5_ERRORS = (
     OSError,
     KeyError,
@@ -47,7 +49,7 @@ class AskedInVain(DatasetError):
 
 
 @contextlib.contextmanager
-def reading(place: str) -> Iterator[None]:
+def reading(place: str | Place) -> Iterator[None]:
     """Turn whatever h5py raises for damaged data into a DatasetError naming the place."""
     try:
         yield
@@ -83,19 +85,26 @@ def _words(error: BaseException) -> str:
     return str(error.args[0]) if error.args else type(error).__name__
 
 
-def place(obj: h5py.HLObject) -> str:
-    return f"{Path(obj.file.filename).name}:{obj.name}"
+class Place:
+    """Where an object lies, in words; they are made when somebody reads them, for that costs as much as the object."""
+
+    def __init__(self, obj: h5py.HLObject, child: str = "") -> None:
+        self._obj, self._child = obj, child
+
+    def __str__(self) -> str:
+        where = f"{Path(self._obj.file.filename).name}:{self._obj.name}"
+        return f"{where.rstrip('/')}/{self._child}" if self._child else where
 
 
 def attrs(obj: h5py.HLObject) -> dict[str, Any]:
     """Return the attributes, strings decoded; sizes are checked before anything is read."""
     values: dict[str, Any] = {}
-    with reading(f"{place(obj)} attributes"):
+    with reading(f"{Place(obj)} attributes"):
         held = obj.attrs  # asked of the file anew each time otherwise
         for name in held:
             space = held.get_id(name)
             if space.get_storage_size() > MAX_ATTR_BYTES:
-                raise DatasetError(f"{place(obj)}: the attribute {name} has an absurd size")
+                raise DatasetError(f"{Place(obj)}: the attribute {name} has an absurd size")
             value = held[name]
             if isinstance(value, bytes):
                 value = value.decode("utf-8")
@@ -105,7 +114,7 @@ def attrs(obj: h5py.HLObject) -> dict[str, Any]:
 
 def open_child(parent: h5py.Group, name: str) -> Any:
     """Return the object `parent[name]`, only where it lies in the same file. Raises DatasetError by name."""
-    where = f"{place(parent).rstrip('/')}/{name}"
+    where = Place(parent, name)
     with reading(where):
         link = parent.get(name, getlink=True)
         if link is None:
@@ -120,27 +129,27 @@ def open_child(parent: h5py.Group, name: str) -> Any:
 
 def names(parent: h5py.Group) -> list[str]:
     """Return the names of the children, in order."""
-    with reading(place(parent)):
+    with reading(Place(parent)):
         return [str(name) for name in parent]
 
 
 def group(parent: h5py.Group, name: str) -> h5py.Group:
     child = open_child(parent, name)
     if not isinstance(child, h5py.Group):
-        raise DatasetError(f"{place(child)} must be a group, found a {type(child).__name__.lower()}")
+        raise DatasetError(f"{Place(child)} must be a group, found a {type(child).__name__.lower()}")
     return child
 
 
 def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
     child = open_child(parent, name)
     if not isinstance(child, h5py.Dataset):
-        raise DatasetError(f"{place(child)} must be a dataset, found a {type(child).__name__.lower()}")
+        raise DatasetError(f"{Place(child)} must be a dataset, found a {type(child).__name__.lower()}")
     return child
 
 
 def check(data: h5py.Dataset, shape: Sequence[int | None], kinds: str, limit: int = MAX_ARRAY_BYTES) -> None:
     """Raise DatasetError unless `data` has this shape (None: any) and dtype kind, and all of its bytes are there."""
-    where = place(data)
+    where = Place(data)
     with reading(where):
         if data.shape is None or len(data.shape) != len(shape):
             raise DatasetError(f"{where} must have {count(len(shape), 'dimension')}, found shape {data.shape}")
@@ -153,7 +162,7 @@ def check(data: h5py.Dataset, shape: Sequence[int | None], kinds: str, limit: in
         _check_stored(data, where)
 
 
-def _check_stored(data: h5py.Dataset, where: str) -> None:
+def _check_stored(data: h5py.Dataset, where: Place) -> None:
     """Raise DatasetError unless all bytes lie in this very file; a hole would read as zeros."""
     if data.is_virtual or data.external:
         raise DatasetError(f"{where} takes its values from elsewhere, which is not followed")
@@ -168,7 +177,8 @@ def _check_stored(data: h5py.Dataset, where: str) -> None:
         return
     chunk_bytes = int(np.prod(data.chunks, dtype=object)) * item
     expected = int(np.prod([-(-n // c) for n, c in zip(data.shape, data.chunks)], dtype=object))
-    if chunk_bytes > 4 * MAX_FRAME_BYTES or expected > os.path.getsize(data.file.filename):
+    many = expected > MANY_CHUNKS and expected > os.path.getsize(data.file.filename)
+    if chunk_bytes > 4 * MAX_FRAME_BYTES or many:
         raise DatasetError(f"{where} claims chunks of an absurd size or number: {data.chunks} of {data.shape}")
     if data.id.get_num_chunks() != expected:
         raise DatasetError(
@@ -183,7 +193,7 @@ def load(
 ) -> np.ndarray:
     """Return the checked values of a small array, cast to `dtype`."""
     check(data, shape, kinds)
-    with reading(place(data)):
+    with reading(Place(data)):
         return np.asarray(data[()] if dtype is None else data.astype(dtype)[()])
 
 
@@ -204,11 +214,11 @@ def check_schema(file: h5py.File) -> None:
 def read_header(file: h5py.File) -> Header:
     data = group(file, "data")
     found = attrs(data)
-    check_attrs(found, DATA_ATTRS, place(data))
+    check_attrs(found, DATA_ATTRS, Place(data))
     return Header.from_attrs(found)
 
 
-def check_attrs(found: Mapping[str, Any], wanted: Mapping[str, tuple[str, str]], where: str) -> None:
+def check_attrs(found: Mapping[str, Any], wanted: Mapping[str, tuple[str, str]], where: str | Place) -> None:
     """Raise DatasetError unless every attribute of a schema's table is there, with its type."""
     for name, (kind, _) in wanted.items():
         if name not in found:
@@ -222,13 +232,13 @@ def demo_names(data: h5py.Group) -> list[str]:
     numbers = {name: demo_number(name) for name in names(data)}
     strange = sorted(name for name, number in numbers.items() if number is None)
     if strange:
-        raise DatasetError(f"{place(data)} may hold nothing but demo_<i>, found {strange[:3]}")
+        raise DatasetError(f"{Place(data)} may hold nothing but demo_<i>, found {strange[:3]}")
     return sorted(numbers, key=lambda name: numbers[name] or 0)
 
 
 def num_samples(demo: h5py.Group) -> int:
     """Return T of an episode. Raises DatasetError unless it is a positive number."""
-    where = place(demo)
+    where = Place(demo)
     with reading(where):
         steps = demo.attrs.get("num_samples")
     if not isinstance(steps, (int, np.integer)) or steps < 1:
@@ -276,8 +286,8 @@ def check_variable(data: h5py.Dataset) -> None:
     """
     size = data.shape[0] if data.shape and len(data.shape) == 1 else None
     if not data.dtype.hasobject or size is None or size > os.path.getsize(data.file.filename):
-        raise DatasetError(f"{place(data)} must be a list, found {data.dtype} of shape {data.shape}")
-    _check_stored(data, place(data))
+        raise DatasetError(f"{Place(data)} must be a list, found {data.dtype} of shape {data.shape}")
+    _check_stored(data, Place(data))
 
 
 def decoded(value: Any) -> Any:
@@ -294,12 +304,12 @@ def texts(data: h5py.Dataset) -> tuple[str, ...]:
     """Return a list of texts, of fixed or variable length, in one column where there are several dimensions."""
     if data.dtype.hasobject:
         if h5py.check_string_dtype(data.dtype) is None:
-            raise DatasetError(f"{place(data)} must hold texts, found {data.dtype}")
+            raise DatasetError(f"{Place(data)} must hold texts, found {data.dtype}")
         if data.shape != ():
             check_variable(data)
     else:
         check(data, (None,) * len(data.shape), "S")
-    with reading(place(data)):
+    with reading(Place(data)):
         return tuple(str(decoded(value)) for value in np.atleast_1d(np.asarray(data[()], object)).reshape(-1))
 
 

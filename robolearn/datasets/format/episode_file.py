@@ -165,7 +165,7 @@ class EpisodeFile:
             safe.check(data, (rows, *leaf.shape), np.dtype(leaf.dtype).kind, np.iinfo(np.int64).max)
             table = FrameTable.of(data, leaf)
             for row in range(rows):
-                with safe.reading(f"{safe.place(data)} step {row}"):
+                with safe.reading(f"{safe.Place(data)} step {row}"):
                     _ = data[row] if table is None else table.read(row)
 
     def info(self, demo: str) -> EpisodeInfo:
@@ -214,7 +214,7 @@ class EpisodeFile:
         with self.group(demo) as group:
             steps, spec = self._steps(group), self._spec(key)
             if not 0 <= step < steps:
-                raise DatasetError(f"{safe.place(group)}/obs/{key} has steps 0 to {steps - 1}, asked for {step}")
+                raise DatasetError(f"{safe.Place(group)}/obs/{key} has steps 0 to {steps - 1}, asked for {step}")
             if self._foreign is not None and not self._leaf(key).plain:
                 return self._leaf(key).row(group, steps, step)
             if self._stored[key] in self._depth:
@@ -248,7 +248,7 @@ class EpisodeFile:
             try:
                 return Episode(info=info, obs=obs, final_obs=final, **arrays)
             except RobolearnError as error:
-                raise DatasetError(f"{safe.place(group)}: {error}") from None
+                raise DatasetError(f"{safe.Place(group)}: {error}") from None
 
     @property
     def has_next_obs(self) -> bool:
@@ -285,7 +285,7 @@ class EpisodeFile:
                     **arrays,
                 )
             except RobolearnError as error:
-                raise DatasetError(f"{safe.place(group)}: {error}") from None
+                raise DatasetError(f"{safe.Place(group)}: {error}") from None
 
     @contextlib.contextmanager
     def group(self, demo: str) -> Iterator[h5py.Group]:
@@ -294,7 +294,7 @@ class EpisodeFile:
             if not isinstance(found, h5py.Group):
                 raise DatasetError(f"{self.path}: data/{demo} must be a group")
             try:
-                with safe.reading(safe.place(found)):
+                with safe.reading(safe.Place(found)):
                     yield found
             except safe.AskedInVain:
                 raise
@@ -444,12 +444,12 @@ class EpisodeFile:
         if self._foreign is not None:
             return self._foreign.info(group)
         found = safe.attrs(group)
-        safe.check_attrs(found, EPISODE_ATTRS, safe.place(group))
+        safe.check_attrs(found, EPISODE_ATTRS, safe.Place(group))
         if found["source"] not in ("demo", "dagger", "rl"):
-            raise DatasetError(f"{safe.place(group)}: source must be demo, dagger or rl, found {found['source']!r}")
+            raise DatasetError(f"{safe.Place(group)}: source must be demo, dagger or rl, found {found['source']!r}")
         if not (found["late_steps"] >= 0 and found["clipped_steps"] >= 0 and 0.0 <= found["clipped_share"] <= 1.0):
             raise DatasetError(
-                f"{safe.place(group)}: late_steps, clipped_steps and clipped_share are no counts and share"
+                f"{safe.Place(group)}: late_steps, clipped_steps and clipped_share are no counts and share"
             )
         return EpisodeInfo(**{n: found[n] for n in EPISODE_ATTRS if n not in ("num_samples", "interrupted")})
 
@@ -458,10 +458,10 @@ class EpisodeFile:
             return ()
         data = safe.dataset(group, "events")
         wanted = event_dtype()
-        with safe.reading(safe.place(data)):
+        with safe.reading(safe.Place(data)):
             have = data.dtype.names
             if have != wanted.names or any(data.dtype[n].kind != wanted[n].kind for n in have or ()):
-                raise DatasetError(f"{safe.place(data)} must hold records of {wanted.names}, found {data.dtype}")
+                raise DatasetError(f"{safe.Place(data)} must hold records of {wanted.names}, found {data.dtype}")
             return events_from_array(safe.load(data, (None,), kinds="V"))
 
     def _array(self, group: h5py.Group, name: str, steps: int) -> np.ndarray:
@@ -493,7 +493,7 @@ class EpisodeFile:
         if self._foreign is not None:
             return self._foreign.array(group, name, steps).astype(layout.dtype, copy=False)
         if layout.optional and name not in group:
-            raise safe.AskedInVain(f"{safe.place(group)}/{name} is missing")
+            raise safe.AskedInVain(f"{safe.Place(group)}/{name} is missing")
         size = {"T": (), "T,A": (self.header.action_spec.size,), "T,S": (None,)}[layout.dims]
         kinds = np.dtype(layout.dtype).kind
         return safe.load(safe.dataset(group, name), (steps, *size), kinds=kinds).astype(layout.dtype, copy=False)
@@ -509,7 +509,7 @@ class EpisodeFile:
         if not stored_as_frames(spec):
             return safe.load(data, (steps, *spec.shape), kinds=kind).astype(spec.dtype, copy=False)
         safe.check(data, (steps, *spec.shape), kind, np.iinfo(np.int64).max)
-        with safe.reading(safe.place(data)):
+        with safe.reading(safe.Place(data)):
             table = FrameTable.of(data, spec)
             if table is None:
                 return data[()].astype(spec.dtype, copy=False)

@@ -63,7 +63,7 @@ class ForeignLayout:
         env_args = self._env_args(attrs)
         size = sum(int(np.prod(leaf.raw, dtype=int)) for leaf in self.actions)
         if not 0 < size < MAX_ACTIONS:
-            raise DatasetError(f"{safe.place(first)}/actions must have shape (T, A), found A = {size}")
+            raise DatasetError(f"{safe.Place(first)}/actions must have shape (T, A), found A = {size}")
         spec = ObservationSpec({key: leaf.spec for key, leaf in self.leaves.items()})
         if self.own is not None:
             return replace(self.own, observation_spec=spec)
@@ -118,17 +118,17 @@ class ForeignLayout:
         for name in names:
             if name.split("/")[0] not in self._has:
                 raise DatasetError(
-                    f"{safe.place(first)}/{name} is missing; the episode has {_listed(first)}. Name the arrays that "
+                    f"{safe.Place(first)}/{name} is missing; the episode has {_listed(first)}. Name the arrays that "
                     "are the action: --actions NAME"
                 )
             data = descend(first, name)
             if data.dtype.kind not in "biuf" or data.ndim not in (1, 2):
-                raise DatasetError(f"{safe.place(data)} must have shape (T, A), found {describe(data)}")
+                raise DatasetError(f"{safe.Place(data)} must have shape (T, A), found {describe(data)}")
             raw = tuple(data.shape[1:])
             spec = observation_leaf(data, name, len(data), Reading())
             assert isinstance(spec, Leaf) or 0 in raw
             if not isinstance(spec, Leaf):
-                raise DatasetError(f"{safe.place(data)} must have shape (T, A), found {data.shape}")
+                raise DatasetError(f"{safe.Place(data)} must have shape (T, A), found {data.shape}")
             leaves.append(replace(spec, convert=(lambda rows: rows.reshape(len(rows), -1)), kind="biuf", raw=raw))
             if data.dtype.kind in "biu":
                 self.assumptions.note("actions", f"{name} holds {data.dtype}: whole numbers are taken as they are")
@@ -165,7 +165,7 @@ class ForeignLayout:
                 self.assumptions.note("pictures", f"obs/{key}: {found.note}")
         if not leaves:
             raise DatasetError(
-                f"{safe.place(first)}/obs is empty; robomimic's dataset_states_to_obs.py extracts observations"
+                f"{safe.Place(first)}/obs is empty; robomimic's dataset_states_to_obs.py extracts observations"
             )
         return leaves
 
@@ -175,7 +175,7 @@ class ForeignLayout:
         if "states" in self._has and isinstance(safe.open_child(first, "states"), h5py.Dataset):
             found = observation_leaf(safe.dataset(first, "states"), "states", steps, self.reading)
         if not isinstance(found, Leaf):
-            raise DatasetError(f"{safe.place(first)}/obs is missing; the episode has {_listed(first)}")
+            raise DatasetError(f"{safe.Place(first)}/obs is missing; the episode has {_listed(first)}")
         self.assumptions.note(
             "observations",
             "the file holds none; the simulator's states are taken instead, as 'states' (robomimic's "
@@ -247,7 +247,7 @@ class ForeignLayout:
             return self._column(group, name, steps)
         if name == "states" and (states := self.states(group, steps)) is not None:
             return states
-        raise safe.AskedInVain(f"{safe.place(group)}/{name} is missing")
+        raise safe.AskedInVain(f"{safe.Place(group)}/{name} is missing")
 
     def has(self, name: str) -> bool:
         """Return whether the episodes lie in the file with this array."""
@@ -263,19 +263,19 @@ class ForeignLayout:
 
     def steps(self, group: h5py.Group) -> int:
         """Return T of an episode: what it says, else the rows of its actions."""
-        with safe.reading(safe.place(group)):
+        with safe.reading(safe.Place(group)):
             if "num_samples" in group.attrs:
                 steps = safe.decoded(group.attrs["num_samples"])
                 if isinstance(steps, (int, float)) and steps == int(steps) and steps >= 1:
                     return int(steps)
                 raise DatasetError(
-                    f"{safe.place(group)}: the attribute num_samples must be a positive integer, found {steps!r}"
+                    f"{safe.Place(group)}: the attribute num_samples must be a positive integer, found {steps!r}"
                 )
         self.assumptions.note("num_samples", "the episodes do not say their length; it is that of their actions")
         shape = self.actions[0] if hasattr(self, "actions") else None
         data = descend(group, shape.path if shape else "actions")
         if not data.shape or not data.shape[0]:
-            raise DatasetError(f"{safe.place(group)} has no steps")
+            raise DatasetError(f"{safe.Place(group)} has no steps")
         return int(data.shape[0])
 
     def info(self, group: h5py.Group) -> EpisodeInfo:
@@ -297,7 +297,7 @@ class ForeignLayout:
         )
 
     def _success(self, group: h5py.Group, found: Mapping[str, Any]) -> bool:
-        place, assumed = safe.place(group), self.reading.success
+        place, assumed = safe.Place(group), self.reading.success
         for name in SUCCESS_NAMES:
             value = found.get(name)
             if value is None and name in group and isinstance(group.get(name), h5py.Dataset):
@@ -382,7 +382,7 @@ _PYTHON = {"int64": int, "float64": float, "bool": bool, "str": str}
 def _attrs(obj: h5py.HLObject) -> dict[str, Any]:
     """Return the attributes as plain Python, also those that lie in arrays of one."""
     found = safe.attrs(obj)
-    with safe.reading(f"{safe.place(obj)} attributes"):
+    with safe.reading(f"{safe.Place(obj)} attributes"):
         return {name: safe.decoded(value) for name, value in found.items()}
 
 
@@ -434,7 +434,7 @@ def final_row(group: h5py.Group, leaf: Leaf, steps: int) -> np.ndarray:
     """
     if "next_obs" not in group:
         raise safe.AskedInVain(
-            f"{safe.place(group)}/next_obs is missing, and with it the observation after the last action; "
+            f"{safe.Place(group)}/next_obs is missing, and with it the observation after the last action; "
             "`robolearn dataset convert` can drop the last step instead"
         )
     path = leaf.path.removeprefix("obs/")

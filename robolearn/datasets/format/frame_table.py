@@ -50,8 +50,8 @@ class FrameTable:
         data.id.chunk_iter(note)
         path = Path(data.file.filename)
         if (offsets + sizes > os.path.getsize(path)).any() or (sizes == 0).any():
-            raise DatasetError(f"{safe.place(data)} has frames that lie outside of the file; it was cut off")
-        return cls(path, safe.place(data), spec, offsets, sizes, fd) if filtered else None
+            raise DatasetError(f"{safe.Place(data)} has frames that lie outside of the file; it was cut off")
+        return cls(path, str(safe.Place(data)), spec, offsets, sizes, fd) if filtered else None
 
     def read(self, step: int) -> np.ndarray:
         """Return (...) one frame, read-only. Raises DatasetError where its bytes are damaged."""

@@ -57,27 +57,27 @@ class Leaf:
         data = descend(group, self.path)
         if self.encoded:
             rows = read_encoded(data, steps)
-            frames = [decode(row, f"{safe.place(data)} step {i}", self.swapped) for i, row in enumerate(rows)]
-            return self._same_size(frames, safe.place(data))
+            frames = [decode(row, f"{safe.Place(data)} step {i}", self.swapped) for i, row in enumerate(rows)]
+            return self._same_size(frames, safe.Place(data))
         safe.check(data, (steps, *self.raw), self.kind, np.iinfo(np.int64).max)
-        with safe.reading(safe.place(data)):
+        with safe.reading(safe.Place(data)):
             return self._seen(data[()])
 
     def row(self, group: h5py.Group, steps: int, step: int) -> np.ndarray:
         """Return (*shape) one row, read alone."""
         data = descend(group, self.path)
         if self.encoded:
-            frame = decode(read_encoded(data, steps)[step], f"{safe.place(data)} step {step}", self.swapped)
-            return self._same_size([frame], safe.place(data))[0]
+            frame = decode(read_encoded(data, steps)[step], f"{safe.Place(data)} step {step}", self.swapped)
+            return self._same_size([frame], safe.Place(data))[0]
         safe.check(data, (steps, *self.raw), self.kind, np.iinfo(np.int64).max)
-        with safe.reading(safe.place(data)):
+        with safe.reading(safe.Place(data)):
             return self._seen(np.asarray(data[step])[None])[0]
 
     def _seen(self, rows: np.ndarray) -> np.ndarray:
         rows = rows if self.convert is None else self.convert(rows)
         return rows.astype(self.spec.dtype, copy=False)
 
-    def _same_size(self, frames: list[np.ndarray], where: str) -> np.ndarray:
+    def _same_size(self, frames: list[np.ndarray], where: str | safe.Place) -> np.ndarray:
         for step, frame in enumerate(frames):
             if frame.shape != self.spec.shape:
                 raise DatasetError(f"{where} step {step}: the picture is {frame.shape}, others are {self.spec.shape}")
@@ -95,7 +95,7 @@ def descend(group: h5py.Group, path: str) -> h5py.Dataset:
 def walk(group: h5py.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], h5py.Dataset]]:
     """Yield the arrays below a group with their paths, by name."""
     if len(path) > MAX_DEPTH:
-        raise DatasetError(f"{safe.place(group)} lies {MAX_DEPTH} groups deep; groups may not hold themselves")
+        raise DatasetError(f"{safe.Place(group)} lies {MAX_DEPTH} groups deep; groups may not hold themselves")
     for name in safe.names(group):
         child = safe.open_child(group, name)
         if isinstance(child, h5py.Group):
@@ -147,7 +147,7 @@ def _picture(data: h5py.Dataset, steps: int, reading: Reading) -> Picture | None
     bounds, whole = None, True
     maybe = len(row) in (2, 3, 4) and sum(n >= SMALLEST for n in row) >= 2 and min(row) <= max(FEW, SMALLEST) * 1000
     if dtype.kind == "f" and maybe and steps and len(data) > 0:
-        with safe.reading(safe.place(data)):
+        with safe.reading(safe.Place(data)):
             some = np.asarray(data[: min(LOOKED_AT, len(data))], np.float64)
         if np.isfinite(some).all():
             bounds, whole = (float(some.min()), float(some.max())), bool((some == np.rint(some)).all())
@@ -165,12 +165,12 @@ def _encoded_bytes(data: h5py.Dataset) -> bool:
 
 def _first_picture(data: h5py.Dataset, steps: int) -> np.ndarray | None:
     rows = read_encoded(data, steps, first=True) if data.shape and data.shape[0] == steps and steps else []
-    return decode(rows[0], safe.place(data)) if rows and rows[0].startswith(ENCODED) else None
+    return decode(rows[0], safe.Place(data)) if rows and rows[0].startswith(ENCODED) else None
 
 
 def read_encoded(data: h5py.Dataset, steps: int, *, first: bool = False) -> list[bytes]:
     """Return the bytes of each row (of the first one only), of fixed or variable length."""
-    where = safe.place(data)
+    where = safe.Place(data)
     if data.dtype.hasobject:
         safe.check_variable(data)
         if data.shape != (steps,):
@@ -182,7 +182,7 @@ def read_encoded(data: h5py.Dataset, steps: int, *, first: bool = False) -> list
         return [row.tobytes() if isinstance(row, (np.ndarray, np.void)) else bytes(row) for row in rows]
 
 
-def decode(packed: bytes, where: str, swapped: bool = False) -> np.ndarray:
+def decode(packed: bytes, where: str | safe.Place, swapped: bool = False) -> np.ndarray:
     """Return (height, width, 3) uint8 of a JPEG or PNG, red first, or last where it was packed `swapped`.
 
     Raises DatasetError where it is none.

@@ -258,7 +258,7 @@ def _copy_others(file: EpisodeFile, target: h5py.File) -> list[str]:
 
 def _copy_attr(file: EpisodeFile, source: h5py.HLObject, target: h5py.HLObject, name: str) -> list[str]:
     """Copy one attribute, type and all."""
-    with safe.reading(f"{safe.place(source)} attribute {name}"):
+    with safe.reading(f"{safe.Place(source)} attribute {name}"):
         if name in target.attrs:
             same = source.attrs[name] == target.attrs[name]
             return (

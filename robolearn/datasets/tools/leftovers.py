@@ -56,7 +56,7 @@ def _other_children(group: h5py.Group, where: str) -> Iterator[str]:
 
 
 def _value(group: h5py.HLObject, name: str) -> str:
-    with safe.reading(f"{safe.place(group)} attribute {name}"):
+    with safe.reading(f"{safe.Place(group)} attribute {name}"):
         attribute = group.attrs.get_id(name)
         if attribute.shape:
             return f"({', '.join(map(str, attribute.shape))}) {attribute.dtype}"
