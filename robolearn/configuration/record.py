@@ -19,7 +19,7 @@ class RecordConfig:
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("task", "task.kwargs", "episodes", "keep_failures"),
-        "by an expert": ("expert", "action_noise", "num_envs"),
+        "by an expert": ("expert", "action_noise", "disturbances", "num_envs"),
         "by a person": ("device", "profile", "operator", "notes", "session.start", "session.host", "session.port"),
         "output": ("output", "resume", "seed"),
     }
