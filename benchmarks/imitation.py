@@ -100,6 +100,13 @@ STATE_CHUNKS = {
     "backbone": {"name": "mlp", "hidden_sizes": [256, 256]},
 }
 NORMALISED = {"name": "mlp", "hidden_sizes": [256, 256, 256], "layer_norm": True}
+PRECISE = {
+    **STATE_CHUNKS,
+    "obs_ranges": {"proprio": [0, 14]},  # velocities and torques tell what was done last, which clones would copy
+    "obs_clip": 5.0,
+    "obs_fine": 0.01,  # millimetres decide, in positions that span half a metre
+    "backbone": NORMALISED,
+}
 PIXELS: dict[str, dict[str, list[int]]] = {
     "Lift": {"proprio": [0, 14]},
     "PickPlace": {"proprio": [0, 14], "goal": [0, 3]},  # which of the bins; the rest says where the cube is
@@ -121,14 +128,7 @@ STUDIES: dict[str, Study] = {
         demonstrations=(20, 50, 200),
         disturbances=1.0,  # small ones as often as large; a peg that is let go of is lost
         disturbing={"disturbance_speed": [0.05, 1.0], "undisturbed": ["grip"]},
-        # Millimetres decide at the hole, in positions that span half a metre.
-        policy={
-            **STATE_CHUNKS,
-            "obs_ranges": {"proprio": [0, 14]},
-            "obs_clip": 5.0,
-            "obs_fine": 0.01,
-            "backbone": NORMALISED,
-        },
+        policy=PRECISE,
         steps=12_000,
         learning_rate=1e-3,
     ),
@@ -136,8 +136,7 @@ STUDIES: dict[str, Study] = {
         task={"id": "Stack"},
         demonstrations=(20, 50, 200),
         disturbances=0.25,  # without, nobody shows the way back from beside the cube
-        # Velocities and torques tell what was done last, which clones would copy instead of looking.
-        policy={**STATE_CHUNKS, "obs_ranges": {"proprio": [0, 14]}, "obs_clip": 5.0, "backbone": NORMALISED},
+        policy=PRECISE,
         steps=12_000,
         learning_rate=1e-3,
     ),
