@@ -184,6 +184,7 @@ STUDIES: dict[str, Study] = {
                 "backbone": NORMALISED,
                 "vision": {"network": "shallow"},
             },
+            steps=6_000 if name == "Lift" else 10_000,
             batch_size=64,
             learning_rate=1e-3,
         )

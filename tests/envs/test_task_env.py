@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from robolearn.errors import TaskError
 from robolearn.sim import pictures, rendering
 from robolearn.sim.simulation import UnstableError
 from robolearn.tasks.arm.lift import Lift
+from robolearn.tasks.arm.pick_place import PickPlace
 from robolearn.tasks.arm.reach import Reach
 
 needs_opengl = pytest.mark.skipif(rendering.find_backend() is None, reason="no OpenGL here")
@@ -209,3 +211,21 @@ def test_options_are_frozen():
     with pytest.raises(AttributeError):
         TaskOptions().reward = "dense"  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(TaskEnv.of(Lift, 1), TaskEnv)
+
+
+@needs_opengl
+def test_a_small_picture_is_drawn_for_less_and_looks_the_same() -> None:
+    """Some edges differ from those that MuJoCo's renderer draws at the model's own quality, and nothing else."""
+    with TaskEnv.of(PickPlace, 1) as env:
+        env.reset([3])
+        model, data = env.simulation.world(0)
+        ours = pictures.Pictures(model, 84, 84)
+        theirs = mujoco.Renderer(model, 84, 84)
+        for camera in env.task.cameras:
+            theirs.update_scene(data, camera)
+            difference = np.abs(ours.draw(model, data, camera).astype(int) - theirs.render().astype(int))
+            assert difference.mean() < 1.0
+            assert (difference.max(-1) > 16).mean() < 0.03
+        assert model.vis.quality.numslices > 12, "the model itself is left alone"
+        ours.close()
+        theirs.close()
