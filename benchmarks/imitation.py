@@ -156,7 +156,6 @@ STUDIES: dict[str, Study] = {
         policy={
             **STATE_CHUNKS,
             "obs_ranges": {"proprio": [0, 2]},
-            "obs_fine": 0.01,
             "backbone": NORMALISED,
         },
         own={name: {"pred_steps": 16, "exec_steps": 2} for name in ("diffusion", "flow")},

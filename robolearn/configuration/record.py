@@ -19,7 +19,7 @@ class RecordConfig:
 
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("task", "task.kwargs", "episodes", "keep_failures"),
-        "by an expert": ("expert", "action_noise", "disturbances", "num_envs"),
+        "by an expert": ("expert", "action_noise", "num_envs"),
         "by a person": ("device", "profile", "operator", "notes", "session.start", "session.host", "session.port"),
         "output": ("output", "resume", "seed"),
     }
@@ -82,11 +82,13 @@ class RecordConfig:
             check_dataset_name("output", self.output)
         check_range(self, "action_noise", "disturbances", low=0)
         slowest, fastest = self.disturbance_speed
-        if not 0.0 < slowest <= fastest:
+        if not 0.0 < slowest <= fastest <= 1.0:
             raise ConfigError(
-                f"disturbance_speed must be a least and a greatest one, both above 0, received {[slowest, fastest]}"
+                f"disturbance_speed must be a least and a greatest one, above 0 and up to 1, received "
+                f"{[slowest, fastest]}"
             )
-        if self.device and (named := next((n for n in ("action_noise", "disturbances") if getattr(self, n)), "")):
+        experts = ("action_noise", "disturbances", "undisturbed")
+        if self.device and (named := next((name for name in experts if getattr(self, name)), "")):
             raise ConfigError(f"{named} is of an expert's recording; with the device {self.device} leave it out")
 
     @property

@@ -39,6 +39,11 @@ class Convolutions:
 class ImageEncoder(nn.Module):
     """(M, H, W, C) uint8 -> (M, output_size) float32, or tokens (M, N, output_size); one camera."""
 
+    size: Tensor
+    """(2,) rows and columns of the image."""
+    middle: Tensor
+    """(1, 2) first row and column of the central crop."""
+
     def __init__(self, trunk: Trunk, config: VisionConfig, spec: ArraySpec, *, owns_trunk: bool = True) -> None:
         """
         Args:
@@ -48,6 +53,10 @@ class ImageEncoder(nn.Module):
         super().__init__()
         height, width, _ = spec.shape
         self.crop = (round(height * config.crop), round(width * config.crop))
+        # On the device from the start, so that no image waits for numbers from the host.
+        self.register_buffer("size", torch.tensor([height, width], dtype=torch.float32), persistent=False)
+        middle = [[(height - self.crop[0]) // 2, (width - self.crop[1]) // 2]]
+        self.register_buffer("middle", torch.tensor(middle), persistent=False)
         self.jitter = config.jitter
         self.output_size = config.features
         if owns_trunk:
@@ -56,26 +65,26 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2)  # the memory stays as it is: channels last, which convolutions prefer
-        size = x.new_tensor(x.shape[-2:], dtype=torch.float32)
-        x, corners = random_crop(x, self.crop) if self.training else center_crop(x, self.crop)
+        x, corners = random_crop(x, self.crop) if self.training else (center_crop(x, self.crop), self.middle)
         x = x.float() / 255.0
         if self.training and self.jitter:
             x = color_jitter(x, self.jitter)
 
         def in_image(rows_columns: Tensor) -> Tensor:
             """Pixels of the crop (M, K, 2) -> coordinates of the whole image, in [-1, 1]."""
-            return 2.0 * (rows_columns + corners.unsqueeze(1)) / size - 1.0
+            return 2.0 * (rows_columns + corners.unsqueeze(1)) / self.size - 1.0
 
         return self._trunk[0](2.0 * x - 1.0, in_image)
 
 
 InImage = Callable[[Tensor], Tensor]
+"""Pixels of crops to coordinates of the whole images."""
 
 
 class Trunk(nn.Module):
     """Convolutions, and what is made of their maps."""
 
-    def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
+    def __init__(self, network: Convolutions, channels: int) -> None:
         """
         Args:
             channels: of the image.
@@ -94,7 +103,7 @@ class KeypointTrunk(Trunk):
     """Says where K things are: images (M, C, H, W) in [-1, 1] -> features (M, D) of their places."""
 
     def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
-        super().__init__(network, channels, config)
+        super().__init__(network, channels)
         self.softmax = SpatialSoftmax(network.channels, config.keypoints)
         self.out = nn.Linear(2 * config.keypoints, config.features)
 
@@ -111,7 +120,7 @@ class TokenTrunk(Trunk):
     """
 
     def __init__(self, network: Convolutions, channels: int, config: VisionConfig) -> None:
-        super().__init__(network, channels, config)
+        super().__init__(network, channels)
         self.side = config.tokens
         self.content = nn.Linear(network.channels, config.features)
         self.place = nn.Sequential(
@@ -219,10 +228,10 @@ def build_image_encoders(specs: Mapping[str, ArraySpec], config: VisionConfig) -
     return encoders
 
 
-def center_crop(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Cut the middle out: (M, C, H, W) -> (M, C, h, w), and its first row and column, (1, 2)."""
+def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the middle out: (M, C, H, W) -> (M, C, h, w)."""
     top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], size))
-    return x[..., top : top + size[0], left : left + size[1]], torch.tensor([[top, left]], device=x.device)
+    return x[..., top : top + size[0], left : left + size[1]]
 
 
 def random_crop(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from robolearn.configuration.parts.algorithms import CriticConfig, QConfig
 from robolearn.envs.interface import Observation
-from robolearn.policies.encoders import ObservationEncoder
+from robolearn.errors import PolicyError
+from robolearn.policies.encoders import ObservationEncoder, TokenEncoder
 from robolearn.policies.policy import Policy
 from robolearn.policies.residual import BASE_ACTION
 
@@ -138,6 +139,11 @@ class ExecutedActionValues(QEnsemble):
         """Return critics with their own copy of a correction's encoder, the base's action left out."""
         encoder = copy.deepcopy(policy.encoder)
         assert isinstance(encoder, ObservationEncoder)
+        if isinstance(encoder, TokenEncoder):
+            raise PolicyError(
+                "critics of corrections see no tokens of pictures; give the correction policy.vision.tokens 0, or "
+                "learn it by residual_ppo"
+            )
         pairs = zip(encoder.keys, encoder.encoders.values())
         seen = ObservationEncoder({key: module for key, module in pairs if key != BASE_ACTION})
         return cls(seen, policy.config.obs_steps * seen.output_size + policy.action_spec.size, config)

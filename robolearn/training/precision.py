@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-CPU_HAS_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-"""Whether this processor is quick in bfloat16. Others would take some ten times as long as in float32."""
+CPU_HAS_BFLOAT16 = bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether this processor has instructions for bfloat16. Others would take many times as long as in float32."""
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:

@@ -214,7 +214,7 @@ def test_options_are_frozen():
 
 
 @needs_opengl
-def test_a_small_picture_is_drawn_for_less_and_looks_the_same() -> None:
+def test_a_small_picture_looks_as_if_drawn_with_all_care() -> None:
     """Some edges differ from those that MuJoCo's renderer draws at the model's own quality, and nothing else."""
     with TaskEnv.of(PickPlace, 1) as env:
         env.reset([3])

@@ -63,7 +63,7 @@ def test_what_cannot_be_disturbed_is_named(tmp_path: Path) -> None:
         record(config)
     with pytest.raises(ConfigError, match=r"undisturbed names all of the action"):
         record(replace(config, undisturbed=("delta_x", "delta_y", "delta_z")))
-    with pytest.raises(ConfigError, match=r"a least and a greatest one, both above 0, received \[1.0, 0.5\]"):
+    with pytest.raises(ConfigError, match=r"a least and a greatest one, above 0 and up to 1, received \[1.0, 0.5\]"):
         replace(config, disturbance_speed=(1.0, 0.5))
 
 

@@ -24,6 +24,8 @@ from robolearn.configuration.parts.policy import (
     GaussianHeadConfig,
     MLPConfig,
     PolicyConfig,
+    TransformerConfig,
+    VisionConfig,
 )
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.parts.ways import ResidualConfig, ResidualPPOConfig, SACTuningConfig
@@ -32,6 +34,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.make import make
 from robolearn.episodes.record import record
+from robolearn.errors import PolicyError
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import load_policy, save_policy
@@ -43,7 +46,7 @@ from robolearn.rl.finetune import FinetuneResult, finetune, prepare
 from robolearn.rl.networks import ExecutedActionValues
 from robolearn.rl.ways.practice import Practice
 from robolearn.rl.ways.residual import GrowingCorrection
-from robolearn.specs import Batch
+from robolearn.specs import ActionSpec, ArraySpec, Batch, ObservationSpec
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import COUNTER, POINT_REACH
 from tests.rl.test_off_policy import some_batch
@@ -271,6 +274,19 @@ def growing(method: ResidualConfig) -> GrowingCorrection:
     )
     correction = build_correction(method.policy, base, method.first_scale)
     return GrowingCorrection(correction, ExecutedActionValues.beside(correction, method.algorithm.critic), method)
+
+
+def test_critics_of_corrections_refuse_tokens() -> None:
+    spec = ObservationSpec({"state": ArraySpec(shape=(4,)), "front": ArraySpec(shape=(40, 40, 3), dtype="uint8")})
+    action = ActionSpec(low=(-1.0,), high=(1.0,))
+    base = build_policy(PolicyConfig(vision=VisionConfig(network="shallow")), spec, action, STATISTICS)
+    seeing = PolicyConfig(
+        head=GaussianHeadConfig(),
+        backbone=TransformerConfig(width=8, num_heads=2, num_layers=1),
+        vision=VisionConfig(network="shallow", tokens=2),
+    )
+    with pytest.raises(PolicyError, match=r"see no tokens of pictures; give the correction policy.vision.tokens 0"):
+        ExecutedActionValues.beside(build_correction(seeing, base), SMALL)
 
 
 def batch_of(rows: int = 32):

@@ -389,7 +389,7 @@ class VisionConfig:
     """Encoder of images, with group normalisation and spatial softmax, one for each camera."""
 
     network: Literal["resnet18", "shallow"] = "resnet18"
-    """The convolutions: those usual for visuomotor policies, or four, sixteen times as fast, for plain scenes."""
+    """The convolutions: those usual for visuomotor policies, or four small ones, much faster, for plain scenes."""
     share: bool = False
     """Run one network on all cameras."""
     crop: float = 0.9
@@ -401,8 +401,7 @@ class VisionConfig:
     features: int = 64
     """Features of each camera, or of each token."""
     tokens: int = 0
-    """Along a side, into which a camera's map is divided for a transformer to look at, in place of keypoints; 0 for
-    keypoints."""
+    """Tokens along a side of each camera's map, for a transformer to look at in place of keypoints; 0 for keypoints."""
 
     def __post_init__(self) -> None:
         _require_positive(("keypoints", self.keypoints), ("features", self.features))

@@ -63,7 +63,7 @@ class Attention(nn.Module):
             keys, values = cache.extend(keys, values)
         mask = None if keep is None else keep[:, None, None, :]
         L, M = query.shape[2], keys.shape[2]
-        if causal and L > 1:
+        if causal and together < L:  # one step sees all there is
             steps = torch.arange(M, device=x.device) // together
             mask = steps <= steps[M - L :, None]
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
