@@ -1,6 +1,6 @@
 """One form for every benchmark's result: a JSON file beside the others, and a table on the terminal.
 
-benchmarks/results/<name>.json
+benchmarks/results/<name>.json, or <name>.<processor>.json of speeds, so that those of several makes stand side by side
   {name, command, date, commit, dirty, versions, cpu, cores, gpu, seconds, rows: [...]}
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -93,8 +94,13 @@ class SuccessRow(Row):
         )
 
 
-def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
-    """Write `benchmarks/results/<name>.json`, print the table, return the path."""
+def write(name: str, rows: Sequence[Row], *, seconds: float, speed: bool = False) -> Path:
+    """Write `benchmarks/results/<name>.json`, print the table, return the path.
+
+    Args:
+        speed: the figures are of this make of processor; another one's stay beside them.
+    """
+    cpu = _cpu()
     result = {
         "name": name,
         "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
@@ -102,14 +108,15 @@ def write(name: str, rows: Sequence[Row], *, seconds: float) -> Path:
         "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version()} | _versions(),
-        "cpu": _cpu(),
+        "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "gpu": gpu_name(),
         "seconds": round(seconds, 1),
         "rows": [asdict(row) | {"met": row.met} for row in rows],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    make = "_".join(re.findall(r"[a-z0-9]+", cpu.lower().replace("(r)", "")))
+    path = RESULTS / f"{name}{f'.{make}' if speed else ''}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(name, rows))
     return path

@@ -64,7 +64,7 @@ def main() -> None:
         clone = {"dataset": [str(data)], "policy": GAUSSIAN, "loop": {"total_steps": 200, "tensorboard": False}}
         train_bc(from_dict(BCConfig, clone), Path(home) / "clone")
         rows = [row for case in WAYS for row in way_rows(case, task, Path(home), args.rounds)]
-    write("finetune_speed", rows, seconds=time.perf_counter() - began)
+    write("finetune_speed", rows, seconds=time.perf_counter() - began, speed=True)
 
 
 def way_rows(case: str, task: TaskConfig, home: Path, rounds: int) -> Iterator[Row]:

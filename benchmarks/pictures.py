@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     began = time.perf_counter()
     rows = [*(drawing(task, args.rounds) for task in TASKS), learning(args.rounds)]
-    write("pictures", rows, seconds=time.perf_counter() - began)
+    write("pictures", rows, seconds=time.perf_counter() - began, speed=True)
 
 
 def drawing(name: str, rounds: int) -> Row:

@@ -72,7 +72,7 @@ def main() -> None:
         if IMAGES.startswith(wanted):
             write_images(images)
             rows.append(measure(IMAGES, images, IMAGE_POLICY, args.rounds, args.seconds, goal=IMAGE_GOAL))
-    write("policy_train", rows, seconds=time.perf_counter() - began)
+    write("policy_train", rows, seconds=time.perf_counter() - began, speed=True)
 
 
 def write_images(path: Path) -> None:

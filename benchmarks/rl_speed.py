@@ -75,7 +75,7 @@ def main() -> None:
         rows += share_rows()
     if "overlap" in args.case:
         rows.append(overlap_row(args))
-    write("rl_speed", rows, seconds=time.perf_counter() - began)
+    write("rl_speed", rows, seconds=time.perf_counter() - began, speed=True)
 
 
 def ppo_rows(case: str, num_envs: int, batch: int, goal: float, args: argparse.Namespace) -> Iterator[Row]:

@@ -165,7 +165,7 @@ def main() -> None:
                     note="gradients with sensor noise; h5py without its chunk cache, which here would hold everything",
                 )
             )
-    write("sampler", rows, seconds=time.perf_counter() - began)
+    write("sampler", rows, seconds=time.perf_counter() - began, speed=True)
 
 
 def hdf5_windows(path: Path) -> Iterable[np.ndarray]:

@@ -56,17 +56,19 @@ def results_page() -> str:
         "",
     ]
     for path in sorted(RESULTS.glob("*.json")):
-        parts += section(json.loads(path.read_text(encoding="utf-8")))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        of_processor = f" on {result['cpu']}" if path.stem != result["name"] else ""
+        parts += section(f"{result['name']}{of_processor}", result)
     return "\n".join(parts).rstrip() + "\n"
 
 
-def section(result: dict[str, Any]) -> list[str]:
+def section(title: str, result: dict[str, Any]) -> list[str]:
     where = f"{result['cpu']}, {result['cores']} cores" + (f", {result['gpu']}" if result.get("gpu") else "")
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     picture = RESULTS / f"{result['name']}.png"
     commit = f"{str(result['commit'])[:10]}{' with changes' if result.get('dirty') else ''}"
     return [
-        f"## {result['name']}",
+        f"## {title}",
         "",
         f"`{result['command']}` on {result['date'][:10]} at {commit}, {where}; {versions}.",
         "",

@@ -36,7 +36,7 @@ from robolearn.training.threads import fitting_threads, flushed_denormals, start
 from robolearn.training.torch_device import resolve_device
 
 EPISODES, STEPS, OBSERVATION, ACTION = 100, 54, 39, 4
-GOAL = 0.95
+GOAL = 0.97
 CASES: dict[str, dict[str, Any]] = {
     "mixture, MLP 2x256, batch 256": {"policy": {"backbone": {"name": "mlp", "hidden_sizes": [256, 256]}}},
     "mixture, MLP 2x1024, batch 100 (robomimic's BC-GMM)": {
@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = write_dataset(Path(scratch) / "data.hdf5")
         rows = [measure(case, path, values, args.rounds, args.seconds) for case, values in CASES.items()]
-    write("train_bc", rows, seconds=time.perf_counter() - began)
+    write("train_bc", rows, seconds=time.perf_counter() - began, speed=True)
 
 
 def measure(case: str, path: Path, values: dict[str, Any], rounds: int, seconds: float, *, goal: float = GOAL) -> Row:

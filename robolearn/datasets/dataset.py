@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,6 +66,7 @@ class Dataset:
             self.close()
             raise
         self._infos: dict[int, EpisodeInfo] = {}
+        self._columns: dict[str, np.ndarray] = {}
 
     @property
     def ours(self) -> bool:
@@ -99,7 +102,7 @@ class Dataset:
         """Facts about each episode, in order."""
         return tuple(self.episode_info(i) for i in range(len(self)))
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         """T of each episode."""
         return tuple(place.file.steps(place.demo) for place in self._places)
@@ -176,10 +179,34 @@ class Dataset:
     def arrays(self, index: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return (T, ...) arrays of one episode by their names in the file: `actions`, `obs/state`, `gate`, ...
 
-        For training: reads nothing else and asks for nothing else to be there.
+        For training: reads nothing else and asks for nothing else to be there. Of `columns` read before, a part.
         """
-        place = self._place(index)
-        return place.file.arrays(place.demo, names)
+        place, kept = self._place(index), [name for name in names if name in self._columns]
+        if not kept:
+            return place.file.arrays(place.demo, names)
+        found = place.file.arrays(place.demo, others) if (others := [n for n in names if n not in kept]) else {}
+        rows = slice(self._ends[index] - self.lengths[index], self._ends[index])
+        return {name: self._columns[name][rows] if name in kept else found[name] for name in names}
+
+    def columns(self, names: Sequence[str], *, keep: bool = True) -> dict[str, np.ndarray]:
+        """Return (rows, ...) arrays of all episodes, one after the other; an episode has as many rows as steps.
+
+        Args:
+            names: as `arrays` takes them.
+            keep: read them once and keep them, read-only, for whoever asks next; for small arrays.
+
+        Raises DatasetError without episodes.
+        """
+        if not len(self):
+            raise DatasetError(f"{self.paths[0]} has no episodes to read")
+        new = [name for name in names if name not in self._columns]
+        parts = [self.arrays(index, new) for index in range(len(self))] if new else []
+        read = {name: np.concatenate([part[name] for part in parts]) for name in new}
+        if keep:
+            for column in read.values():
+                column.flags.writeable = False
+            self._columns |= read
+        return {name: read[name] if name in read else self._columns[name] for name in names}
 
     def array_names(self, index: int) -> tuple[str, ...]:
         """Return which per-step arrays an episode has, as `arrays` takes them; `events` and final_obs aside."""
@@ -201,8 +228,13 @@ class Dataset:
         subset = object.__new__(Dataset)
         subset._files, subset.header, subset.reading = self._files, self.header, self.reading
         subset._places = [self._place(i) for i in indices]
-        subset._infos = {}
+        subset._infos, subset._columns = {}, {}
         return subset
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The row behind each episode's last one, in columns."""
+        return list(accumulate(self.lengths))
 
     def low_dim_keys(self) -> tuple[str, ...]:
         """Return the observation keys that are kept in memory for training."""

@@ -75,14 +75,10 @@ def _check_no_file_twice(dataset: Dataset) -> None:
 
 def _never_moved(dataset: Dataset) -> Sequence[str]:
     """Say that actions are the same at every step of all episodes, as a recorder writes them that forgot to."""
-    first: np.ndarray | None = None
-    for index in range(len(dataset)):
-        actions = dataset.arrays(index, ["actions"])["actions"]
-        first = actions[0] if first is None and len(actions) else first
-        if first is not None and not (actions == first).all():
-            return ()
-    if first is None or sum(dataset.lengths) < 2:
+    actions = dataset.columns(["actions"])["actions"] if len(dataset) else np.empty((0, 0))
+    if len(actions) < 2 or (actions != actions[0]).any():
         return ()
+    first = actions[0]
     values = ", ".join(f"{value:g}" for value in first[:SHOWN]) + (", ..." if len(first) > SHOWN else "")
     return (f"actions are the same at every step of all episodes ({values}): did the recorder write them?",)
 
@@ -139,8 +135,8 @@ def glitches(dataset: Dataset, keys: Sequence[str] | None = None) -> list[Glitch
     low_dim = dataset.low_dim_keys() if len(dataset) else ()
     found: list[Glitch] = []
     for key in low_dim if keys is None else [key for key in keys if key in low_dim]:
-        parts = [dataset.arrays(i, [f"obs/{key}"])[f"obs/{key}"] for i in range(len(dataset))]
-        found += find_glitches(f"obs/{key}", parts, dataset.episodes)[:SHOWN]
+        name = f"obs/{key}"
+        found += find_glitches(name, dataset.columns([name])[name], dataset.lengths, dataset.episodes)[:SHOWN]
     return found
 
 
@@ -157,13 +153,14 @@ def _check_pictures(dataset: Dataset, keys: Sequence[str]) -> None:
 
 def _check_finite(dataset: Dataset, keys: Sequence[str]) -> None:
     names = [f"obs/{key}" for key in keys if key in dataset.low_dim_keys()] + ["actions"]
-    for index, episode in enumerate(dataset.episodes):
-        for name, array in dataset.arrays(index, names).items():
-            if array.dtype.kind != "f":
-                continue
-            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-            if bad.any():
-                raise DatasetError(
-                    f"{name} is not finite at step {int(bad.argmax())} of {episode}; leave the episode out: "
-                    f"{option('exclude', episode)}"
-                )
+    for name, column in dataset.columns(names).items() if len(dataset) else ():
+        if column.dtype.kind != "f":
+            continue
+        bad = ~np.isfinite(column.reshape(len(column), -1)).all(axis=1)
+        if bad.any():
+            row, ends = int(bad.argmax()), np.cumsum(dataset.lengths)
+            index = int(np.searchsorted(ends, row, side="right"))
+            episode, step = dataset.episodes[index], row - int(ends[index]) + dataset.lengths[index]
+            raise DatasetError(
+                f"{name} is not finite at step {step} of {episode}; leave the episode out: {option('exclude', episode)}"
+            )

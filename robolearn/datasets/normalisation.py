@@ -62,14 +62,18 @@ def normalisation_statistics(dataset: Dataset, keys: Sequence[str] | None = None
     if not len(dataset):
         raise DatasetError("a dataset without episodes has no statistics")
     paths = {key: key if key == "actions" else f"obs/{key}" for key in names}
-    episodes = [dataset.arrays(i, tuple(paths.values())) for i in range(len(dataset))]
-    return {key: describe([arrays[path] for arrays in episodes]) for key, path in paths.items()}
+    columns = dataset.columns(tuple(paths.values()))
+    return {key: describe(columns[path], dataset.lengths) for key, path in paths.items()}
 
 
-def describe(episodes: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return statistics of (steps, ...) values over the rows without glitches, in float64 and returned as float32."""
-    values = np.concatenate(episodes).astype(np.float64)
-    bad = glitch_mask(values, [*map(len, episodes)])
+def describe(values: np.ndarray, lengths: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return statistics of (rows, ...) values over those without glitches, in float64 and returned as float32.
+
+    Args:
+        lengths: rows of each episode, which lie one after the other.
+    """
+    values = values.astype(np.float64)
+    bad = glitch_mask(values, lengths)
     if bad is not None:
         values = values[~bad.reshape(len(values), -1).any(axis=1)]
     found = {
@@ -133,14 +137,13 @@ def usual_range(column: np.ndarray) -> tuple[float, float]:
     return float(ordered[few]), float(ordered[len(column) - 1 - few])
 
 
-def find_glitches(name: str, parts: Sequence[np.ndarray], episodes: Sequence[str]) -> list[Glitch]:
+def find_glitches(name: str, values: np.ndarray, lengths: Sequence[int], episodes: Sequence[str]) -> list[Glitch]:
     """Return the glitches of one array of several episodes, one for each step, the farthest first."""
-    values = np.concatenate(parts)
-    mask = glitch_mask(values, [*map(len, parts)])
+    mask = glitch_mask(values, lengths)
     if mask is None:
         return []
     flat, mask = values.reshape(len(values), -1).astype(np.float64), mask.reshape(len(values), -1)
-    starts = np.cumsum([0, *map(len, parts)])
+    starts = np.cumsum([0, *lengths])
     found: list[Glitch] = []
     for row in np.flatnonzero(mask.any(axis=1)).tolist():
         column = int(mask[row].argmax())

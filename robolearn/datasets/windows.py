@@ -149,33 +149,27 @@ class WindowSampler:
 
     def _load(self, target: str, step_weights: StepWeights | None) -> None:
         """Fill the flat tensors; row r is step `_steps[r]` of episode `_episodes[r]`, between `_first` and `_last`."""
-        names = [f"obs/{key}" for key in self._spec if key not in self._frame_keys] + ["actions"]
-        extra = ["action_modes", "expert_actions"] if target == "labels" else []
-        columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        valid, followed, weights, lengths = [], [], [], []
-        for i in range(len(self._dataset)):
-            arrays = self._dataset.arrays(i, names + extra)
-            steps = len(arrays["actions"])
-            labelled = acted = np.ones(steps, bool)
-            if target == "labels":
-                arrays["actions"], labelled, acted = labels(**{name: arrays[name] for name in ["actions", *extra]})
-            for name in names:
-                columns[name].append(arrays[name])
-            valid.append(labelled)
-            followed.append(acted)
-            weights.append(self._check_weights(step_weights, i, steps))
-            lengths.append(steps)
-        if not lengths:
+        if not len(self._dataset):
             raise DatasetError(f"{self._dataset.paths[0]} has no episodes to train on")
-        self._columns = {name: self._tensor(np.concatenate(parts)) for name, parts in columns.items()}
+        lengths = self._dataset.lengths
+        names = [f"obs/{key}" for key in self._spec if key not in self._frame_keys]
+        pictures = [name for name in names if stored_as_frames(self._spec[name.removeprefix("obs/")])]
+        arrays = ["actions", "action_modes", "expert_actions"] if target == "labels" else ["actions"]
+        columns = self._dataset.columns([name for name in names if name not in pictures] + arrays)
+        labelled = acted = np.ones(sum(lengths), bool)
+        if target == "labels":
+            targets, labelled, acted = labels(**{name: columns[name] for name in arrays})
+            columns |= {"actions": targets}
+        columns |= self._dataset.columns(pictures, keep=False)
+        self._columns = {name: self._tensor(columns[name]) for name in [*names, "actions"]}
         ends = np.cumsum(lengths)
         self._first = self._tensor(np.repeat(ends - lengths, lengths))
         self._last = self._tensor(np.repeat(ends - 1, lengths))
         self._episodes = self._tensor(np.repeat(np.arange(len(lengths)), lengths))
-        self._valid = self._tensor(np.concatenate(valid))
-        driven = np.concatenate(followed)
-        self._followed = None if driven.all() else self._tensor(driven)
+        self._valid = self._tensor(labelled)
+        self._followed = None if acted.all() else self._tensor(acted)
         self._windows = torch.nonzero(self._valid & ~self._seen_glitches(lengths)).flatten()
+        weights = [self._check_weights(step_weights, i, steps) for i, steps in enumerate(lengths)]
         self._weights = self._normalise(np.concatenate(weights))
         if not self.num_windows:
             raise DatasetError(f"no step of {self._dataset.paths[0]} has a target {target!r}; nothing to learn from")
@@ -201,7 +195,8 @@ class WindowSampler:
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype.kind == "f":
             array = array.astype(np.float32, copy=False)
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        array = np.ascontiguousarray(array)
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
 
     def _check_weights(self, step_weights: StepWeights | None, index: int, steps: int) -> np.ndarray:
         weights = np.ones(steps) if step_weights is None else np.asarray(step_weights(self._dataset, index), np.float64)
@@ -227,19 +222,18 @@ class WindowSampler:
         number, count = self.share
         for start in range(first * size, end, block):
             parts = [part[number::count] for part in rows[start : min(start + block, end)].split(size)]
-            whole = self._gather(torch.cat(parts))
-            i = 0
-            for part in parts:
-                j = i + len(part)
+            whole, sizes = self._gather(torch.cat(parts)), [len(part) for part in parts]
+            obs = [dict(zip(whole.obs, values)) for values in zip(*(v.split(sizes) for v in whole.obs.values()))]
+            others = (whole.actions, whole.valid, whole.weights, whole.episodes, whole.steps)
+            for i, (actions, valid, weights, episodes, steps) in enumerate(zip(*(v.split(sizes) for v in others))):
                 yield Batch(
-                    obs={key: value[i:j] for key, value in whole.obs.items()},
-                    actions=whole.actions[i:j],
-                    valid=whole.valid[i:j],
-                    weights=whole.weights[i:j],
-                    episodes=whole.episodes[i:j],
-                    steps=whole.steps[i:j],
+                    obs=obs[i] if obs else {},
+                    actions=actions,
+                    valid=valid,
+                    weights=weights,
+                    episodes=episodes,
+                    steps=steps,
                 )
-                i = j
 
     def _gather(self, rows: torch.Tensor) -> Batch:
         """Return the windows of (M,) rows, without frames."""

@@ -262,8 +262,8 @@ def make_policy(config: BCConfig, dataset: Dataset) -> Policy:
         numeric = [key for key in keys if key in dataset.low_dim_keys()]
         statistics = normalisation_statistics(dataset, (*numeric, "actions"))
         policy = build_policy(config.policy, dataset.observation_spec, dataset.action_spec, statistics)
-        actions = np.concatenate([dataset.arrays(i, ["actions"])["actions"] for i in range(len(dataset))])
-        policy.head.fit(policy.action_normaliser.normalise(torch.as_tensor(actions, dtype=torch.float32)))
+        actions = torch.tensor(dataset.columns(["actions"])["actions"], dtype=torch.float32)
+        policy.head.fit(policy.action_normaliser.normalise(actions))
     longest = max(dataset.lengths)
     if policy.config.pred_steps > longest:
         raise DatasetError(

@@ -298,3 +298,26 @@ def test_a_damaged_frame_is_an_error_not_a_hang(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"demo_0/obs/wrist: step 7: damaged frame"):
             list(sampler)
         assert time.monotonic() - began < 5
+
+
+def test_columns_are_all_episodes_arrays_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    episodes = make(tmp_path / "d.hdf5", [3, 7, 2])
+    key = next(iter(STATE))
+    with Dataset(tmp_path / "d.hdf5") as dataset:
+        alone = dataset.arrays(1, ["actions", f"obs/{key}"])
+        columns = dataset.columns(["actions", f"obs/{key}"])
+        assert np.array_equal(columns["actions"], np.concatenate([e.actions for e in episodes]))
+        assert np.array_equal(columns[f"obs/{key}"], np.concatenate([e.obs[key] for e in episodes]))
+        with pytest.raises(ValueError, match="read-only"):
+            columns["actions"][0] = 0.0
+        part = dataset.select([2, 1])
+        assert np.array_equal(
+            part.columns(["actions"])["actions"], np.concatenate([episodes[i].actions for i in (2, 1)])
+        )
+        modes = dataset.arrays(1, ["action_modes"])["action_modes"]
+        monkeypatch.setattr(dataset._places[1].file, "arrays", lambda demo, names: {"action_modes": modes})
+        again = dataset.arrays(1, ["actions", "action_modes", f"obs/{key}"])  # what was kept is not asked of the file
+        assert list(again) == ["actions", "action_modes", f"obs/{key}"]
+        assert all(np.array_equal(again[name], alone[name]) for name in alone)
+        with pytest.raises(DatasetError, match="no episodes"):
+            dataset.select([]).columns(["actions"])

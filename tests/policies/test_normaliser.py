@@ -22,7 +22,7 @@ def test_tiny_honest_dimensions_are_scaled_and_constants_are_known() -> None:
         axis=1,
     )
     for method in ("mean_std", "min_max", "quantile"):
-        normaliser = Normaliser.fit(describe([values]), 5, method)
+        normaliser = Normaliser.fit(describe(values, [len(values)]), 5, method)
         assert normaliser.constant.tolist() == [False, False, True, True, True]
         scaled = normaliser.normalise(torch.as_tensor(values, dtype=torch.float32))
         assert 0.5 < float(scaled[:, 1].abs().max()) < 3

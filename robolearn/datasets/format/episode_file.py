@@ -314,13 +314,12 @@ class EpisodeFile:
     @contextlib.contextmanager
     def follow(self, parent: h5py.Group, name: str) -> Iterator[h5py.Group | h5py.Dataset]:
         """Open a child, also through the one kind of external link that is followed: a recording's own shard."""
-        with safe.reading(f"{self.path}:{name}"):
-            link = parent.get(name, getlink=True)
-        if not isinstance(link, h5py.ExternalLink):
+        link = safe.external_link(parent, name)
+        if link is None:
             yield safe.open_child(parent, name)
             return
         parts = parts_of(self.path.resolve())
-        folder, _, shard = str(link.filename).rpartition("/")
+        folder, _, shard = link.filename.rpartition("/")
         if folder != parts.name or shard in ("", ".", "..") or (parts / shard).is_symlink():
             raise DatasetError(f"{self.path}: {name} is a link to {link.filename}, which is outside of {parts.name}")
         if link.path != f"{parent.name}/{name}":
