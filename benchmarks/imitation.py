@@ -156,9 +156,10 @@ STUDIES: dict[str, Study] = {
         policy={
             **STATE_CHUNKS,
             "obs_ranges": {"proprio": [0, 2]},
+            "obs_fine": 0.01,
             "backbone": NORMALISED,
         },
-        own={name: {"pred_steps": 16, "exec_steps": 2} for name in ("diffusion", "flow")},
+        own={name: {"pred_steps": 16} for name in ("diffusion", "flow")},
         steps=24_000,
         learning_rate=1e-3,
     ),

@@ -96,7 +96,7 @@ def test_a_task_is_solved_exactly_where_enough_is_covered():
     readings[:, slices["tee_quat"]] = yaw_to_quat(turn).double()
     readings[:, slices["goal_quat"].start] = 1.0
     sensors = Sensors(readings, slices)
-    covered = env.score(sensors)
+    covered = env.covered(sensors)
     assert torch.equal(env.solved(sensors), covered >= 0.95)
     assert 40 < int(env.solved(sensors).sum()) < 2000
     assert float(distance[covered >= 0.95].max()) < 0.018

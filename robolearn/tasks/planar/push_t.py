@@ -1,6 +1,6 @@
-"""PushT: push a T-shaped block onto its outline. Many ways to do it; the score is the share of the outline covered.
+"""PushT: push a T-shaped block onto its outline, many ways to do it.
 
-Shape, score and the threshold of 0.95 are those of the Diffusion Policy benchmark (Chi et al. 2023), which took the
+Shape, score (the covered share of the outline over 0.95, at most 1) and the threshold of 0.95 are those of the Diffusion Policy benchmark (Chi et al. 2023), which took the
 task from Implicit Behavioral Cloning (Florence et al. 2021); the physics here is MuJoCo's.
 """
 
@@ -60,7 +60,10 @@ class PushT(PlanarTask):
         }
 
     def score(self, sensors: Sensors) -> torch.Tensor:
-        """Return the share of the outline that is covered, (N,) in [0, 1]: the benchmark's score."""
+        return torch.clamp(self.covered(sensors) / _SOLVED, max=1.0)
+
+    def covered(self, sensors: Sensors) -> torch.Tensor:
+        """Return the share of the outline that is covered, (N,) in [0, 1]."""
         tee, goal = (sensors[name][:, :2] for name in ("tee_pos", "goal_pos"))
         yaw, goal_yaw = (tensor(quat_yaw(sensors.array(name))) for name in ("tee_quat", "goal_quat"))
         return coverage(tee, yaw, goal, goal_yaw)
@@ -70,12 +73,12 @@ class PushT(PlanarTask):
         near = (way * way).sum(-1) < _NEAR_M**2
         if isinstance(near, np.ndarray):  # a GPU would be waited for, and has hardly less to do
             if near.any():
-                near[near] = self.score(sensors.of_worlds(near)).numpy() >= _SOLVED
+                near[near] = self.covered(sensors.of_worlds(near)).numpy() >= _SOLVED
             return tensor(near)
-        return near & (self.score(sensors) >= _SOLVED)
+        return near & (self.covered(sensors) >= _SOLVED)
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        return torch.clamp(self.score(sensors) / _SOLVED, max=1.0)
+        return self.score(sensors)
 
     def expert(self, num_envs: int) -> PushTExpert:
         return PushTExpert(num_envs, 2, self.device)
