@@ -1,7 +1,8 @@
 """PushT: push a T-shaped block onto its outline, many ways to do it.
 
-Shape, score (the covered share of the outline over 0.95, at most 1) and the threshold of 0.95 are those of the Diffusion Policy benchmark (Chi et al. 2023), which took the
-task from Implicit Behavioral Cloning (Florence et al. 2021); the physics here is MuJoCo's.
+Shape, score (the covered share of the outline over 0.95, at most 1) and threshold are those of the Diffusion Policy
+benchmark (Chi et al. 2023), which took the task from Implicit Behavioral Cloning (Florence et al. 2021); the physics
+here is MuJoCo's.
 """
 
 from __future__ import annotations
