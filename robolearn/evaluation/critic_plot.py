@@ -11,12 +11,10 @@ from matplotlib.figure import Figure
 
 from robolearn.configuration.evaluation import CriticPlotConfig
 from robolearn.errors import ConfigError
+from robolearn.evaluation.critic_record import read_critic
 from robolearn.evaluation.plots import COLOURS
 from robolearn.storage import atomic_file
-from robolearn.training.metrics import read_rows
 
-CRITIC_FILE = "critic.jsonl"
-"""In a run's folder, one line for each evaluation: `step`, and lists `one`, `least` and `realised` over episodes."""
 KINDS = {"one": "one critic", "least": "least of several"}
 
 
@@ -33,25 +31,6 @@ def plot_critic(config: CriticPlotConfig) -> tuple[Path, dict[str, float]]:
     with atomic_file(path) as fresh:
         figure.savefig(fresh, format=path.suffix[1:])
     return path, {kind: float(np.mean(rows[-1][kind]) - np.mean(rows[-1]["realised"])) for kind in KINDS}
-
-
-def read_critic(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's `critic.jsonl`, in order of their steps.
-
-    Raises ConfigError where there is none, and TrainingError where a line is damaged.
-    """
-    path = run / CRITIC_FILE
-    rows = read_rows(path, is_critic_value)
-    if not rows:
-        raise ConfigError(
-            f"{run} has no {CRITIC_FILE}: either it learns no values of actions (ppo), or it has not been evaluated yet"
-        )
-    return rows
-
-
-def is_critic_value(value: object) -> bool:
-    """Return whether a value may stand in a line of `critic.jsonl`: the step, or returns of episodes."""
-    return type(value) is int or (isinstance(value, list) and all(type(number) in (int, float) for number in value))
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats, which takes a second to import
 
 from robolearn.errors import RobolearnError
 
@@ -70,10 +70,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 def mcnemar(counts: PairedCounts) -> float:
     """Return the two-sided p-value of the exact McNemar test.
 
-    The discordant pairs are tosses of a fair coin if both are equally good.
+    The discordant pairs are tosses of a fair coin if both are equally good, whose tails are alike:
+    p = 2 P(X <= fewer), X ~ Binomial(discordant, 1/2).
     """
-    discordant = counts.only_first + counts.only_second
-    return 1.0 if discordant == 0 else float(stats.binomtest(counts.only_first, discordant, 0.5).pvalue)
+    fewer, discordant = min(counts.only_first, counts.only_second), counts.only_first + counts.only_second
+    return min(1.0, 2.0 * float(special.bdtr(fewer, discordant, 0.5)))
 
 
 def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
@@ -111,7 +112,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     mean = float(x.mean())
     if len(x) == 1:
         return Interval(mean, mean, mean)
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(special.stdtrit(len(x) - 1, 0.5 + confidence / 2) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -174,11 +175,12 @@ def auroc(scores: Sequence[float] | np.ndarray, positive: Sequence[bool] | np.nd
     if not positives or not negatives:
         return float("nan")
     # Mann-Whitney: U = sum of the positives' ranks - n (n + 1) / 2, area = U / (n m)
-    ranks = stats.rankdata(values)[kind].sum()
-    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
+    _, which, alike = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(alike) - (alike - 1) / 2)[which]  # equal values share the mean of theirs
+    return float((ranks[kind].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def _normal_quantile(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
         raise RobolearnError(f"a confidence level lies between 0 and 1, received {confidence}")
-    return float(stats.norm.ppf(0.5 + confidence / 2))
+    return float(special.ndtri(0.5 + confidence / 2))

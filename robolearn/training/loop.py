@@ -27,6 +27,7 @@ from robolearn.training.interrupt import Interrupt
 from robolearn.training.metrics import Metrics, MetricsLog
 from robolearn.training.progress import Progress
 from robolearn.training.seeding import rng_state, set_rng_state, untouched_rng
+from robolearn.training.threads import refit_threads
 
 LATEST, BEST = Path("checkpoints/latest"), Path("checkpoints/best")
 SCORE = "score"
@@ -126,6 +127,7 @@ def run_loop(
                 state.step, state.time_s = step, time.monotonic() - began
                 last = step == config.total_steps
                 if last or step % config.log_every == 0:
+                    refit_threads()
                     progress.note = _note(log.flush(step, state.time_s) | state.evaluation)
                 if evaluate is not None and (last or (config.evaluate_every and step % config.evaluate_every == 0)):
                     guard.flush()

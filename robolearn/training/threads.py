@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -15,6 +19,10 @@ WORTH_A_THREAD = 10_000_000
 cores that the environments want."""
 MAX_THREADS = torch.get_num_threads()
 """Torch's own choice."""
+CLEARLY = 1.15
+"""So many times as fast more threads must be."""
+MEASURED_S = 60.0
+"""What was measured holds for so long."""
 
 
 @cache
@@ -31,20 +39,75 @@ def start_thread_pool() -> None:
 
 @contextmanager
 def fitting_threads(*modules: nn.Module, rows: int, jobs: int = 1) -> Iterator[None]:
-    """Give torch as many threads as these networks are worth with `rows` rows at a time; OMP_NUM_THREADS, where set,
-    decides instead.
+    """Give torch as many threads as these networks are worth with `rows` rows at a time, and as gain something beside
+    what else the machine does; OMP_NUM_THREADS, where set, decides instead.
 
     Args:
         jobs: side by side, among which the work and the cores are divided.
     """
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), _worth.threads
     if "OMP_NUM_THREADS" not in os.environ:
         work = rows * sum(p.numel() for module in modules for p in module.parameters())
-        torch.set_num_threads(max(1, min(MAX_THREADS, work // WORTH_A_THREAD) // jobs))
+        _worth.threads = max(1, min(MAX_THREADS, work // WORTH_A_THREAD) // jobs)
+        refit_threads()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        _worth.threads = before[1]
+
+
+def refit_threads() -> None:
+    """Look again, at most once a minute, how many threads gain something, inside of `fitting_threads`; long runs do
+    so now and then. Two threads of which one waits for a core that another program has are slower than one."""
+    if _worth.threads > 1 and time.monotonic() - _gain.measured_at > MEASURED_S:
+        _gain.threads, _gain.measured_at = gaining_threads(_product_seconds, MAX_THREADS), time.monotonic()
+    if _worth.threads:
+        torch.set_num_threads(min(_worth.threads, _gain.threads))
+
+
+def gaining_threads(seconds: Callable[[int], float], most: int) -> int:
+    """Return the number of threads, at most so many, with which work goes clearly faster than with fewer.
+
+    Args:
+        seconds: of a piece of work on so many threads.
+    """
+    best, least = 1, statistics.median(seconds(1) for _ in range(5))
+    for number in [*(1 << i for i in range(1, most.bit_length()) if 1 << i < most), most]:
+        taken: list[float] = []
+        while (
+            len(taken) < 5 and sum(time_s > 2.0 * least for time_s in taken) < 2
+        ):  # where cores are missed, it is long
+            taken.append(seconds(number))
+        if statistics.median(taken) < least / CLEARLY:
+            best, least = number, statistics.median(taken)
+    return best
+
+
+def _product_seconds(threads: int) -> float:
+    """Return the time of ten products such as a small network's: some 2 ms."""
+    torch.set_num_threads(threads)
+    a, out = torch.ones(256, 256), torch.empty(256, 256)
+    torch.mm(a, a, out=out)  # wakes the threads up
+    start = time.perf_counter()
+    for _ in range(10):
+        torch.mm(a, a, out=out)
+    return time.perf_counter() - start
+
+
+@dataclass
+class _Worth:
+    threads: int = 0
+    """That the networks at work are worth; 0 outside of `fitting_threads`."""
+
+
+@dataclass
+class _Gain:
+    threads: int = 1
+    measured_at: float = -math.inf
+
+
+_worth, _gain = _Worth(), _Gain()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from robolearn.training import threads
-from robolearn.training.threads import fitting_threads, flushed_denormals
+from robolearn.training.threads import fitting_threads, flushed_denormals, refit_threads
 
 
 def test_numbers_next_to_zero_are_flushed_inside_only() -> None:
@@ -28,6 +28,8 @@ def test_networks_get_the_threads_they_are_worth_unless_the_user_decides(monkeyp
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(threads, "MAX_THREADS", 4)
+    monkeypatch.setattr(threads, "gaining_threads", lambda seconds, most: most)
+    monkeypatch.setattr(threads, "_gain", threads._Gain())
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         for rows, expected in ((8, 1), (64, 2), (100_000, 4)):  # of about 400,000 multiplications
@@ -39,6 +41,45 @@ def test_networks_get_the_threads_they_are_worth_unless_the_user_decides(monkeyp
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({1: 8.0, 2: 4.1, 4: 2.2, 6: 2.1}, 4),  # the last two gain next to nothing
+        ({1: 8.0, 2: 7.5, 4: 7.2, 6: 7.1}, 1),  # two threads of one core
+        ({1: 8.0, 2: 60.0, 4: 60.0, 6: 60.0}, 1),  # another program has the other cores
+        ({1: 8.0, 2: 9.0, 4: 3.0, 6: 1.5}, 6),
+    ],
+)
+def test_as_many_threads_as_gain_something(seconds: dict[int, float], expected: int) -> None:
+    jitter = iter([1.0, 1.0, 1.0, 1.0, 9.0, 1.0] * 10)  # one of five rounds met something else
+    assert threads.gaining_threads(lambda n: seconds[n] * next(jitter), 6) == expected
+
+
+def test_threads_follow_the_machine_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "MAX_THREADS", 4)
+    monkeypatch.setattr(threads, "_gain", threads._Gain())
+    gain, clock = [4], [0.0]
+    monkeypatch.setattr(threads, "gaining_threads", lambda seconds, most: gain[0])
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
+    before = torch.get_num_threads()
+    refit_threads()  # outside: nothing to fit
+    assert torch.get_num_threads() == before
+    with fitting_threads(nn.Linear(632, 632), rows=64):
+        assert torch.get_num_threads() == 2
+        gain[0] = 1  # somebody has come
+        for clock[0], expected in ((50.0, 2), (61.0, 1), (100.0, 1)):
+            refit_threads()
+            assert torch.get_num_threads() == expected
+        with fitting_threads(nn.Linear(4, 4), rows=1):
+            assert torch.get_num_threads() == 1
+        gain[0] = 4
+        clock[0] = 130.0
+        refit_threads()
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
 
 
 def test_only_a_run_settles_the_threads_of_the_process_and_no_import_does() -> None:
