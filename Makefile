@@ -1,7 +1,7 @@
 # make demo   set everything up and run the whole line once, on CPU, in under 15 minutes
 # make demo-finetune   20 demonstrations of Lift, cloned, then fine-tuned by success alone: better and faster than they are
 # make teleop  set everything up, open the recording page for Lift and print its link (ARGS="--episodes 10" and so on)
-# make test   the fast tests        make test-slow   the slow ones
+# make test   the fast tests        make test-long   those of tens of seconds        make test-slow   of minutes
 # make test-lowest, test-newest   physics on the oldest and on the newest MuJoCo that pyproject.toml allows
 # make test-learning   SAC, PPO and DQN on tasks that they must solve
 # make gpu-figures     every figure of a CUDA card, in under 8 minutes     make gpu-rehearsal   the same parts, tiny, on the CPU
@@ -18,7 +18,7 @@ EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS     ?= 2
 
-.PHONY: setup demo demo-finetune teleop check test test-lowest test-newest test-learning test-slow gpu-figures gpu-rehearsal format lock clean
+.PHONY: setup demo demo-finetune teleop check test test-lowest test-newest test-long test-learning test-slow gpu-figures gpu-rehearsal format lock clean
 
 setup: $(READY)
 
@@ -51,6 +51,9 @@ check: $(READY)
 
 test: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-long: $(READY)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist load -m long
 
 test-learning: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist load -m learning --timeout 1800

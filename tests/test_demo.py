@@ -14,6 +14,7 @@ import pytest
 
 from robolearn.datasets.dataset import Dataset
 from robolearn.evaluation.results import EvaluationResult
+from tests import commands
 from tests.envs.toy import POINT_REACH
 
 ROOT = Path(__file__).parents[1]
@@ -32,12 +33,14 @@ SHORT = ("--loop.total_steps", "150", "--loop.tensorboard", "false")
 
 
 def robolearn(*args: str | Path, cwd: Path, code: int = 0) -> str:
-    command = [sys.executable, "-m", "robolearn", *map(str, args)]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    result = commands.robolearn(*args, cwd=cwd, environment=environment(cwd))
     assert result.returncode == code, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     return result.stdout if code == 0 else result.stderr
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +120,7 @@ def test_dagger_finetune_eval_and_replay(workspace: Path) -> None:
     assert text.count("exactly as recorded") == 2
 
 
+@pytest.mark.long
 def test_the_demo_resumes_what_is_complete(tmp_path: Path) -> None:
     small = ("--demonstrations", "4", "--clone_steps", "60", "--rounds", "1", "--episodes_per_round", "3")
     short = ("--round_steps", "40", "--updates", "1", "--episodes", "5", "--num_envs", "2")
@@ -159,9 +163,8 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
 
 def interrupted(*args: str | Path, cwd: Path, when: Path) -> str:
     """Start a command, wait until `when` exists and a little longer, press Ctrl-C; returns what it said."""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
     command = [sys.executable, "-m", "robolearn", *map(str, args)]
-    process = subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=cwd, env=environment(cwd), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not when.exists() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +13,7 @@ from robolearn.cli.main import main
 from robolearn.cli.parsing.bad_luck import BadLuckError, explained
 from robolearn.configuration.workspace_verbs import InitConfig
 from tests.cli.runs import DATA, SMALL
-
-
-def robolearn(*args: str, cwd: Path, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command; files beyond `limit` bytes cannot be written, as on a full disk."""
-
-    def before() -> None:
-        if limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "robolearn", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, cwd=cwd, preexec_fn=before)
+from tests.commands import robolearn
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -36,6 +23,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     return next(line for line in done.stderr.splitlines() if line.startswith("robolearn: error: "))
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_while_training_keeps_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     words = ["train", *SMALL, "--output", "my run", "--loop.checkpoint_every", "2", "--loop.log_every", "1"]
     done = robolearn(*words, "--loop.total_steps", "2000", cwd=tmp_path, limit=40_000)
@@ -120,6 +108,7 @@ def test_a_link_to_nowhere_is_named_as_one(
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.long
 def test_names_that_no_locale_spells_end_nothing(tmp_path: Path) -> None:
     name = os.fsdecode(b"b\xff")
     (tmp_path / f"{name}.hdf5").write_bytes(DATA.read_bytes())

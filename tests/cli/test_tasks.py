@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import cv2
 import pytest
 
 from robolearn.sim import rendering
 from robolearn.tasks import registry
-
-
-def robolearn(*args, **kwargs):
-    command = [sys.executable, "-m", "robolearn", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, **kwargs)
+from tests.commands import robolearn
 
 
 def test_the_list_names_every_task():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import multiprocessing
 import os
 import shutil
 import signal
@@ -25,6 +24,7 @@ from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.datasets.recording.repair import repair
 from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
+from tests.commands import forks
 from tests.datasets.factory import CAMERA, assert_same, episode
 from tests.datasets.session import STEPS, file_log, session
 
@@ -99,13 +99,11 @@ def session_process(path: Path, log: Path) -> None:
 
 def kill_at_random(folder: Path, kills: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.datasets.session"])
     stages: set[str] = set()
     whole = 0.0
     for number in range(-3, kills):  # the first ones run to their end, and tell how long that takes here
         path, log = folder / f"{number}.hdf5", folder / f"{number}.log"
-        process = context.Process(target=session_process, args=(path, log))
+        process = forks.Process(target=session_process, args=(path, log))
         process.start()
         while not log.exists() and process.is_alive():
             time.sleep(0.002)

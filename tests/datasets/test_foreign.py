@@ -112,7 +112,7 @@ def test_what_libero_and_mimicgen_say_beside(tmp_path: Path, said: Any) -> None:
     assert "src_demo_inds (3,) int64, not taken" in printed
 
 
-@pytest.mark.parametrize("jpeg", ["", "padded", "variable"])
+@pytest.mark.parametrize("jpeg", [*(pytest.param(j, marks=pytest.mark.long) for j in ("", "padded")), "variable"])
 def test_a_mobile_aloha_loses_nothing_in_silence(tmp_path: Path, jpeg: str, said: Any) -> None:
     recorded = files.aloha(tmp_path / "cup", base=True, jpeg=jpeg, depth=True)
     out = tmp_path / "b.hdf5"

@@ -35,7 +35,12 @@ def read_damaged(folder: Path, count: int, seed: int) -> None:
 
 
 def test_damaged_files(tmp_path: Path) -> None:
-    read_damaged(tmp_path, 200, seed=0)
+    read_damaged(tmp_path, 80, seed=0)
+
+
+@pytest.mark.long
+def test_more_damaged_files(tmp_path: Path) -> None:
+    read_damaged(tmp_path, 120, seed=2)
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def kill(process: subprocess.Popen[bytes], log: Path, after_s: float) -> float:
     return killed_at
 
 
-@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("num_envs", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_killed_recording_keeps_its_episodes_in_progress_and_resumes(tmp_path: Path, num_envs: int) -> None:
     path, log = tmp_path / "d.hdf5", tmp_path / "log"
     command = ("record", "d.hdf5", *TASK, *EXPERT, "--keep_failures", "--num_envs", str(num_envs))
@@ -77,6 +77,7 @@ def test_a_killed_recording_keeps_its_episodes_in_progress_and_resumes(tmp_path:
         assert dataset.lengths == (400,)
 
 
+@pytest.mark.long
 def test_a_killed_dagger_round_keeps_its_episodes_in_progress(tmp_path: Path) -> None:
     log = tmp_path / "log"
     short = ("--loop.total_steps", "2", "--loop.tensorboard", "false", "--policy.backbone.hidden_sizes", "8")

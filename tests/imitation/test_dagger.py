@@ -94,6 +94,7 @@ def test_every_visited_state_is_labelled_and_every_actor_is_logged(finished: Pat
                 assert set(modes.tolist()) <= {int(ActionMode.POLICY), int(ActionMode.EXPERT)}
 
 
+@pytest.mark.long
 def test_the_experts_share_follows_beta(cloned: Path, tmp_path: Path) -> None:
     for beta, low, high in ((0.0, 0.0, 0.0), (0.5, 0.35, 0.65), (1.0, 1.0, 1.0)):
         run_dir = tmp_path / f"{beta}"

@@ -149,6 +149,7 @@ def test_a_causal_backbone_learns_every_step_and_sees_no_future() -> None:
     assert not torch.equal(policy.loss(batch)[0], policy.loss(replace(batch, actions=first_label))[0])
 
 
+@pytest.mark.long
 def test_overfits_actions_at_exactly_plus_and_minus_one() -> None:
     """Grippers say exactly +-1: heads must be able to say it too."""
     for name in ("l2", "tanh", "gaussian", "mixture"):

@@ -115,7 +115,7 @@ def mixture_samples(count: int, generator: torch.Generator) -> Tensor:
             marks=pytest.mark.slow,
         ),
         pytest.param("diffusion", {"solver": "dpm", "inference_steps": 30}, marks=pytest.mark.slow),
-        ("flow", {"inference_steps": 25}),
+        pytest.param("flow", {"inference_steps": 25}, marks=pytest.mark.long),
         pytest.param(
             "flow", {"inference_steps": 12, "solver": "midpoint", "time_sampling": "beta"}, marks=pytest.mark.slow
         ),

@@ -50,6 +50,7 @@ def head_of(policy: Path) -> dict[str, object]:
     return yaml.safe_load((policy / "config.yaml").read_text())["policy"]["head"]
 
 
+@pytest.mark.long
 def test_a_head_from_outside_goes_all_the_way(package: Path, tmp_path: Path) -> None:
     def run(line: str) -> str:
         return robolearn(line, tmp_path, package)

@@ -283,11 +283,22 @@ def test_step_size_follows_the_kl() -> None:
     "config",
     [
         PPOConfig(num_steps=32, epochs=10, batch_size=128, learning_rate=3e-3),
-        PPOConfig(num_steps=32, epochs=10, batch_size=128, learning_rate=3e-3, surrogate="kl", target_kl=0.02),
+        pytest.param(
+            PPOConfig(num_steps=32, epochs=10, batch_size=128, learning_rate=3e-3, surrogate="kl", target_kl=0.02),
+            marks=pytest.mark.long,
+        ),
         PPOConfig(num_steps=8, epochs=1, batch_size=0, learning_rate=1e-2, gae_lambda=1.0),
-        PPOConfig(num_steps=40, epochs=1, batch_size=0, learning_rate=2e-2, gae_lambda=1.0, gamma=0.7, baseline="mean"),
-        PPOConfig(
-            num_steps=32, epochs=10, batch_size=64, normalise_obs=True, normalise_returns=True, learning_rate=3e-3
+        pytest.param(
+            PPOConfig(
+                num_steps=40, epochs=1, batch_size=0, learning_rate=2e-2, gae_lambda=1.0, gamma=0.7, baseline="mean"
+            ),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            PPOConfig(
+                num_steps=32, epochs=10, batch_size=64, normalise_obs=True, normalise_returns=True, learning_rate=3e-3
+            ),
+            marks=pytest.mark.long,
         ),
     ],
     ids=["clip", "kl", "a2c", "reinforce", "normalised"],

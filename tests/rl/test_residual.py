@@ -485,6 +485,7 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "exact log-probability" in refused("finetune", tmp_path / "done", *SHORT, *run)
 
 
+@pytest.mark.long
 def test_dagger_takes_a_corrected_policy_as_the_one_that_acts(tmp_path: Path) -> None:
     policy, data = half_taught(tmp_path / "start", pred_steps=4, exec_steps=2), demonstrations(tmp_path / "d.hdf5", 3)
     assert command("finetune", policy, *RESIDUAL, *SHORT, "--output", tmp_path / "r", "--export", "last") == 0

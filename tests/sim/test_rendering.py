@@ -67,6 +67,7 @@ renderer.close()
 
 
 @pytest.mark.skipif(rendering.find_backend() is None, reason=rendering.ADVICE)
+@pytest.mark.long
 def test_compilers_can_be_loaded_after_a_picture() -> None:
     """Triton's LLVM after Mesa's ended in a segmentation fault, as in recording with cameras and then training."""
     pytest.importorskip("triton", reason="comes with torch's CUDA wheels")

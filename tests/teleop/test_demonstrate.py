@@ -83,6 +83,7 @@ def test_a_second_recorder_on_the_same_file_is_refused_with_a_sentence(tmp_path:
         assert len(dataset) == 2
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_session_says_so_and_loses_no_complete_step(tmp_path: Path) -> None:
     """Full for files beyond what the journal has reached: a limit on their size fails as a full disk does."""
     long = ("--task", "Reach", "--output", "d.hdf5", "--task.max_steps", "5000")

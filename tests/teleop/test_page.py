@@ -234,6 +234,7 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
             assert answer.status == 200
 
 
+@pytest.mark.long
 def test_pictures_wait_for_the_page_and_the_newest_comes_first(reach: Recorder) -> None:
     link = reach.link
     with client(link) as operator, connect(link.replace("http", "ws") + "pictures") as socket:
@@ -261,6 +262,7 @@ def test_pictures_wait_for_the_page_and_the_newest_comes_first(reach: Recorder) 
         assert number > newest + 2, "those in between are gone"
 
 
+@pytest.mark.long
 def test_silence_holds_the_robot_still_and_the_recording_goes_on(reach: Recorder, tmp_path: Path) -> None:
     with client(reach.link) as operator:
         operator.press("start")
@@ -424,6 +426,7 @@ def record_reach_by_pad(browser: Any, folder: Path, count: int) -> Path:
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.long
 def test_a_gamepad_at_the_page_reaches(browser: Any, tmp_path: Path) -> None:
     path = record_reach_by_pad(browser, tmp_path, 2)
     assert validate(path) == []
@@ -445,6 +448,7 @@ def test_ten_demonstrations_at_the_page_make_a_policy_that_reaches(browser: Any,
     assert result.success_rate >= 0.7, result.success_rate
 
 
+@pytest.mark.long
 def test_a_lost_focus_holds_the_robot_and_the_page_says_so(browser: Any, reach: Recorder) -> None:
     with open_page(browser, reach.link) as page:
         page.locator("#state[data-state=ready]").wait_for()
@@ -533,6 +537,7 @@ def test_the_whole_session_by_keyboard_and_screen_reader_names(browser: Any, rea
         page.keyboard.press("Tab")
 
 
+@pytest.mark.long
 def test_nothing_is_cut_off(browser: Any, reach: Recorder) -> None:
     for width, height, theme in ((1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light")):
         options = {"viewport": {"width": width, "height": height}, "color_scheme": theme, "has_touch": width < 500}
@@ -546,6 +551,7 @@ def test_nothing_is_cut_off(browser: Any, reach: Recorder) -> None:
             assert (sum(map(int, re.findall(r"\d+", colour))) > 380) == (theme == "light")
 
 
+@pytest.mark.long
 def test_sticks_on_a_phone_drive(browser: Any, reach: Recorder) -> None:
     options = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with open_page(browser, reach.link, **options) as page:

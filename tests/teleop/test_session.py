@@ -80,6 +80,7 @@ TABLE: dict[State, dict[str, State]] = {
 
 @pytest.mark.parametrize("state", TABLE)
 @pytest.mark.parametrize("button", BUTTONS)
+@pytest.mark.long
 def test_every_button_in_every_state(tmp_path: Path, state: State, button: str) -> None:
     with session_at(tmp_path / "d.hdf5", SessionConfig(countdown_s=1.0)) as session:
         bring(session, state)

@@ -54,6 +54,7 @@ def policy_weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "policy" / "policy.safetensors")
 
 
+@pytest.mark.long
 def test_cloning_takes_the_steps_of_one_process(runs: Path, data: Path, tmp_path: Path) -> None:
     train_bc(bc_config(data), tmp_path)
     alone, together = policy_weights(tmp_path), policy_weights(runs / "bc" / "whole")

@@ -39,6 +39,7 @@ def run(env: GymVectorEnv, seeds: list[int], steps: int) -> list[np.ndarray]:
     return results
 
 
+@pytest.mark.long
 def test_one_two_and_three_workers_give_the_same_bits() -> None:
     seeds = [5, 17, 400]
     with env_of(1) as env:
@@ -57,6 +58,7 @@ def test_every_seed_has_its_own_start_beyond_the_fifty_fixed_tasks() -> None:
 
 
 @pytest.mark.parametrize("name", ["reach-v3", "door-open-v3", "peg-insert-side-v3", "drawer-close-v3"])
+@pytest.mark.long
 def test_other_tasks_are_as_exact(name: str) -> None:
     with env_of(1, name) as used, env_of(1, name) as fresh:
         run(used, [1, 2], 30)

@@ -159,6 +159,7 @@ BRIEF: dict[str, Callable[..., AskingGate]] = {
 
 @pytest.mark.parametrize("name", GATES)
 @pytest.mark.parametrize("num_envs", [1, 4])
+@pytest.mark.long
 def test_the_budget_is_met_in_a_walk(name: str, num_envs: int, shown: Path, failed: Path) -> None:
     gate = GATES[name](0.2, toy.setting(num_envs=num_envs, round=2))
     gate.prepare(toy.make_policy(), [shown, failed], 2)

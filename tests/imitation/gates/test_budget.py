@@ -38,7 +38,10 @@ def spent(
 
 @pytest.mark.parametrize("num_envs", [1, 8])
 @pytest.mark.parametrize("budget", [0.1, 0.3])
-@pytest.mark.parametrize(("memory", "cost"), [(0.0, 5), (0.9, 10), (0.9, 1), (0.98, 30)])
+@pytest.mark.parametrize(
+    ("memory", "cost"),
+    [(0.9, 10), *(pytest.param(*c, marks=pytest.mark.long) for c in ((0.0, 5), (0.9, 1), (0.98, 30)))],
+)
 def test_the_share_meets_the_budget(num_envs: int, budget: float, memory: float, cost: float) -> None:
     shares = [spent(Budget(budget, num_envs), num_envs, 50, memory=memory, cost=cost, seed=s) for s in range(5)]
     assert np.abs(np.array(shares) / budget - 1.0).max() < 0.2

@@ -133,7 +133,7 @@ def test_values_of_a_graph_and_a_way_that_nobody_went(tmp_path: Path) -> None:
     assert abs(cloned) < 0.4
 
 
-@pytest.mark.parametrize("head", ["mixture", "diffusion"])
+@pytest.mark.parametrize("head", ["mixture", pytest.param("diffusion", marks=pytest.mark.long)])
 def test_any_head_prefers_what_turned_out_well(head: str, tmp_path: Path) -> None:
     heads: dict[str, Any] = {
         "mixture": MixtureHeadConfig(num_modes=2, min_std=0.05),

@@ -149,6 +149,7 @@ def test_each_episode_is_driven_by_the_newest_policy_and_corrected_by_the_device
     assert {"takeover", "release"} <= set(kinds) <= {"takeover", "release"}
 
 
+@pytest.mark.long
 def test_both_ways_learn_from_it_while_it_goes_on(
     taught: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

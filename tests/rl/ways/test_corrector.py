@@ -175,6 +175,7 @@ def test_corrections_are_the_experts_count_and_are_written(worlds: int, way: str
     assert Dataset((str(data), str(tmp_path / "run" / "corrections.hdf5"))).lengths, "they read as one"
 
 
+@pytest.mark.long
 def test_resume_equals_no_interruption(tmp_path: Path) -> None:
     policy, data = half_taught(tmp_path / "start", pred_steps=4, exec_steps=2), demonstrations(tmp_path / "d.hdf5")
     for way, method in {"residual": None, "sac": algorithm()}.items():
