@@ -62,8 +62,9 @@ def refit_threads() -> None:
     so now and then. Two threads of which one waits for a core that another program has are slower than one."""
     if _worth.threads > 1 and time.monotonic() - _gain.measured_at > MEASURED_S:
         _gain.threads, _gain.measured_at = gaining_threads(_product_seconds, MAX_THREADS), time.monotonic()
-    if _worth.threads:
-        torch.set_num_threads(min(_worth.threads, _gain.threads))
+    wanted = min(_worth.threads, _gain.threads)
+    if wanted not in (0, torch.get_num_threads()):
+        torch.set_num_threads(wanted)
 
 
 def gaining_threads(seconds: Callable[[int], float], most: int) -> int:
@@ -85,12 +86,13 @@ def gaining_threads(seconds: Callable[[int], float], most: int) -> int:
 
 
 def _product_seconds(threads: int) -> float:
-    """Return the time of ten products such as a small network's: some 2 ms."""
+    """Return the time of matrix products that are worth all threads: a few milliseconds on each."""
     torch.set_num_threads(threads)
-    a, out = torch.ones(256, 256), torch.empty(256, 256)
+    size = round((WORTH_A_THREAD * MAX_THREADS) ** (1 / 3))
+    a, out = torch.ones(size, size), torch.empty(size, size)
     torch.mm(a, a, out=out)  # wakes the threads up
     start = time.perf_counter()
-    for _ in range(10):
+    for _ in range(max(1, 20 // MAX_THREADS)):
         torch.mm(a, a, out=out)
     return time.perf_counter() - start
 
