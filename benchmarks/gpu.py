@@ -85,9 +85,10 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=PARTS_FOLDER, help=argparse.SUPPRESS)
-    args, rest = parser.parse_known_args()
+    own, of_part = partition(sys.argv[1:])
+    args = parser.parse_args(own)
     if args.part:
-        run_here(args.part, args.folder, rest)
+        run_here(args.part, args.folder, of_part)
     elif args.rehearse:
         with tempfile.TemporaryDirectory() as folder:
             parts = [part for part in PARTS if part.rehearsal]
@@ -96,6 +97,12 @@ def main() -> None:
         sys.exit("no CUDA card is at hand; `python -m benchmarks.gpu --rehearse` tries the parts on the CPU")
     else:
         sys.exit(run_all(args.folder, PARTS, args.minutes or 8.0, rehearse=False))
+
+
+def partition(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return our own arguments, and behind `--` those of a part, which may have the same names."""
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
 
 
 def run_here(module: str, folder: Path, arguments: Sequence[str]) -> None:
@@ -116,7 +123,7 @@ def run_all(folder: Path, parts: Sequence[Part], minutes: float, *, rehearse: bo
         results = folder / part.name
         shutil.rmtree(results, ignore_errors=True)  # of another commit or card
         arguments = (part.rehearsal if rehearse else part.card).format(folder=results, commit=_report.commit()).split()
-        command = [sys.executable, "-m", "benchmarks.gpu", "--part", part.module, "--folder", str(results)]
+        command = [sys.executable, "-m", "benchmarks.gpu", "--part", part.module, "--folder", str(results), "--"]
         try:
             left = max(1.0, end - began)
             code = subprocess.run([*command, *arguments], cwd=_report.ROOT, timeout=left, check=False).returncode
