@@ -65,16 +65,19 @@ def test_cloning_takes_the_steps_of_one_process(runs: Path, data: Path, tmp_path
     assert losses[1] == pytest.approx(losses[0], rel=1e-4), "what is logged is the loss of the whole batch"
 
 
+@pytest.mark.long
 def test_cloning_resumes_bit_for_bit(runs: Path) -> None:
     whole, parts = policy_weights(runs / "bc" / "whole"), policy_weights(runs / "bc" / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.long
 def test_another_number_of_processes_cannot_resume(runs: Path, data: Path) -> None:
     with pytest.raises(TrainingError, match=r"is of a run of 2 processes, this one has 1; .*--nproc_per_node 2"):
         train_bc(bc_config(data, 30), runs / "bc" / "whole", resume=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_shares_of_the_data_give_the_steps_of_the_whole(algorithm: str, found: list) -> None:
     """Advantages, statistics of observations and returns and clipped gradients are of all environments."""
@@ -84,6 +87,7 @@ def test_shares_of_the_data_give_the_steps_of_the_whole(algorithm: str, found: l
             torch.testing.assert_close(found[rank][f"{algorithm}_steps"][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.long
 def test_ppo_learns_and_all_weights_stay_the_same(found: list) -> None:
     first, second = (ranks["ppo_learns"] for ranks in found)
     assert torch.equal(first["actor"], second["actor"])
@@ -94,6 +98,7 @@ def test_ppo_learns_and_all_weights_stay_the_same(found: list) -> None:
         assert ranks["rewards"][-5:].mean() > ranks["rewards"][:3].mean() + 0.4
 
 
+@pytest.mark.long
 def test_fine_tuning_counts_all_environments_and_resumes_bit_for_bit(runs: Path) -> None:
     whole, parts = (policy_weights(runs / "finetune" / name) for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -103,6 +108,7 @@ def test_fine_tuning_counts_all_environments_and_resumes_bit_for_bit(runs: Path)
     assert [row["env_steps"] for row in rows] == [8 * 64 * update for update in range(1, 5)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_reinforcement_learning_resumes_bit_for_bit(algorithm: str, runs: Path) -> None:
     """Environments, replays and generators of both processes included."""
@@ -110,6 +116,7 @@ def test_reinforcement_learning_resumes_bit_for_bit(algorithm: str, runs: Path) 
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_counts_are_those_of_one_process(algorithm: str, runs: Path, tmp_path: Path) -> None:
     alone = train_rl(rl_config(algorithm, tmp_path))
