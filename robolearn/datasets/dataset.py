@@ -179,7 +179,8 @@ class Dataset:
     def arrays(self, index: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return (T, ...) arrays of one episode by their names in the file: `actions`, `obs/state`, `gate`, ...
 
-        For training: reads nothing else and asks for nothing else to be there. Of `columns` read before, a part.
+        For training: reads nothing else and asks for nothing else to be there. What `columns` has kept is
+        read-only.
         """
         place, kept = self._place(index), [name for name in names if name in self._columns]
         if not kept:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from robolearn.configuration.evaluation import CriticPlotConfig
 from robolearn.errors import ConfigError
+from robolearn.evaluation.plots import COLOURS
 from robolearn.storage import atomic_file
-from robolearn.training.metrics import read_rows
+from robolearn.training.critic_record import read_critic
 
-if TYPE_CHECKING:  # half a second, and runs want the names here only
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-CRITIC_FILE = "critic.jsonl"
-"""In a run's folder, one line for each evaluation: `step`, and lists `one`, `least` and `realised` over episodes."""
 KINDS = {"one": "one critic", "least": "least of several"}
 
 
@@ -36,29 +33,8 @@ def plot_critic(config: CriticPlotConfig) -> tuple[Path, dict[str, float]]:
     return path, {kind: float(np.mean(rows[-1][kind]) - np.mean(rows[-1]["realised"])) for kind in KINDS}
 
 
-def read_critic(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's `critic.jsonl`, in order of their steps.
-
-    Raises ConfigError where there is none, and TrainingError where a line is damaged.
-    """
-    path = run / CRITIC_FILE
-    rows = read_rows(path, is_critic_value)
-    if not rows:
-        raise ConfigError(
-            f"{run} has no {CRITIC_FILE}: either it learns no values of actions (ppo), or it has not been evaluated yet"
-        )
-    return rows
-
-
-def is_critic_value(value: object) -> bool:
-    """Return whether a value may stand in a line of `critic.jsonl`: the step, or returns of episodes."""
-    return type(value) is int or (isinstance(value, list) and all(type(number) in (int, float) for number in value))
-
-
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Return two panels: the last evaluation episode by episode, and the mean error from evaluation to evaluation."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.0, 4.2), layout="constrained", dpi=120)
     episodes, errors = figure.subplots(1, 2)
     _draw_episodes(episodes, rows[-1])
@@ -67,8 +43,6 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _draw_episodes(axes: Axes, row: dict[str, Any]) -> None:
-    from robolearn.evaluation.plots import COLOURS
-
     every = [*row["one"], *row["least"], *row["realised"]]
     ends = [min(every), max(every)]
     axes.plot(ends, ends, color="0.6", linewidth=1, label="honest")
@@ -83,8 +57,6 @@ def _draw_episodes(axes: Axes, row: dict[str, Any]) -> None:
 
 
 def _draw_errors(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    from robolearn.evaluation.plots import COLOURS
-
     steps = [row["step"] for row in rows]
     axes.axhline(0.0, color="0.6", linewidth=1)
     for (kind, label), colour in zip(KINDS.items(), COLOURS):

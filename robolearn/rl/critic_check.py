@@ -21,12 +21,12 @@ from torch import Tensor
 from robolearn.configuration.parts.algorithms import OffPolicyConfig
 from robolearn.deploy.runner import PolicyRunner
 from robolearn.envs.interface import Observation, VectorEnv
-from robolearn.evaluation.critic_plot import CRITIC_FILE, is_critic_value
 from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import RewardSource
 from robolearn.rl.networks import QEnsemble
+from robolearn.training.critic_record import CRITIC_FILE, is_critic_value
 from robolearn.training.metrics import keep_rows
 
 

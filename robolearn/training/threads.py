@@ -45,24 +45,24 @@ def fitting_threads(*modules: nn.Module, rows: int, jobs: int = 1) -> Iterator[N
     Args:
         jobs: side by side, among which the work and the cores are divided.
     """
-    before = torch.get_num_threads(), _worth.threads
+    before = torch.get_num_threads(), _fit.worth
     if "OMP_NUM_THREADS" not in os.environ:
         work = rows * sum(p.numel() for module in modules for p in module.parameters())
-        _worth.threads = max(1, min(MAX_THREADS, work // WORTH_A_THREAD) // jobs)
+        _fit.worth = max(1, min(MAX_THREADS, work // WORTH_A_THREAD) // jobs)
         refit_threads()
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
-        _worth.threads = before[1]
+        _fit.worth = before[1]
 
 
 def refit_threads() -> None:
     """Look again, at most once a minute, how many threads gain something, inside of `fitting_threads`; long runs do
     so now and then. Two threads of which one waits for a core that another program has are slower than one."""
-    if _worth.threads > 1 and time.monotonic() - _gain.measured_at > MEASURED_S:
-        _gain.threads, _gain.measured_at = gaining_threads(_product_seconds, MAX_THREADS), time.monotonic()
-    wanted = min(_worth.threads, _gain.threads)
+    if _fit.worth > 1 and time.monotonic() - _fit.measured_at > MEASURED_S:
+        _fit.gain, _fit.measured_at = gaining_threads(_product_seconds, MAX_THREADS), time.monotonic()
+    wanted = min(_fit.worth, _fit.gain)
     if wanted not in (0, torch.get_num_threads()):
         torch.set_num_threads(wanted)
 
@@ -76,10 +76,8 @@ def gaining_threads(seconds: Callable[[int], float], most: int) -> int:
     best, least = 1, statistics.median(seconds(1) for _ in range(5))
     for number in [*(1 << i for i in range(1, most.bit_length()) if 1 << i < most), most]:
         taken: list[float] = []
-        while (
-            len(taken) < 5 and sum(time_s > 2.0 * least for time_s in taken) < 2
-        ):  # where cores are missed, it is long
-            taken.append(seconds(number))
+        while len(taken) < 5 and sum(time_s > 2.0 * least for time_s in taken) < 2:
+            taken.append(seconds(number))  # where cores are missed it takes long, and two of them say enough
         if statistics.median(taken) < least / CLEARLY:
             best, least = number, statistics.median(taken)
     return best
@@ -98,18 +96,15 @@ def _product_seconds(threads: int) -> float:
 
 
 @dataclass
-class _Worth:
-    threads: int = 0
-    """That the networks at work are worth; 0 outside of `fitting_threads`."""
-
-
-@dataclass
-class _Gain:
-    threads: int = 1
+class _Fit:
+    worth: int = 0
+    """Threads that the networks at work are worth; 0 outside of `fitting_threads`."""
+    gain: int = 1
+    """Threads that gain something, as far as the machine goes."""
     measured_at: float = -math.inf
 
 
-_worth, _gain = _Worth(), _Gain()
+_fit = _Fit()
 
 
 @contextmanager

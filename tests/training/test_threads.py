@@ -29,7 +29,7 @@ def test_networks_get_the_threads_they_are_worth_unless_the_user_decides(monkeyp
     torch.set_num_threads(3)
     monkeypatch.setattr(threads, "MAX_THREADS", 4)
     monkeypatch.setattr(threads, "gaining_threads", lambda seconds, most: most)
-    monkeypatch.setattr(threads, "_gain", threads._Gain())
+    monkeypatch.setattr(threads, "_fit", threads._Fit())
     try:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         for rows, expected in ((8, 1), (64, 2), (100_000, 4)):  # of about 400,000 multiplications
@@ -60,7 +60,7 @@ def test_as_many_threads_as_gain_something(seconds: dict[int, float], expected: 
 def test_threads_follow_the_machine_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "MAX_THREADS", 4)
-    monkeypatch.setattr(threads, "_gain", threads._Gain())
+    monkeypatch.setattr(threads, "_fit", threads._Fit())
     gain, clock = [4], [0.0]
     monkeypatch.setattr(threads, "gaining_threads", lambda seconds, most: gain[0])
     monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])

@@ -100,7 +100,7 @@ class Place:
 def attrs(obj: h5py.HLObject) -> dict[str, Any]:
     """Return the attributes, strings decoded; sizes are checked before anything is read."""
     values: dict[str, Any] = {}
-    with reading(Place(obj, "attributes")):
+    with reading(Place(obj)):
         held = obj.attrs  # asked of the file anew each time otherwise
         for name in held:
             found = h5a.open(obj.id, _bytes(name))
