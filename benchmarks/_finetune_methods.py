@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.imitation import MLP, POLICIES, STUDIES as IMITATION
+from benchmarks.imitation import POLICIES, STUDIES as IMITATION
 from robolearn.configuration.tree import read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "finetune"
@@ -133,7 +133,7 @@ METHODS = {
     **{
         name: Method(
             way=CHAIN,
-            policy=CORRECTED | CHUNKS | {"head": {"name": name, "network": MLP, "inference_steps": 5}},
+            policy=CORRECTED | CHUNKS | {"head": {"name": name, "inference_steps": 5}},
             rounds=3,
             clone_steps=6000,
             updates=100,

@@ -40,8 +40,6 @@ RUNS = Path("runs/imitation")
 EPISODES = 100
 """Of each evaluation."""
 
-MLP = {"name": "mlp", "width": 256, "num_blocks": 3}
-"""Denoiser of the tasks with state observations: two cores train it in minutes."""
 POLICIES: dict[str, dict[str, Any]] = {
     "l2": {"head": {"name": "deterministic"}},
     "gaussian": {"head": {"name": "gaussian", "squash": False}},
@@ -58,10 +56,10 @@ POLICIES: dict[str, dict[str, Any]] = {
         },
     },
     "diffusion": {
-        "head": {"name": "diffusion", "network": MLP, "inference_steps": 25, "eta": 1.0},
+        "head": {"name": "diffusion", "inference_steps": 25, "eta": 1.0},
         "action_normalisation": "min_max",
     },
-    "flow": {"head": {"name": "flow", "network": MLP}, "action_normalisation": "min_max"},
+    "flow": {"head": {"name": "flow"}, "action_normalisation": "min_max"},
     "act": {
         "head": {"name": "act", "width": 128, "num_heads": 4, "encoder_layers": 2, "decoder_layers": 2},
         "pred_steps": 20,

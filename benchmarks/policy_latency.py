@@ -39,6 +39,7 @@ from robolearn.configuration.parts.policy import (
     MLPConfig,
     PolicyConfig,
     TransformerConfig,
+    UNetConfig,
 )
 from robolearn.deploy.inference import accelerate, faster_dtype
 from robolearn.deploy.realtime import RealtimeRunner, control_loop
@@ -62,15 +63,15 @@ CASES: dict[str, tuple[HeadConfig, BackboneConfig, int, int]] = {
     "mixture, LSTM 2x400": (MixtureHeadConfig(), LSTMConfig(), 10, 1),
     "mixture, transformer 6x512": (MixtureHeadConfig(), TransformerConfig(), 10, 1),
     "autoregressive, MLP 2x1024, chunk 4": (AutoregressiveHeadConfig(), MLPConfig(), 1, 4),
-    UNET: (DiffusionHeadConfig(), MLPConfig(hidden_sizes=(256,)), 2, 16),
-    SLOW: (DiffusionHeadConfig(), MLPConfig(hidden_sizes=(256,)), 2, 32),
+    UNET: (DiffusionHeadConfig(network=UNetConfig()), MLPConfig(hidden_sizes=(256,)), 2, 16),
+    SLOW: (DiffusionHeadConfig(network=UNetConfig()), MLPConfig(hidden_sizes=(256,)), 2, 32),
     "diffusion, transformer 8x256, 10 DDIM steps": (
         DiffusionHeadConfig(network=DenoisingTransformerConfig()),
         MLPConfig(hidden_sizes=(256,)),
         2,
         16,
     ),
-    "flow, U-Net 256-512-1024, 10 steps": (FlowHeadConfig(), MLPConfig(hidden_sizes=(256,)), 2, 16),
+    "flow, U-Net 256-512-1024, 10 steps": (FlowHeadConfig(network=UNetConfig()), MLPConfig(hidden_sizes=(256,)), 2, 16),
     "ACT 4+7x512, chunk 100": (ACTHeadConfig(), MLPConfig(hidden_sizes=(512,)), 1, 100),
 }
 

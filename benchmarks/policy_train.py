@@ -32,7 +32,7 @@ LOW_DIM: dict[str, dict[str, Any]] = {
         "batch_size": 100,
     },
     "diffusion, MLP 3x512, batch 256": {
-        "policy": {**CHUNK, "head": {"name": "diffusion", "network": {"name": "mlp"}}},
+        "policy": {**CHUNK, "head": {"name": "diffusion", "network": {"name": "mlp", "width": 512}}},
     },
     "diffusion, U-Net 256-512-1024, batch 64": {
         "policy": {**CHUNK, "head": {"name": "diffusion", "network": {"name": "unet"}}},
@@ -42,7 +42,9 @@ LOW_DIM: dict[str, dict[str, Any]] = {
         "policy": {**CHUNK, "head": {"name": "diffusion", "network": {"name": "transformer"}}},
         "batch_size": 64,
     },
-    "flow, MLP 3x512, batch 256": {"policy": {**CHUNK, "head": {"name": "flow", "network": {"name": "mlp"}}}},
+    "flow, MLP 3x512, batch 256": {
+        "policy": {**CHUNK, "head": {"name": "flow", "network": {"name": "mlp", "width": 512}}},
+    },
     "ACT 4+7x512, chunk 50, batch 8": {
         "policy": {**CHUNK, "obs_steps": 1, "pred_steps": 50, "head": {"name": "act"}},
         "batch_size": 8,

@@ -28,6 +28,9 @@ def test_attention_equals_torch_multihead_attention() -> None:
     torch.testing.assert_close(ours(x, causal=True, together=2), theirs(x, x, x, attn_mask=pairs)[0])
     keep = torch.arange(5) < torch.tensor([[3], [5]])
     torch.testing.assert_close(ours(x, keep=keep), theirs(x, x, x, key_padding_mask=~keep)[0])
+    one, kept = x[:, :1], torch.arange(7) < torch.tensor([[3], [7]])
+    torch.testing.assert_close(ours(one, memory), theirs(one, memory, memory)[0])
+    torch.testing.assert_close(ours(one, memory, keep=kept), theirs(one, memory, memory, key_padding_mask=~kept)[0])
 
 
 @pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1, 1), (2, 3, 1)])

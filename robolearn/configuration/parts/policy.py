@@ -242,7 +242,7 @@ class DenoisingMLPConfig:
     """Residual fully connected layers over the flattened chunk: the cheapest denoiser, for state observations."""
 
     name: Literal["mlp"] = "mlp"
-    width: int = 512
+    width: int = 256
     """Units of each layer."""
     num_blocks: int = 3
     """Residual blocks of two layers."""
@@ -262,8 +262,8 @@ class DiffusionHeadConfig(BaseHeadConfig):
 
     module = "robolearn.policies.heads.diffusion:DiffusionHead"
     name: Literal["diffusion"] = "diffusion"
-    network: DenoiserConfig = field(default_factory=UNetConfig)
-    """The denoiser."""
+    network: DenoiserConfig = field(default_factory=DenoisingMLPConfig)
+    """The denoiser: mlp trains on a processor, unet is the published one, for long chunks and a GPU."""
     prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
     """Target of the network: the noise, the clean chunk, or the velocity between them."""
     train_steps: int = 100
@@ -311,8 +311,8 @@ class FlowHeadConfig(BaseHeadConfig):
 
     module = "robolearn.policies.heads.flow:FlowHead"
     name: Literal["flow"] = "flow"
-    network: DenoiserConfig = field(default_factory=UNetConfig)
-    """The velocity network."""
+    network: DenoiserConfig = field(default_factory=DenoisingMLPConfig)
+    """The velocity network: mlp trains on a processor, unet is for long chunks and a GPU."""
     inference_steps: int = 10
     """Integration steps when acting."""
     solver: Literal["euler", "midpoint"] = "euler"

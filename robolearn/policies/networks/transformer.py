@@ -66,12 +66,25 @@ class Attention(nn.Module):
         if causal and together < L:  # one step sees all there is
             steps = torch.arange(M, device=x.device) // together
             mask = steps <= steps[M - L :, None]
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        attend = _attend_from_one if L == 1 else F.scaled_dot_product_attention
+        out = attend(query, keys, values, attn_mask=mask)
         return self.out(out.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, width) -> (B, H, L, width / H)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _attend_from_one(query: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None) -> Tensor:
+    """Attend as `scaled_dot_product_attention` does, from a single position: (B, H, 1, d) -> (B, H, 1, d).
+
+    On processors a product of a matrix and one vector rounds by where its memory lies, so that a row's bits would
+    depend on its place in the batch; these sums do not.
+    """
+    scores = (query * keys).sum(-1) * query.shape[-1] ** -0.5  # (B, H, M)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask[..., 0, :], -torch.inf)
+    return (scores.softmax(-1).unsqueeze(-1) * values).sum(-2, keepdim=True)
 
 
 class TransformerBlock(nn.Module):
