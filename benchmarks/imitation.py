@@ -7,6 +7,9 @@ runs/imitation. Half-trained runs go on; the outcome of every finished one is ke
 benchmarks/results/raw/imitation.json and not run again (take it out there to have it run anew), so that the table can
 grow over days and machines.
 Writes benchmarks/results/imitation.json and imitation_sides.json from all outcomes.
+
+A row counts the last weights. Its note gives the mean and the best of the last checkpoints, too, on the same seeds, as
+publications do; the best of several is that much too good.
 """
 
 from __future__ import annotations
@@ -33,12 +36,16 @@ from robolearn.evaluation.evaluate import evaluate
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.imitation.bc import train_bc
 from robolearn.policies.folder import load_policy
+from robolearn.policies.policy import Policy
 from robolearn.seeds import REPORT_SEED
+from robolearn.training.metrics import read_metrics
 
 RUNS = Path("runs/imitation")
 """Of the evaluation; demonstrations have the seeds from 0 on."""
 EPISODES = 100
 """Of each evaluation."""
+CHECKPOINTS = 5
+"""That are evaluated: the last of ten."""
 
 POLICIES: dict[str, dict[str, Any]] = {
     "l2": {"head": {"name": "deterministic"}},
@@ -261,25 +268,38 @@ def run(
             "policy": {**study.policy, **POLICIES[policy], **study.own.get(policy, {})},
             "batch_size": study.batch_size,
             "optimiser": {"learning_rate": study.learning_rate, "warmup_steps": 200, "max_grad_norm": 1.0},
-            "loop": {"total_steps": study.steps, "tensorboard": False, "evaluate_every": 0},
+            "loop": {"total_steps": study.steps, "tensorboard": False, "evaluate_every": study.steps // 10},
             "seed": seed,
         },
     )
-    began = time.perf_counter()
-    result = train_bc(config, folder, resume=folder.exists(), label=f"{name} {policy} {seed}")
-    trained = time.perf_counter() - began
-    trained_policy = load_policy(result.policy)
+    began, judging = time.perf_counter(), 0.0
     with make(from_dict(TaskConfig, study.task), args.num_envs) as env:
-        ensembled = PolicyRunner(trained_policy, env.num_envs, temporal_ensemble=0.01) if policy == "act" else None
-        found = evaluate(
-            ensembled or trained_policy,
-            env,
-            range(REPORT_SEED, REPORT_SEED + EPISODES),
-            name=f"{name} {policy}",
-            deterministic=policy not in MODAL,
-            record="trajectory" if name == "Fork" else "none",
-            record_limit=EPISODES,
-        )
+
+        def judged(trained: Policy) -> EvaluationResult:
+            ensembled = PolicyRunner(trained, env.num_envs, temporal_ensemble=0.01) if policy == "act" else None
+            return evaluate(
+                ensembled or trained,
+                env,
+                range(REPORT_SEED, REPORT_SEED + EPISODES),
+                name=f"{name} {policy}",
+                deterministic=policy not in MODAL,
+                record="trajectory" if name == "Fork" else "none",
+                record_limit=EPISODES,
+            )
+
+        def checkpoint(trained: Policy, step: int) -> dict[str, float]:
+            nonlocal judging
+            if not study.steps * (10 - CHECKPOINTS) // 10 < step < study.steps:
+                return {}
+            started = time.perf_counter()
+            successes = judged(trained).successes
+            judging += time.perf_counter() - started
+            return {"successes": successes}
+
+        result = train_bc(config, folder, resume=folder.exists(), evaluate=checkpoint, label=f"{name} {policy} {seed}")
+        trained = time.perf_counter() - began - judging
+        found = judged(load_policy(result.policy))
+    checkpoints = [int(row["successes"]) for row in read_metrics(folder) if "successes" in row]
     print(f"seed {seed}: {found} (trained in {trained:.0f} s)", flush=True)
     return {
         "task": name,
@@ -290,6 +310,7 @@ def run(
         "disturbances": study.disturbances,
         "first_seed": REPORT_SEED,
         "successes": found.successes,
+        "checkpoints": [*checkpoints, found.successes],
         "episodes": len(found.episodes),
         "score": found.mean_score,
         "left": left_turns(found) if name == "Fork" else None,
@@ -319,6 +340,10 @@ def cells(outcomes: dict[str, dict[str, Any]]) -> dict[Cell, list[dict[str, Any]
 def success_row(task: str, count: int, policy: str, outcomes: list[dict[str, Any]]) -> SuccessRow:
     successes, episodes = (sum(o[name] for o in outcomes) for name in ("successes", "episodes"))
     note = "by training seed: " + ", ".join(f"{o['successes']}/{o['episodes']}" for o in outcomes)
+    if all("checkpoints" in o for o in outcomes):
+        mean = np.mean([np.mean(o["checkpoints"]) for o in outcomes])
+        best = np.mean([max(o["checkpoints"]) for o in outcomes])
+        note += f"; the last {CHECKPOINTS} checkpoints' mean {mean:.1f} and best {best:.1f} of {EPISODES}"
     if outcomes[0].get("disturbances"):
         note += "; with disturbances"
     if scores := [o["score"] for o in outcomes if o.get("score") is not None]:
