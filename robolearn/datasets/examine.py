@@ -104,12 +104,11 @@ def outside(dataset: Dataset, names: Sequence[str] = ("actions",)) -> Outside | 
     """Return how far actions lie outside of [-1, 1] of their limits; None where none does.
 
     Args:
-        names: arrays of actions, where an episode has them; what is NaN in labels was not asked for.
+        names: arrays of actions; what is NaN in labels was not asked for.
     """
     steps, bad, worst = 0, 0, None
     for index in range(len(dataset)):
-        there = dataset.array_names(index) if len(names) > 1 else names
-        for array in dataset.arrays(index, [name for name in names if name in there]).values():
+        for array in dataset.arrays(index, names).values():
             actions = array.astype(np.float64)
             over = np.where(np.isfinite(actions), np.abs(actions) - 1.0, -1.0)
             steps, bad = steps + len(actions), bad + int((over.max(axis=1) > ROUNDING).sum())

@@ -69,7 +69,5 @@ def _sirius(counts: np.ndarray) -> np.ndarray:
 
 
 def _modes(dataset: Dataset, index: int) -> np.ndarray:
-    """(T,) who acted; a file that does not say is all demonstrations."""
-    if "action_modes" not in dataset.array_names(index):
-        return np.full(dataset.lengths[index], int(ActionMode.DEMONSTRATION), np.int8)
+    """(T,) who acted."""
     return dataset.arrays(index, ["action_modes"])["action_modes"]

@@ -11,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from robolearn.cli.main import main
 from robolearn.configuration.parts.reading import Reading
@@ -76,6 +78,19 @@ def test_every_verb_reads_every_dialect_with_the_same_options(tmp_path: Path, na
             for key in dataset.observation_spec:
                 rows = np.asarray(source[key]).reshape(len(source[key]), -1)[: len(found)]
                 assert np.allclose(found.obs[key].reshape(len(found), -1), rows), key
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_what_others_recorded_counts_as_demonstrations_wherever_labels_are_asked_for(tmp_path: Path, name: str) -> None:
+    """DAgger aggregates them, and PPO's cloning loss reads them, with files that have labels."""
+    write, options = DIALECTS[name]
+    path = tmp_path / "a.hdf5"
+    write(path)
+    for target in ("actions", "labels"):
+        words = ("--target", target, "--output", tmp_path / target)
+        assert run("train", "--dataset", path, *SMALL, *options, *words) == 0
+    alike = [load_file(tmp_path / target / "policy" / "policy.safetensors") for target in ("actions", "labels")]
+    assert all(torch.equal(alike[0][key], alike[1][key]) for key in alike[0])
 
 
 def test_isaac_labs_facts(tmp_path: Path, said: Any) -> None:

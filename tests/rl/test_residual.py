@@ -480,7 +480,7 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "leave demonstrations out, or take residual" in refused(
         "finetune", policy, *by_ppo, "--demonstrations", data
     )
-    assert "no cloning_coef" in refused("finetune", policy, *by_ppo, "--method.cloning_coef", 0.1)
+    assert "normalise_obs" in refused("finetune", policy, *by_ppo, "--method.normalise_obs", "true")
     assert "does not normalise 'state'" in refused("finetune", plain, *by_ppo)
     assert "exact log-probability" in refused("finetune", tmp_path / "done", *SHORT, *run)
 

@@ -190,17 +190,10 @@ def _written(path: str) -> int:
 
 
 def _modes(dataset: Any, index: int) -> dict[int, int]:
-    """Steps per action mode of an episode; files of robomimic's layout hold demonstrations."""
+    """Steps per action mode of an episode."""
     import numpy as np
 
-    from robolearn.errors import DatasetError
-    from robolearn.specs import ActionMode
-
-    try:
-        modes = dataset.arrays(index, ["action_modes"])["action_modes"]
-    except DatasetError:
-        return {int(ActionMode.DEMONSTRATION): dataset.lengths[index]}
-    values, counts = np.unique(modes, return_counts=True)
+    values, counts = np.unique(dataset.arrays(index, ["action_modes"])["action_modes"], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist()))
 
 

@@ -13,16 +13,22 @@ from robolearn.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class _PracticeConfig(PPOConfig):
-    """What the ways by PPO share: a critic of their own, and demonstrations to go back to."""
+    """What the ways by PPO share."""
 
     epochs: int = 5
     batch_size: int = 512
     critic_learning_rate: float | None = 1e-3
     critic_warmup: int = 2
-    cloning_coef: float = 0.1
-    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClonedConfig(_PracticeConfig):
+    """What those share that change the cloned policy itself: demonstrations to go back to."""
+
+    cloning_coef: float = 0.1
+    """Weight of the cloning loss on the `demonstrations`, where any are named; it falls with `prior_decay`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,7 +36,7 @@ class _PracticeConfig(PPOConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOTuningConfig(_PracticeConfig):
+class PPOTuningConfig(_ClonedConfig):
     """PPO on a policy with an exact likelihood (gaussian, mixture, autoregressive): small steps from where it is."""
 
     name: Literal["ppo"] = "ppo"
@@ -44,7 +50,7 @@ class PPOTuningConfig(_PracticeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainPPOConfig(_PracticeConfig):
+class ChainPPOConfig(_ClonedConfig):
     """PPO on the steps of a diffusion or flow policy's chain (DPPO): small steps from where it is."""
 
     name: Literal["chain_ppo"] = "chain_ppo"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -148,7 +154,6 @@ class ResidualPPOConfig(_PracticeConfig):
     learning_rate: float = 3e-4
     gamma: float = 0.98
     target_kl: float | None = 0.02
-    cloning_coef: float = 0.0
     scale: float = 0.2
     """Size of the largest correction, of the way from 0 to 1 that an action can take."""
     policy: PolicyConfig = field(default_factory=_correction)
@@ -158,9 +163,8 @@ class ResidualPPOConfig(_PracticeConfig):
         super().__post_init__()
         if not 0.0 < self.scale <= 2.0:
             raise ConfigError(f"need 0 < scale <= 2, received {self.scale}")
-        for name in ("cloning_coef", "normalise_obs"):
-            if getattr(self, name):
-                raise ConfigError(f"residual_ppo has no {name}, received {getattr(self, name)}; leave it out")
+        if self.normalise_obs:
+            raise ConfigError("residual_ppo sees observations by the policy's own scaling; leave normalise_obs out")
 
 
 Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | ResidualPPOConfig | SACTuningConfig

@@ -23,7 +23,7 @@ from robolearn.datasets.format.assumptions import Assumptions
 from robolearn.datasets.format.leaves import Leaf, descend, describe, observation_leaf, walk
 from robolearn.datasets.format.schema import EPISODE_ATTRS, Header, from_own
 from robolearn.errors import DatasetError, RobolearnError
-from robolearn.specs import ActionSpec, ArraySpec, EpisodeInfo, ObservationSpec, join_key
+from robolearn.specs import ActionMode, ActionSpec, ArraySpec, EpisodeInfo, ObservationSpec, join_key
 
 UNKNOWN_SEED = -1
 OWN_ATTR = "robolearn"
@@ -239,7 +239,14 @@ class ForeignLayout:
         return safe.load(data, (steps, 1) if flat else (steps,)).reshape(steps)
 
     def array(self, group: h5py.Group, name: str, steps: int) -> np.ndarray:
-        """Return a per-step array by its name in our schema. Raises DatasetError where the file has none."""
+        """Return a per-step array by its name in our schema; other tools record demonstrations, without labels.
+
+        Raises DatasetError where the file has none.
+        """
+        if name == "action_modes":
+            return np.full(steps, int(ActionMode.DEMONSTRATION), np.int8)
+        if name in ("policy_actions", "expert_actions"):
+            return np.full((steps, self.header.action_spec.size), np.nan, np.float32)
         if name in ("rewards", "terminated", "truncated", "timestamps"):
             info = self.info(group) if name not in self._has else None
             return self.flags(group, steps, bool(info and info.success), self.header.control_hz)[name]

@@ -71,18 +71,15 @@ def read_records(files: Sequence[Path], keys: Sequence[str], reading: Reading = 
 
 
 def _read(dataset: Dataset, index: int, keys: Sequence[str], complete: bool) -> Record:
-    optional = [n for n in ("action_modes", "policy_actions", "expert_actions") if n in dataset.array_names(index)]
-    found = dataset.arrays(index, [*(f"obs/{key}" for key in keys), "actions", *optional])
-    actions = found["actions"]
-    unset = np.full_like(actions, np.nan)
-    modes: np.ndarray = found.get("action_modes", np.full(len(actions), ActionMode.DEMONSTRATION, np.int8))
-    labels = found.get("expert_actions", unset)
+    names = ("actions", "action_modes", "policy_actions", "expert_actions")
+    found = dataset.arrays(index, [*(f"obs/{key}" for key in keys), *names])
+    actions, modes, labels = found["actions"], found["action_modes"], found["expert_actions"]
     meant = ~np.isin(modes, (ActionMode.POLICY, ActionMode.DISTURBANCE))
     by_other = np.where(meant[:, None], actions, np.nan)
     return Record(
         obs=np.concatenate([found[f"obs/{key}"].reshape(len(actions), -1) for key in keys], axis=1, dtype=np.float64),
         actions=actions,
-        proposals=found.get("policy_actions", unset),
+        proposals=found["policy_actions"],
         labels=np.where(np.isfinite(labels).all(1, keepdims=True), labels, by_other),
         modes=modes,
         success=dataset.episode_info(index).success,
