@@ -131,7 +131,12 @@ def kill_at_random(folder: Path, kills: int, seed: int) -> None:
 
 
 def test_killed_at_random_instants(tmp_path: Path) -> None:
-    kill_at_random(tmp_path, 30, seed=0)
+    kill_at_random(tmp_path, 10, seed=0)
+
+
+@pytest.mark.long
+def test_killed_at_30_random_instants(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 30, seed=2)
 
 
 @pytest.mark.slow
