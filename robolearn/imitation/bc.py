@@ -37,6 +37,8 @@ from robolearn.training.seeding import seed_everything
 from robolearn.training.threads import flushed_denormals
 
 MAX_VALID_BATCHES = 50
+LARGE_ON_A_PROCESSOR = 8_000_000
+"""Weights with which an update takes a good part of a second there, or seconds."""
 
 PolicyEvaluation = Callable[[Policy, int], Mapping[str, float]]
 """(policy, step) -> metrics; `score`, where given, picks the best checkpoint."""
@@ -180,6 +182,7 @@ def train_bc(
         look_at_data(train, config)
         run.seed()
         policy = make_policy(config, train).to(run.device)
+        note_size(policy, run.device)
         run.fit_threads(policy, rows=config.batch_size)
         share = (distributed.rank(), distributed.world_size())
         weights = step_weights(config.weights, train)
@@ -244,6 +247,18 @@ def look_at_data(dataset: Dataset, config: BCConfig) -> None:
         for title, lines in (("assumed", dataset.assumptions), ("warning", odd)):
             for line in lines:
                 print(f"{title}: {line}", file=sys.stderr, flush=True)
+
+
+def note_size(policy: Policy, device: torch.device) -> None:
+    """Say so where a network is too large for a processor, before somebody waits for it."""
+    weights = sum(parameter.numel() for parameter in policy.parameters())
+    if device.type == "cpu" and weights > LARGE_ON_A_PROCESSOR and distributed.rank() == 0:
+        print(
+            f"note: {weights / 1e6:.0f} million weights want a GPU; docs/policies.md tells which networks a processor "
+            "trains in minutes",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def make_policy(config: BCConfig, dataset: Dataset) -> Policy:

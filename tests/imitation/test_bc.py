@@ -261,6 +261,16 @@ def test_the_command_trains_resumes_and_refuses(data: Path, tmp_path: Path, caps
     assert main(["train", "--dataset", str(tmp_path / "none.hdf5"), "--output", str(tmp_path / "x")]) == 2
 
 
+def test_a_network_that_wants_a_gpu_is_told_of_before_it_trains(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = {"unet": {"name": "flow", "network": {"name": "unet", "channels": [256, 512]}}, "mlp": {"name": "flow"}}
+    for name, head in heads.items():
+        policy = {"head": head, "pred_steps": 4, "action_normalisation": "min_max"}
+        train_bc(make_config(data, steps=1, policy=policy, batch_size=2), tmp_path / name)
+        assert ("million weights want a GPU" in capsys.readouterr().err) == (name == "unet")
+
+
 def test_success_in_the_task_of_the_data_picks_the_best(tmp_path: Path) -> None:
     """A pendulum that stays up for three steps counts as a success; cloning "do nothing" manages that."""
     task = TaskConfig(id="gym:InvertedPendulum-v5", max_steps=8, success_threshold=3.0)
