@@ -98,6 +98,9 @@ class DaggerConfig(Reading):
         check_range(self, "seed", low=0, high=MAX_SEED)
         if not self.dataset:
             raise ConfigError("dataset needs at least one file: DAgger aggregates with the demonstrations")
+        # Names without a file are those of demonstrations; the rounds' files hold the same names.
+        named = [[name] if ":" in name else [f"{file}:{name}" for file in self.dataset] for name in self.exclude]
+        object.__setattr__(self, "exclude", tuple(name for names in named for name in names))
         if self.device and self.gate != BetaGateConfig() and isinstance(self.gate, BetaGateConfig | HumanGateConfig):
             raise ConfigError(
                 f"with the device {self.device} a person decides when to take over, not the gate {self.gate.name}; "

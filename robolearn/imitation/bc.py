@@ -206,6 +206,11 @@ def train_bc(
             return metrics
 
         judged = validate is not None or evaluate is not None
+        if config.export == "best" and not judged:
+            raise ConfigError(
+                "export best picks by evaluations, and there are none: set episodes aside (--valid_fraction 0.1), roll "
+                "out (--rollouts 20), or export last"
+            )
         run.begin()
         state = run.train(algorithm, source, evaluate=evaluation if judged else None)
         if config.export == "best" and (best := run.best()) is not None:
@@ -224,8 +229,9 @@ def train_and_valid(dataset: Dataset, config: BCConfig) -> tuple[Dataset, Datase
     for name in (config.filter_key, config.valid_mask if config.valid_mask != BCConfig.valid_mask else None):
         if name and name not in masks:
             raise DatasetError(f"no mask {name!r} in {', '.join(config.dataset)}; the masks are {sorted(masks)}")
-    if config.valid_mask not in masks and config.valid_fraction and not config.filter_key:
-        return split(dataset, config.valid_fraction, config.seed, by_masks=False)
+    if config.valid_mask not in masks and config.valid_fraction:
+        chosen = dataset.select(masks[config.filter_key]) if config.filter_key else dataset
+        return split(chosen, config.valid_fraction, config.seed, by_masks=False)
     held_out = masks.get(config.valid_mask, ()) if config.valid_mask else ()
     # Not the mask `train`: episodes of files without masks (DAgger rounds) are to be learned from, too.
     chosen = masks[config.filter_key] if config.filter_key else range(len(dataset))

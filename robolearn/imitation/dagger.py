@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2s
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from robolearn.configuration.dagger import DaggerConfig
+from robolearn.configuration.parts.reading import DATA_LIMITS
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.provenance import check_same_inputs
 from robolearn.configuration.tree import from_dict, read_yaml, write_yaml
@@ -45,6 +46,7 @@ from robolearn.imitation.gates.build import make_gate
 from robolearn.imitation.gates.gate import Gate
 from robolearn.imitation.intervention import InterventionDriver
 from robolearn.imitation.round_figures import figures
+from robolearn.imitation.weights import has_interventions
 from robolearn.policies.folder import WEIGHTS_FILE, load_policy
 from robolearn.policies.policy import Policy
 from robolearn.policies.residual import check_clonable
@@ -97,9 +99,12 @@ def dagger(config: DaggerConfig, run_dir: Path, *, resume_hint: str = "run DAgge
             check_clonable(policy, config.policy)
         with Dataset(config.dataset, reading=config.reading) as demonstrations:
             env_for_rounds(policy, env, demonstrations, config.policy)
+            spec = demonstrations.action_spec
         _check_correctors(config, task, env)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_yaml(config, run_dir / "config.yaml")
+    if config.limits == (DATA_LIMITS,):  # those of the demonstrations, also in the rounds' files
+        config = replace(config, limits=tuple(f"{limit:.9g}" for pair in zip(spec.low, spec.high) for limit in pair))
     rounds = Rounds(run_dir)
     _measure(config, task, rounds, 0)
     for number in range(1, config.rounds + 1):
@@ -145,6 +150,10 @@ def _run_round(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: i
     else:
         _collect(config, task, start, before, number, folder / EPISODES)
     files = (*before, str(folder / EPISODES))
+    with Dataset(files, reading=config.reading) as dataset:
+        if config.weights != "plain" and not has_interventions(dataset):
+            print(f"note: nobody took over yet, so weights {config.weights} have nothing to weigh", file=sys.stderr)
+            config = replace(config, weights="plain")
     training = config.training(files, str(start), load_policy(start).config)
     train_bc(training, folder / "train", resume=True, label=f"train round {number}", resume_hint=resume_hint)
     _measure(config, task, rounds, number)
@@ -290,8 +299,8 @@ def _measure(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: int
             record_limit=len(seeds),
             on_episode=on_episode,
         )
-    write_drift(folder, result, config.dataset, config.reading)
     result.save(folder / EVALUATION)
+    write_drift(folder, result, config.dataset, config.reading)
 
 
 def _check_correctors(config: DaggerConfig, task: TaskConfig, env: VectorEnv) -> None:

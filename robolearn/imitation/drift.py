@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from robolearn.configuration.parts.reading import NOTHING, Reading
+from robolearn.datasets.dataset import Dataset
 from robolearn.evaluation.results import EvaluationResult
 from robolearn.imitation.gates.human import Tube
-from robolearn.imitation.gates.records import low_dim_keys, read_records
+from robolearn.imitation.gates.records import read_records
 from robolearn.storage import write_json
 
 DRIFT = "drift.json"
@@ -24,10 +25,17 @@ LEAST_EPISODES = 5
 
 
 def write_drift(folder: Path, result: EvaluationResult, files: Sequence[str], reading: Reading = NOTHING) -> None:
-    """Write how far the evaluated episodes strayed from the demonstrations in `files`, step by step."""
+    """Write how far the evaluated episodes strayed from the demonstrations in `files`, step by step.
+
+    Nothing is written where that has no measure: states that are pictures only, or fewer than two demonstrations.
+    """
     paths = [Path(file) for file in files]
-    keys = low_dim_keys(paths, reading)
-    tube = Tube([record.obs for record in read_records(paths, keys, reading) if record.demonstration])
+    with Dataset(paths, reading=reading) as dataset:
+        keys = dataset.low_dim_keys()
+    shown = [record.obs for record in read_records(paths, keys, reading) if record.demonstration] if keys else []
+    if len(shown) < 2:
+        return
+    tube = Tube(shown)
     write_json(folder / DRIFT, drift(result, tube, keys), indent=None)
 
 

@@ -29,7 +29,7 @@ def step_weights(scheme: Scheme, dataset: Dataset) -> StepWeights | None:
     """
     if scheme == "plain":
         return None
-    classes = [classify(_modes(dataset, i), dataset.control_hz) for i in range(len(dataset))]
+    classes = [classify(modes(dataset, i), dataset.control_hz) for i in range(len(dataset))]
     counts = np.bincount(np.concatenate(classes), minlength=4)
     if not counts[INTERVENTION]:
         raise DatasetError(
@@ -68,6 +68,11 @@ def _sirius(counts: np.ndarray) -> np.ndarray:
     return np.divide(wanted, share, out=np.zeros(4), where=share > 0)
 
 
-def _modes(dataset: Dataset, index: int) -> np.ndarray:
+def has_interventions(dataset: Dataset) -> bool:
+    """Return whether somebody took over in any step."""
+    return any((modes(dataset, i) == ActionMode.INTERVENTION).any() for i in range(len(dataset)))
+
+
+def modes(dataset: Dataset, index: int) -> np.ndarray:
     """(T,) who acted."""
     return dataset.arrays(index, ["action_modes"])["action_modes"]

@@ -52,14 +52,22 @@ class OffPolicyAlgorithm(ABC, Generic[C]):
         metrics: dict[str, Tensor] = {}
         for part in batch:
             self.updates += 1
-            due = self.updates % self.config.policy_delay == 0 and self.updates > self.config.critic_warmup
-            metrics |= self._step(part, due)
+            due = self.updates % self.config.policy_delay == 0
+            metrics |= self._step(part, due and self.updates > self.config.critic_warmup, due)
         return metrics
 
-    def step(self, batch: ReplayBatch, update_actor: bool) -> dict[str, Tensor]:
-        """Take a critic step and, where asked, an actor step from one batch; return metrics (scalars)."""
+    def step(self, batch: ReplayBatch, update_actor: bool, follow: bool) -> dict[str, Tensor]:
+        """Take a critic step and, where asked, an actor step from one batch; return metrics (scalars).
+
+        Args:
+            follow: whether targets that move as seldom as the actor do so now; they move before it learns, too.
+        """
         metrics = self.critic_step(batch)
-        return metrics | self.actor_step(batch) if update_actor else metrics
+        if update_actor:
+            metrics |= self.actor_step(batch)
+        if follow:
+            self.follow()
+        return metrics
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -73,6 +81,9 @@ class OffPolicyAlgorithm(ABC, Generic[C]):
     def actor_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
         """Take a gradient step of the actor; return metrics (scalars). Algorithms that act by values have none."""
         return {}
+
+    def follow(self) -> None:
+        """Move the targets that move as seldom as the actor; most algorithms have none."""
 
     def state_dict(self) -> dict[str, Any]:
         return {**states_of(self.parts), "updates": self.updates}

@@ -399,6 +399,6 @@ def check_exact_likelihood(policy: Policy | ChainPolicy) -> None:
     if isinstance(policy, Policy) and not policy.exact_likelihood:
         raise PolicyError(
             f"PPO needs the exact log-probability of actions, which a policy of {policy.kind} does not have; take a "
-            "way that does without (--method residual, for diffusion and flow --method chain_ppo), or a gaussian, "
-            "mixture or autoregressive head"
+            "gaussian, mixture or autoregressive head, or fine-tune a cloned policy by a way that does without "
+            "(finetune --method residual, for diffusion and flow --method chain_ppo)"
         )

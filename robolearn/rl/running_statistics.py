@@ -110,7 +110,7 @@ class ObservationStatistics:
             for key, module in zip(encoder.keys, encoder.encoders.values())
             if isinstance(module, LowDimEncoder)
         ]
-        self.moments = {key: RunningMoments((module.output_size,)) for key, module in kept}
+        self.moments = {key: RunningMoments((module.normaliser.offset.numel(),)) for key, module in kept}
         self.normalisers = [(key, module.normaliser) for key, module in kept]
         for _, normaliser in self.normalisers:
             normaliser.is_identity = False  # before there are statistics, so that nothing is compiled once more after

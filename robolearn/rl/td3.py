@@ -55,10 +55,11 @@ class TD3(ActorCritic[TD3Config]):
         return self.critic_optimiser.step(batch, target)
 
     def actor_step(self, batch: ReplayBatch) -> dict[str, Tensor]:
-        metrics = self.actor_optimiser.step(batch)
+        return self.actor_optimiser.step(batch)
+
+    def follow(self) -> None:
         self.target_update.step()
         self.policy_update.step()
-        return metrics
 
     def targets(self, batch: ReplayBatch) -> Tensor:
         """Return y, (B,)."""

@@ -80,6 +80,8 @@ class RunState:
     time_s: float = 0.0
     best_score: float | None = None
     best_step: int = 0
+    scored_by: list[str] = field(default_factory=list)
+    """Metrics of the evaluations that the best score is one of."""
     evaluation: dict[str, float] = field(default_factory=dict)
     """Metrics of the last evaluation."""
 
@@ -228,6 +230,8 @@ def _evaluate(
     if found:
         log.write(state.step, state.time_s, found)
     score = found.get(SCORE)
+    if score is not None and state.scored_by != (kind := sorted(found)):
+        state.scored_by, state.best_score = kind, None  # a likelihood says nothing beside a rate of success
     if score is not None and (state.best_score is None or score > state.best_score):
         state.best_score, state.best_step = score, state.step
         _save(algorithm, source, state, run_dir / BEST)

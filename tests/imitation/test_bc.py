@@ -120,6 +120,12 @@ def test_masks_and_shares_decide_what_is_held_out(data: Path, tmp_path: Path) ->
     assert "valid_loss" in text
     text = card("both", dataset=[str(data), str(plain)])
     assert "20 (demo)" in text, "episodes of a file without masks are learned from"
+    marked = write_dataset(tmp_path / "m.hdf5", [make_episode(i) for i in range(10)], masks={"good": [*range(5)]})
+    text = card("share of a mask", data=marked, filter_key="good", valid_fraction=0.2)
+    assert "4 (demo)" in text
+    assert "valid_loss" in text
+    with pytest.raises(ConfigError, match="export best picks by evaluations, and there are none"):
+        card("best of none", data=plain, export="best")
     with pytest.raises(DatasetError, match=r"no mask 'fewer' in .*\['few', 'valid'\]"):
         card("none", filter_key="fewer")
 

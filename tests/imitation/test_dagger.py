@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.dagger import DaggerConfig, GateTruthConfig
-from robolearn.configuration.parts.gates import BetaGateConfig, HumanGateConfig
+from robolearn.configuration.parts.gates import BetaGateConfig, HumanGateConfig, LikelihoodGateConfig
 from robolearn.configuration.parts.loop import LoopConfig
 from robolearn.configuration.parts.policy import GaussianHeadConfig, MLPConfig, PolicyConfig
 from robolearn.configuration.parts.task import TaskConfig
@@ -255,6 +256,34 @@ def test_a_simulated_human_corrects_and_only_corrections_are_labelled(cloned: Pa
     recovered = [event for e in episodes for event in e.events if event.kind == "mark"]
     assert 0 < len(recovered) <= len(takeovers)
     assert facts["correction_seconds"] >= len(recovered) / hz
+
+
+def test_demonstrations_are_left_out_by_name_and_rounds_keep_theirs(cloned: Path, tmp_path: Path) -> None:
+    """All files hold a demo_0; the likelihood gate opens the newest one, and limits taken from the data stay."""
+    short = replace(SHORT, total_steps=2)
+    changes = {"exclude": ("demo_0",), "limits": ("data",), "gate": LikelihoodGateConfig(), "loop": short}
+    made = config(cloned, eval_episodes=0, **changes)
+    assert made.exclude == (f"{cloned / 'demos.hdf5'}:demo_0",)
+    dagger(made, tmp_path / "run")
+    card = (tmp_path / "run" / "policy" / "card.md").read_text()
+    assert re.search(r"3 \(demo\), 12 \(dagger\)|12 \(dagger\), 3 \(demo\)|15 ", card), card
+
+
+def test_a_round_without_interventions_has_nothing_to_weigh(
+    cloned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patient = HumanGateConfig(tube=1e9, reaction_s=1e3)
+    loop = replace(SHORT, total_steps=2)
+    dagger(config(cloned, gate=patient, weights="iwr", rounds=1, eval_episodes=0, loop=loop), tmp_path / "run")
+    assert "nobody took over yet, so weights iwr have nothing to weigh" in capsys.readouterr().err
+
+
+def test_a_single_demonstration_leaves_no_drift_and_stops_nothing(cloned: Path, tmp_path: Path) -> None:
+    delete(cloned / "demos.hdf5", tmp_path / "one.hdf5", [f"demo_{i}" for i in range(1, 4)])
+    one = {"dataset": (str(tmp_path / "one.hdf5"),), "rounds": 1, "loop": replace(SHORT, total_steps=2)}
+    dagger(config(cloned, eval_episodes=2, **one), tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("drift.json"))
+    assert (tmp_path / "run" / "policy").exists()
 
 
 def test_gates_are_scored_against_what_would_have_happened(cloned: Path, tmp_path: Path) -> None:

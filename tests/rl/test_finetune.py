@@ -206,10 +206,11 @@ def test_refusals(tmp_path: Path) -> None:
         (
             "flow",
             "ppo",
-            "a policy of flow on mlp does not have; take a way .*for diffusion and flow --method chain_ppo",
+            "a policy of flow on mlp does not have; take .*for diffusion and flow --method chain_ppo",
         ),
-        ("deterministic", "ppo", "a policy of deterministic on mlp does not have; take a way .*--method residual"),
+        ("deterministic", "ppo", "a policy of deterministic on mlp does not have; take .*--method residual"),
         ("deterministic", "chain_ppo", "trains the steps of diffusion and flow heads, this policy has head 'determin"),
+        ("mixture", "sac", "needs a cloned tanh-Gaussian .*this policy has head 'mixture'; method residual takes any"),
         ("mixture", "chain_ppo", "this policy has head 'mixture'; method ppo trains it"),
     ],
 )

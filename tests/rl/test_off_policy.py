@@ -270,6 +270,26 @@ def test_td3_trains_what_the_mode_depends_on_and_its_copies_follow() -> None:
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7, msg=name)
 
 
+def test_td3s_target_critics_follow_while_the_actor_waits() -> None:
+    policy = make_policy(Ledger(1))
+    td3 = TD3(policy, QEnsemble.beside(policy, SMALL), TD3Config(critic=SMALL, critic_warmup=100))
+    before = [vector.clone() for vector in (td3.target_update.vector, td3.policy_update.vector)]
+    td3.update([some_batch()] * 4)
+    assert not torch.equal(td3.target_update.vector, before[0])
+    assert torch.equal(td3.policy_update.vector, before[1])
+
+
+@pytest.mark.parametrize("shown", [{"obs_fine": 0.01}, {"obs_ranges": {"state": (1, 3)}}])
+def test_observations_are_scaled_that_are_shown_twice_or_in_part(shown: dict[str, Any]) -> None:
+    env = Ledger(1)
+    policy = build_policy(PolicyConfig(head=GaussianHeadConfig(), **shown), env.observation_spec, env.action_spec)
+    values = torch.randn(500, 1, 3) * torch.tensor([1.0, 2.0, 3.0])
+    ObservationStatistics(policy).observe({"state": values}, once=True)
+    (encoder,) = (module for module in policy.modules() if isinstance(module, LowDimEncoder))
+    expected = values[:, 0].std(0, unbiased=False)
+    torch.testing.assert_close(encoder.normaliser.scale, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_refusals() -> None:
     env = Ledger(1)
     policy = make_policy(env, MixtureHeadConfig())

@@ -44,6 +44,7 @@ from robolearn.rl.collecting.base_env import BaseEnv
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.finetune import FinetuneResult, finetune, prepare
 from robolearn.rl.networks import ExecutedActionValues
+from robolearn.rl.td3 import TD3
 from robolearn.rl.ways.practice import Practice
 from robolearn.rl.ways.residual import GrowingCorrection
 from robolearn.specs import ActionSpec, ArraySpec, Batch, ObservationSpec
@@ -318,6 +319,15 @@ def test_the_scale_grows_after_the_warm_up_and_the_correction_waits_for_it() -> 
     assert learner.correction.scale.item() == pytest.approx(0.5)
 
 
+def test_the_target_of_td3_corrects_as_much_as_the_policy() -> None:
+    small = PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)))
+    td3 = TD3Config(critic=SMALL)
+    learner = growing(ResidualConfig(algorithm=td3, first_scale=0.1, scale=0.5, scale_steps=0, policy=small))
+    learner.update([batch_of()] * 2)
+    assert isinstance(learner.learner, TD3)
+    assert learner.learner.target_policy.get_buffer("scale").item() == pytest.approx(0.5)
+
+
 def test_critics_value_what_is_executed_whoever_proposed_it() -> None:
     learner = growing(
         ResidualConfig(
@@ -468,7 +478,7 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
         )
     assert "does not normalise 'state'" in refused("finetune", plain, *RESIDUAL, *SHORT, *run)
     diffusion = half_taught(tmp_path / "diffusion", DIFFUSION, updates=1, pred_steps=4)
-    assert "a tanh-Gaussian" in refused("finetune", diffusion, "--method", "sac", *SHORT, *run)
+    assert "a cloned tanh-Gaussian" in refused("finetune", diffusion, "--method", "sac", *SHORT, *run)
     assert command("finetune", policy, *RESIDUAL, *SHORT, "--output", tmp_path / "done", "--export", "last") == 0
     capsys.readouterr()
     small = ["--loop.total_steps", 1, "--batch_size", 4]
@@ -482,6 +492,9 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert "normalise_obs" in refused("finetune", policy, *by_ppo, "--method.normalise_obs", "true")
     assert "does not normalise 'state'" in refused("finetune", plain, *by_ppo)
+    for way in ("chain_ppo", "sac"):
+        said = refused("finetune", tmp_path / "done", "--method", way, *SHORT, *run)
+        assert "a frozen policy with a correction; method residual or residual_ppo" in said
     assert "exact log-probability" in refused("finetune", tmp_path / "done", *SHORT, *run)
 
 

@@ -11,6 +11,11 @@ from robolearn.configuration.tree.bounds import MAX_STEPS, check_range
 from robolearn.errors import ConfigError
 
 
+def _check_scaling(algorithm: PPOConfig | SACConfig | TD3Config) -> None:
+    if algorithm.normalise_obs:
+        raise ConfigError("fine-tuning sees observations by the policy's own scaling; leave normalise_obs out")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _PracticeConfig(PPOConfig):
     """What the ways by PPO share."""
@@ -21,6 +26,10 @@ class _PracticeConfig(PPOConfig):
     critic_warmup: int = 2
     critic: CriticConfig = field(default_factory=CriticConfig)
     """The value network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_scaling(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +85,7 @@ class ChainPPOConfig(_ClonedConfig):
             raise ConfigError(f"min_std must be positive: steps without noise have no density; received {self.min_std}")
         if not 0.0 < self.denoising_gamma <= 1.0:
             raise ConfigError(f"denoising_gamma must lie in (0, 1], received {self.denoising_gamma}")
-        for name in ("entropy_coef", "compile", "normalise_obs"):
+        for name in ("entropy_coef", "compile"):
             if getattr(self, name):
                 raise ConfigError(f"chain_ppo has no {name}, received {getattr(self, name)}; leave it out")
 
@@ -107,6 +116,10 @@ class SACTuningConfig(SACConfig):
     min_std: float | None = 0.05
     """Raise the head's smallest standard deviation to this, in the units before tanh; none leaves the head."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_scaling(self)
+
 
 def _correction() -> PolicyConfig:
     return PolicyConfig(
@@ -135,6 +148,7 @@ class ResidualConfig:
     where practice leaves what was demonstrated."""
 
     def __post_init__(self) -> None:
+        _check_scaling(self.algorithm)
         check_range(self, "scale_steps", low=0, high=MAX_STEPS)
         if not 0.0 < self.first_scale <= self.scale <= 2.0:
             raise ConfigError(f"need 0 < first_scale <= scale <= 2, received {self.first_scale} and {self.scale}")
@@ -163,8 +177,6 @@ class ResidualPPOConfig(_PracticeConfig):
         super().__post_init__()
         if not 0.0 < self.scale <= 2.0:
             raise ConfigError(f"need 0 < scale <= 2, received {self.scale}")
-        if self.normalise_obs:
-            raise ConfigError("residual_ppo sees observations by the policy's own scaling; leave normalise_obs out")
 
 
 Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | ResidualPPOConfig | SACTuningConfig

@@ -38,17 +38,18 @@ class LikelihoodGate(AskingGate):
                 f"received {policy.kind}; clone with one of these, or use the ensemble or thrifty gate"
             )
         self.policy = policy.eval()
-        self.budget.start(self._score(self._rehearsal(files[-1], round)))
+        self.budget.start(self._score(self._rehearsal(files, round)))
 
     def scores(self, view: View) -> np.ndarray:
         return self._score(view.window)
 
-    def _rehearsal(self, file: Path, round: int) -> Observation:
+    def _rehearsal(self, files: Sequence[Path], round: int) -> Observation:
         """Return windows (R, To, ...) of the newest file: of all, those most like what the policy will see."""
         config, device = self.policy.config, next(self.policy.parameters()).device
-        with Dataset(file, reading=self.reading) as dataset:
+        with Dataset(list(files), reading=self.reading) as dataset:
+            newest = len(dataset.files[-1].demos())
             windows = WindowSampler(
-                dataset,
+                dataset.select(range(len(dataset) - newest, len(dataset))),
                 obs_steps=config.obs_steps,
                 pred_steps=1,
                 batch_size=REHEARSED,

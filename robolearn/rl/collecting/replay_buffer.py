@@ -328,7 +328,8 @@ def _free_bytes(device: torch.device, directory: Path | None) -> int:
     if directory is not None:
         place = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
         disk = os.statvfs(place)
-        return disk.f_bavail * disk.f_frsize
+        own = sum(file.stat().st_blocks * 512 for file in directory.glob("*.bin"))  # of the run that goes on
+        return disk.f_bavail * disk.f_frsize + own
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(_host_bytes(), container_bytes(Path("/sys/fs/cgroup")))

@@ -25,7 +25,7 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO, ActorLoss
-from robolearn.rl.ways.practice import Practice, practice_driver, shown_windows
+from robolearn.rl.ways.practice import Practice, check_uncorrected, practice_driver, shown_windows
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
 
@@ -90,6 +90,7 @@ def with_early_steps(policy: Policy, trained_steps: int | None) -> Policy:
 
     Raises PolicyError where the policy is no chain or its steps have no density, ConfigError where it has fewer steps.
     """
+    check_uncorrected(policy, "chain_ppo")
     head = policy.head
     if not isinstance(head, ChainHead):
         remedy = "method ppo trains it" if policy.exact_likelihood else "method residual takes any policy as its base"

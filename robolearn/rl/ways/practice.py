@@ -12,10 +12,12 @@ import torch
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.envs.interface import VectorEnv
+from robolearn.errors import PolicyError
 from robolearn.imitation.corrector import make_corrector
 from robolearn.imitation.gates.build import make_gate
 from robolearn.imitation.gates.gate import Gate
 from robolearn.policies.policy import Policy
+from robolearn.policies.residual import ResidualPolicy
 from robolearn.rl.collecting.corrected_env import CorrectedEnv, CorrectionsFile
 from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
@@ -102,6 +104,15 @@ def simulated_human(config: FinetuneConfig, policy: Policy, env: VectorEnv) -> G
     )
     gate.prepare(policy, [Path(file) for file in config.demonstrations], 1)
     return gate
+
+
+def check_uncorrected(policy: Policy, method: str) -> None:
+    """Raise PolicyError where the policy is another one with a correction, which has no one network to train."""
+    if isinstance(policy, ResidualPolicy):
+        raise PolicyError(
+            f"method {method} trains a policy's own network, and this one is a frozen policy with a correction; method "
+            "residual or residual_ppo corrects it further"
+        )
 
 
 def shown_windows(

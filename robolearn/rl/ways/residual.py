@@ -57,11 +57,15 @@ class GrowingCorrection:
             self.learner = SAC(correction, critic, half_entropy(algorithm, correction), seed=seed)
         else:
             self.learner = TD3(correction, critic, algorithm, seed=seed)
+        corrections = (part for part in self.learner.networks if isinstance(part, Correction))
+        self.corrections = tuple({id(part): part for part in (correction, *corrections)}.values())
+        """The correction, and the target's, where there is one."""
 
     def update(self, batch: Sequence[ReplayBatch]) -> dict[str, Any]:
         """Learn from the batches at the scale of now; it is the same for all of them."""
         scale = self.scale
-        self.correction.scale.fill_(scale)
+        for correction in self.corrections:
+            correction.scale.fill_(scale)
         return self.learner.update(batch) | {"scale": scale}
 
     @property

@@ -13,6 +13,7 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.ways import SACTuningConfig
+from robolearn.errors import PolicyError
 from robolearn.policies.folder import policy_folder
 from robolearn.policies.policy import Policy
 from robolearn.rl.learner import Learner
@@ -20,7 +21,7 @@ from robolearn.rl.networks import QEnsemble
 from robolearn.rl.offline.saved_critics import load_critics
 from robolearn.rl.sac import SAC
 from robolearn.rl.ways.ppo import with_min_std
-from robolearn.rl.ways.practice import Practice, off_policy_learner
+from robolearn.rl.ways.practice import Practice, check_uncorrected, off_policy_learner
 from robolearn.training import distributed
 
 
@@ -28,6 +29,13 @@ def prepare(
     config: FinetuneConfig, method: SACTuningConfig, policy: Policy, practice: Practice, device: torch.device
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where it is no tanh-Gaussian."""
+    check_uncorrected(policy, "sac")
+    if not policy.head.reparameterised:
+        raise PolicyError(
+            "method sac climbs values through the policy's own actions, which needs a cloned tanh-Gaussian (train "
+            f"--policy.head gaussian), this policy has head {policy.config.head.name!r}; method residual takes any "
+            "policy as its base"
+        )
     policy = with_min_std(policy, method.min_std)
     critic = QEnsemble.beside(policy, method.critic)
     saved = load_critics(policy_folder(config.policy), policy)
