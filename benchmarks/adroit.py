@@ -1,6 +1,6 @@
 """AdroitHandDoor, from a person's demonstrations and success alone: cloned, and practised further.
 
-    python -m benchmarks.adroit door-v0_demos.pickle [--methods ppo,sac] [--seeds 3]
+    python -m benchmarks.adroit door-v0_demos.pickle [--seeds 3]
 
 A hand of 28 joints opens a door. The file is of DAPG (Rajeswaran et al. 2018; dapg/demonstrations in the repository
 aravindr93/hand_dapg): 25 episodes by a person in a glove. Their actions are executed anew from their first states in
@@ -8,8 +8,7 @@ gymnasium-robotics' AdroitHandDoorSparse-v1, whose physics is not that of 2018: 
 there, and most of these episodes leave the door less far open than is asked. Half-done runs go on; finished ones are
 kept in benchmarks/results/raw/adroit.json and not run again. Writes benchmarks/results/adroit.json.
 
-    ppo   a cloned Gaussian, by PPO with a cloning loss that fades (as DAPG's)
-    sac   a cloned tanh-Gaussian, by SAC with the demonstrations in half of each batch (RLPD, but not from scratch)
+A cloned Gaussian is practised by PPO with a cloning loss that fades (as DAPG's).
 """
 
 from __future__ import annotations
@@ -85,12 +84,6 @@ METHODS = {
         },
         updates=120,
         worlds=64,
-    ),
-    "sac": Method(
-        head={"squash": True},
-        way={"name": "sac", "n_step": 5, "gamma": 0.99, "compile": True},
-        updates=4000,
-        worlds=32,
     ),
 }
 
