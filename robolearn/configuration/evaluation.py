@@ -103,6 +103,8 @@ class ReplayConfig(Reading):
         super().__post_init__()
         if not self.dataset:
             raise ConfigError("name the data set to replay: robolearn replay FILE")
+        if self.video and not self.video.endswith(".mp4"):
+            raise ConfigError(f"video must end in .mp4, received {self.video!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

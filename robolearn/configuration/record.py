@@ -90,6 +90,8 @@ class RecordConfig:
         experts = ("action_noise", "disturbances", "undisturbed")
         if self.device and (named := next((name for name in experts if getattr(self, name)), "")):
             raise ConfigError(f"{named} is of an expert's recording; with the device {self.device} leave it out")
+        if not self.device and (named := next((n for n in ("operator", "profile") if getattr(self, n)), "")):
+            raise ConfigError(f"{named} is of a recording by hand; name a device, such as --device browser")
 
     @property
     def attempts(self) -> int:

@@ -82,7 +82,7 @@ def record(config: RecordConfig) -> Recorded:
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
     if config.resume:
         check_same_recording(config, path)
-    before, first = recorded(path) if config.resume else (0, None)
+    before, first = recorded(path, config.seed) if config.resume else (0, None)
     kept = before
     seeds = range(config.seed if first is None else first, config.seed + config.attempts)
     with make(config.task, config.num_envs) as env:
@@ -106,6 +106,7 @@ def record(config: RecordConfig) -> Recorded:
                 # Only now is this the recording that the file holds.
                 write_yaml(replace(config, output=str(path), resume=False), config_beside(path))
                 describe = {"source": "demo", "operator": f"expert:{config.expert}", "device": "script"}
+                describe["notes"] = config.notes
                 recorder = EpisodeRecorder(writer, describe=describe, model=model_name(env))
 
                 def keep(slot: Slot) -> bool:
@@ -171,10 +172,13 @@ def config_beside(path: Path) -> Path:
     return path.with_name(path.name + ".yaml")
 
 
-def recorded(path: Path) -> tuple[int, int | None]:
+def recorded(path: Path, first_seed: int = 0) -> tuple[int, int | None]:
     """Return the episodes that an interrupted recording from seeds has committed, and the seed after the last one.
 
     What was in progress is dropped: it will run again from its seed.
+
+    Args:
+        first_seed: of the recording, where nothing was committed.
     """
     if not path.exists() and not parts_of(path).exists():
         return 0, None
@@ -183,7 +187,7 @@ def recorded(path: Path) -> tuple[int, int | None]:
     if not path.exists():
         return 0, None
     with Dataset(path) as dataset:
-        return len(dataset), max((info.seed for info in dataset.info), default=-1) + 1
+        return len(dataset), max((info.seed + 1 for info in dataset.info), default=first_seed)
 
 
 def open_writer(path: Path, env: VectorEnv, append: bool = False, *, task: str = "") -> DatasetWriter:

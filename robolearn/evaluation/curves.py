@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,12 @@ def plot_curves(config: CurvesConfig) -> tuple[Path, list[dict[str, Any]]]:
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"output must end in .png, .svg or .pdf, received {config.output!r}")
     rows = {Path(run): read_metrics(run) for run in config.runs}
-    empty = [str(run) for run, lines in rows.items() if not lines]
+    empty = ", ".join(str(run) for run, lines in rows.items() if not lines)
+    rows = {run: lines for run, lines in rows.items() if lines}
+    if not rows:
+        raise ConfigError(f"no metrics.jsonl with anything in it in {empty}; name run folders")
     if empty:
-        raise ConfigError(f"no metrics.jsonl with anything in it in {', '.join(empty)}; name run folders")
+        print(f"note: no metrics.jsonl with anything in it in {empty}", file=sys.stderr)
     metric = config.metric or next((m for m in CANDIDATES if all(_has(m, lines) for lines in rows.values())), "")
     without = [str(run) for run, lines in rows.items() if not _has(metric, lines)]
     if without:

@@ -120,7 +120,7 @@ def _evaluate(actor: Actor, env: VectorEnv, config: EvalConfig, name: str, unsee
                 deterministic=not config.sample,
                 episodes=tuple(sorted(finished, key=lambda record: record.seed)),
             )
-            print(f"\n{part} so far, in {part.save(path)}; to go on, run the same again", file=sys.stderr)
+            print(f"\n{part} so far, in {part.save(path)}; the same command begins it anew", file=sys.stderr)
             raise
     if unseeded:
         result = replace(result, repeatable=False, notes=(unseeded, *result.notes))

@@ -98,12 +98,16 @@ class ArmExpert(ScriptedExpert):
 
     pace: tuple[float, float] = (0.55, 1.0)
 
+    def __init__(self, num_envs: int, action_size: int, device: torch.device):
+        super().__init__(num_envs, action_size, device)
+        self.waited = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        """(N,) steps that an episode has been ready to close the gripper."""
+
     def style(self, draw: Draw) -> None:
         self._pace = draw.uniform(*self.pace)
         self._bow = draw.uniform(-0.35, 0.35)[:, 0].float()
         self.hover = draw.uniform(0.06, 0.13)[:, 0].float()
         self.patience = draw.integer(6)
-        self.waited = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
 
     def forget(self, mask: torch.Tensor) -> None:
         self.waited[mask] = 0

@@ -51,7 +51,7 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
     path = Path(config.output or f"datasets/{default_name(config)}.hdf5")
     if config.resume:
         check_same_recording(config, path)
-    total, first = complete_episodes(path) if config.resume else (0, None)
+    total, first = complete_episodes(path, config.seed) if config.resume else (0, None)
     with ExitStack() as stack:
         env = stack.enter_context(make(in_this_process(config.task), 1))
         device = make_device(config.device, config.profile or None, env, **config.device_options)
@@ -111,10 +111,13 @@ def connected(device: Device) -> Iterator[Device]:
         device.close()
 
 
-def complete_episodes(path: Path) -> tuple[int, int | None]:
+def complete_episodes(path: Path, first_seed: int = 0) -> tuple[int, int | None]:
     """Return how many complete episodes a file of a former session holds, and the seed after the last one.
 
     What a crash left in progress is kept, marked as interrupted, and does not count: a person cannot repeat it.
+
+    Args:
+        first_seed: of the recording, where the file holds no episode.
     """
     if parts_of(path).exists():
         repair(path)
@@ -122,4 +125,4 @@ def complete_episodes(path: Path) -> tuple[int, int | None]:
         return 0, None
     with Dataset(path) as dataset:
         complete = sum(not cut for cut in dataset.interrupted)
-        return complete, max((info.seed for info in dataset.info), default=-1) + 1
+        return complete, max((info.seed + 1 for info in dataset.info), default=first_seed)

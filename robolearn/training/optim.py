@@ -108,7 +108,9 @@ class MovingAverage(Generic[M]):
 
     @torch.no_grad()
     def average(self) -> M:
-        """Return the averaged module, with the source's current buffers."""
+        """Return the averaged module, with the source's current buffers; at first, before any average, its copy."""
+        if self.updates < self.config.ema_every:
+            return copy.deepcopy(self.source).requires_grad_(False).eval()
         for mine, theirs in zip(self.module.buffers(), self.source.buffers()):
             mine.copy_(theirs)
         return self.module

@@ -22,6 +22,7 @@ import pytest
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.recording.durable_files import parts_of
 from robolearn.datasets.recording.repair import repair
+from robolearn.datasets.tools.convert import convert
 from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
 from tests.commands import forks
@@ -142,6 +143,30 @@ def test_killed_at_30_random_instants(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_200_random_instants(tmp_path: Path) -> None:
     kill_at_random(tmp_path, 200, seed=1)
+
+
+def test_a_file_that_took_the_name_of_an_interrupted_recording_is_not_taken_for_it(tmp_path: Path) -> None:
+    path, other, log = tmp_path / "d.hdf5", tmp_path / "other.hdf5", tmp_path / "log"
+    process = forks.Process(target=session_process, args=(path, log))
+    process.start()
+    while not log.exists() or "committed" not in log.read_text():
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    session(other, lambda _: None)
+    path.unlink()
+    with pytest.raises(DatasetError, match="holds an interrupted recording of that name"):
+        convert(other, path)
+    shutil.copy(other, path)
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo.attrs["seed"] = 77
+    before = sorted(file.name for file in parts_of(path).iterdir())
+    with pytest.raises(DatasetError, match=r"of which d.hdf5 is not the file, for it lacks demo_0.*another name"):
+        repair(path)
+    assert sorted(file.name for file in parts_of(path).iterdir()) == before
+    path.rename(tmp_path / "renamed.hdf5")
+    assert "demo_0" in repair(path).committed
 
 
 def test_every_step_older_than_a_second_is_recovered(tmp_path: Path) -> None:

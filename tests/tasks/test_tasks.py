@@ -14,6 +14,7 @@ from robolearn.envs.task_env import TaskEnv
 from robolearn.specs import ObservationSpec
 from robolearn.tasks import registry
 from robolearn.tasks.draw import Draw
+from robolearn.tasks.scripted import ArmExpert
 from robolearn.tasks.task import Sensors
 
 NAMES = registry.own_names()
@@ -368,3 +369,16 @@ def test_the_model_in_one_piece_is_the_task_s(name):
     mujoco.mj_forward(model, data)
     np.testing.assert_allclose(data.sensordata, env.simulation.sensordata[0], rtol=1e-4, atol=1e-4)
     assert "include" not in env.model_xml
+
+
+def test_an_experts_patience_is_its_episodes_own() -> None:
+    class Still(ArmExpert):
+        def plan(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return torch.zeros(self.num_envs, self.action_size)
+
+    expert = Still(3, 5, torch.device("cpu"))
+    expert.reset([1, 2, 3])
+    for _ in range(4):
+        expert.wait(torch.ones(3, dtype=torch.bool))
+    expert.reset([9], torch.tensor([False, True, False]))
+    assert expert.waited.tolist() == [4, 0, 4]

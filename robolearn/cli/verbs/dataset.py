@@ -114,6 +114,8 @@ def split(config: SplitConfig) -> int:
         else:
             train, valid = draw(dataset, config.valid_fraction, config.seed)
             groups = {"train": list(train.episodes), "valid": list(valid.episodes)}
+            if left := len(names) - sum(map(len, groups.values())):
+                _print_lines("note", [f"left out, for the masks train and valid name others: {count(left, 'episode')}"])
     outputs = {beside(path, f"_{name}"): demos for name, demos in groups.items()}
     _print_lines("note", (f"{first} and {second} are the same episode" for first, second in alike))
     _print_lines("note", edit.split(path, outputs, config.reading))

@@ -31,6 +31,11 @@ def _require_share(name: str, value: float) -> None:
         raise ConfigError(f"{name} must lie in [0, 1], received {value}")
 
 
+def _require_dropout(value: float) -> None:
+    if not 0 <= value < 1:
+        raise ConfigError(f"dropout must lie in [0, 1), received {value}")
+
+
 def _require_bounded_actions(head: str, policy: PolicySettings) -> None:
     if policy.action_normalisation in UNBOUNDED:
         raise ConfigError(
@@ -57,8 +62,7 @@ class MLPConfig(NetworkConfig):
     def __post_init__(self) -> None:
         _require_positive(*(("hidden_sizes", size) for size in self.hidden_sizes or (0,)))
         check_range(self, "hidden_sizes", low=1, high=MAX_UNITS)
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"dropout must lie in [0, 1), received {self.dropout}")
+        _require_dropout(self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,10 @@ class TransformerConfig(NetworkConfig):
     """Attention heads of each block."""
     dropout: float = 0.1
     """Probability of dropping a unit while training."""
+
+    def __post_init__(self) -> None:
+        _require_positive(*((name, getattr(self, name)) for name in ("width", "num_layers", "num_heads")))
+        _require_dropout(self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +205,8 @@ class AutoregressiveHeadConfig(BaseHeadConfig):
             raise ConfigError(f"num_bins must be at least 2, received {self.num_bins}")
         if self.min_scale <= 0:
             raise ConfigError(f"min_scale must be positive, received {self.min_scale}")
+        _require_positive(*((name, getattr(self, name)) for name in ("width", "num_layers", "num_heads")))
+        _require_dropout(self.dropout)
         _require_share("min_p", self.min_p)
 
     def check(self, policy: PolicySettings) -> None:
@@ -221,6 +231,10 @@ class UNetConfig:
     time_size: int = 256
     """Features of the noise level."""
 
+    def __post_init__(self) -> None:
+        _require_positive(*((name, getattr(self, name)) for name in ("kernel_size", "num_groups", "time_size")))
+        _require_positive(*(("channels", size) for size in self.channels or (0,)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingTransformerConfig:
@@ -235,6 +249,10 @@ class DenoisingTransformerConfig:
     """Attention heads of each block."""
     dropout: float = 0.0
     """Probability of dropping a unit while training."""
+
+    def __post_init__(self) -> None:
+        _require_positive(*((name, getattr(self, name)) for name in ("width", "num_layers", "num_heads")))
+        _require_dropout(self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,6 +367,11 @@ class ACTHeadConfig(BaseHeadConfig):
     """Weight of the style's divergence from its prior."""
     dropout: float = 0.1
     """Probability of dropping a unit while training."""
+
+    def __post_init__(self) -> None:
+        sizes = ("width", "num_heads", "encoder_layers", "decoder_layers", "latent_size")
+        _require_positive(*((name, getattr(self, name)) for name in sizes))
+        _require_dropout(self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)

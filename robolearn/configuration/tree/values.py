@@ -106,11 +106,18 @@ def _mapping_in_one_word(text: str, where: str) -> Any:
         raise ConfigError(f"{where} must be a mapping such as '{{a: b}}', received {text!r}") from None
 
 
+def _list_in_one_word(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{where} must be a list such as '[a, b]', received {text!r}") from None
+
+
 def _coerce_sequence(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]  # one word on the command line may hold the whole list
     if isinstance(value, str):
-        value = yaml.safe_load(value) if value.startswith("[") else [v for v in value.split(",") if v]
+        value = _list_in_one_word(value, where) if value.startswith("[") else [v for v in value.split(",") if v]
     if not isinstance(value, (list, tuple)):
         value = [value]
     items = args[:1] * len(value) if len(args) == 2 and args[1] is ... else args

@@ -8,6 +8,7 @@ is missing is ever replaced by fill values.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import struct
@@ -54,6 +55,8 @@ def reading(place: str | Place) -> Iterator[None]:
     """Turn whatever h5py raises for damaged data into a DatasetError naming the place."""
     try:
         yield
+    except PermissionError as error:
+        raise DatasetError(f"{place} cannot be read: {os.strerror(error.errno or errno.EACCES)}") from error
     except HDF5_ERRORS as error:
         raise DatasetError(f"{place} is damaged or not what it should be: {_words(error)}") from error
 

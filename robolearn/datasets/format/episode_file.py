@@ -556,6 +556,11 @@ class EpisodeFile:
 def check_choice(files: Sequence[EpisodeFile], reading: Reading) -> None:
     """Raise DatasetError where an episode or an observation that is to be left out or renamed is in no file."""
     paths = ", ".join(str(file.path) for file in files)
+    if reading.actions and (own := next((file.path for file in files if file.ours), None)):
+        raise DatasetError(
+            f"{own} is of our own format, whose actions are those executed: leave --actions out (to learn from labels, "
+            "train --target labels)"
+        )
     excluded = set().union(*(file.excluded for file in files))
     if missing := [name for name in reading.exclude if name.rpartition(":")[2] not in excluded]:
         raise DatasetError(f"exclude names episodes that are not there: {', '.join(missing)}, in {paths}")

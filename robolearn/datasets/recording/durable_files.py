@@ -16,7 +16,7 @@ import h5py
 
 from robolearn import storage
 from robolearn.datasets.format.schema import LIBVER
-from robolearn.errors import DatasetError
+from robolearn.errors import DatasetError, hint
 
 OVERLAY_BYTES = 65536
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -27,8 +27,21 @@ def parts_of(path: Path) -> Path:
     return path.with_name(path.name + ".parts")
 
 
+def check_no_recording(output: Path) -> None:
+    """Raise DatasetError where an interrupted recording has that name."""
+    if parts_of(output).exists():
+        raise DatasetError(
+            f"{parts_of(output)} holds an interrupted recording of that name; choose another, or run "
+            f"`{hint('dataset', 'repair', output)}` first"
+        )
+
+
 def storage_error(error: OSError, path: Path) -> DatasetError:
     """Put a failed write into words. What was committed before is safe whatever happens here."""
+    if error.errno in FULL and not (parts_of(path).exists() or path.parent.name.endswith(".parts")):
+        return DatasetError(
+            f"no space left while writing {path} ({error.strerror}); free some space and run the same again"
+        )
     if error.errno in FULL:
         return DatasetError(
             f"no space left while writing {path} ({error.strerror}). Committed episodes are safe; free some space and "

@@ -13,7 +13,7 @@ import numpy as np
 
 from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.groups import finish_file, write_header, write_masks, write_models
-from robolearn.datasets.format.schema import LIBVER, RECORDING, Header, demo_number
+from robolearn.datasets.format.schema import DEMO_PREFIX, LIBVER, RECORDING, Header, demo_number
 from robolearn.datasets.recording.durable_files import (
     copy_file,
     hdf5_file,
@@ -57,6 +57,8 @@ class Index:
             )
         if exists and not append:
             raise DatasetError(f"{path} exists already; go on with it (--resume), or choose another name")
+        if parts.exists():
+            check_holds(path, parts)
         shutil.rmtree(parts, ignore_errors=True)
         index = cls(path, header)
         try:
@@ -189,6 +191,31 @@ class Index:
     def _link(self, name: str, shard: Path, target: str) -> None:
         if name not in self._file:
             self._file[name] = h5py.ExternalLink(f"{self.parts.name}/{shard.name}", target)
+
+
+def check_holds(path: Path, parts: Path) -> None:
+    """Raise DatasetError unless a finished file holds every episode in the folder of parts beside it.
+
+    It does where a recording ended between its last two steps, and does not where another file took its name.
+    """
+    with safe.open_file(path) as whole:
+        data = safe.group(whole, "data")
+        have = {name: _told(safe.group(data, name)) for name in safe.demo_names(data)}
+    lacking: list[str] = []
+    for shard in sorted(parts.glob(f"{DEMO_PREFIX}*.hdf5")):
+        with safe.open_file(shard) as file:
+            data = safe.group(file, "data")
+            lacking += [name for name in safe.demo_names(data) if have.get(name) != _told(safe.group(data, name))]
+    if lacking:
+        raise DatasetError(
+            f"{parts} holds an interrupted recording of which {path.name} is not the file, for it lacks "
+            f"{', '.join(lacking[:3])}{' and others' if len(lacking) > 3 else ''}. Give {path.name} another name, then "
+            f"`{hint('dataset', 'repair', path)}` makes the recording's own file"
+        )
+
+
+def _told(demo: h5py.Group) -> tuple[str, ...]:
+    return tuple(str(demo.attrs.get(name)) for name in ("num_samples", "seed", "started_at"))
 
 
 def _link(existing: Path, new: Path) -> None:

@@ -17,7 +17,7 @@ from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.groups import EpisodeGroup, decompress, frame_keys, step_dtype, unpack_rows, write_header
 from robolearn.datasets.format.schema import DEMO_PREFIX, JOURNAL, LIVE_PREFIX, Header, demo_name
 from robolearn.datasets.recording.durable_files import WriteLock, hdf5_file, parts_of, publish, uninterrupted
-from robolearn.datasets.recording.index import BASE, Index
+from robolearn.datasets.recording.index import BASE, Index, check_holds
 from robolearn.datasets.recording.journal import Frame, Kind, read_journal
 from robolearn.errors import DatasetError, count
 from robolearn.specs import EpisodeInfo, Event
@@ -70,6 +70,7 @@ def _repair(path: Path, in_progress: str) -> RepairReport:
         recording = _is_recording(path, parts)
         if recording is False:
             if parts.exists():
+                check_holds(path, parts)
                 shutil.rmtree(parts)
                 report.notes.append(f"removed {parts.name}: its contents were already in the file")
             return report

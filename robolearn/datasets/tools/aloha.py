@@ -168,9 +168,11 @@ def _limits(
 def _observations(file: h5py.File, reading: Reading, notes: Assumptions, steps: int) -> dict[str, Leaf]:
     """Return how each observation is read, by its name; cameras go by their own names."""
     leaves: dict[str, Leaf] = {}
+    met: set[str] = set()
     for path, data in walk(safe.group(file, "observations")):
         stored = join_key(path)
         key = join_key(path[1:]) if path[0] == "images" and len(path) > 1 else stored
+        met |= {stored, key}
         if key in reading.drop or stored in reading.drop:
             notes.note("observations", f"dropped: {key}")
             continue
@@ -186,6 +188,8 @@ def _observations(file: h5py.File, reading: Reading, notes: Assumptions, steps: 
         leaves[key] = found
         if found.note:
             notes.note("pictures", f"{key}: {found.note}")
+    if missing := [name for name in (*reading.drop, *reading.rename) if name not in met]:
+        raise DatasetError(f"{file.filename} has no observation {missing[0]!r}; it has {', '.join(sorted(met))}")
     check_keys(tuple(leaves))
     return leaves
 

@@ -20,7 +20,7 @@ from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_limits
 from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.schema import EPISODE_ATTRS
-from robolearn.datasets.recording.durable_files import parts_of, publish
+from robolearn.datasets.recording.durable_files import check_no_recording, parts_of, publish
 from robolearn.datasets.recording.writer import DatasetWriter
 from robolearn.datasets.tools import aloha, minari, robomimic
 from robolearn.datasets.tools.leftovers import left_over, per_episode
@@ -59,6 +59,8 @@ def convert(
     """
     if not str(target).startswith(MINARI) and Path(target).exists():
         raise DatasetError(f"{target} exists already; converting always writes anew: choose another name")
+    if to != "minari":
+        check_no_recording(Path(target))
     opened = open_source(source, reading)
     if to == "minari":
         opened.lost.extend(minari.write(opened, str(target)))

@@ -23,7 +23,7 @@ from robolearn.datasets.format import checked as safe, probe
 from robolearn.datasets.format.episode_file import EpisodeFile, check_choice
 from robolearn.datasets.format.groups import finish_file, write_masks, write_models
 from robolearn.datasets.format.schema import RECORDING, demo_name, demo_number
-from robolearn.datasets.recording.durable_files import hdf5_file, publish
+from robolearn.datasets.recording.durable_files import check_no_recording, hdf5_file, publish
 from robolearn.datasets.recording.index import OWN_GROUPS
 from robolearn.datasets.tools import convert
 from robolearn.datasets.tools.source import Source
@@ -184,6 +184,7 @@ def check_output(output: Path, *inputs: EpisodeFile) -> None:
     """Raise DatasetError unless `output` is a new name in a folder that is there."""
     if output.exists():
         raise DatasetError(f"{output} exists already; editing always writes a new file: choose another name")
+    check_no_recording(output)
     if not output.parent.is_dir():
         raise DatasetError(f"the folder {output.parent} does not exist; make it first")
     assert all(output.resolve() != file.path.resolve() for file in inputs)

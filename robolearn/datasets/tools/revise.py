@@ -217,6 +217,8 @@ def trim_idle(
     moves at all stays whole.
     """
     with Dataset(path, reading=reading) as dataset:
+        if not len(dataset):
+            raise DatasetError(f"{path} holds no episodes to trim")
         keys = idle.keys or dataset.low_dim_keys()
         unknown = [key for key in keys if key not in dataset.low_dim_keys()]
         if unknown or not keys:
