@@ -18,7 +18,6 @@ import json
 import os
 import pickle
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,50 +51,34 @@ READING: dict[str, Any] = {"control_hz": 100}
 """What the file leaves unsaid."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """How a cloned policy is practised further."""
-
-    head: dict[str, Any]
-    way: dict[str, Any]
-    updates: int
-    worlds: int
-    backbone: dict[str, Any] = field(default_factory=dict)
-
-
-METHODS = {
-    "ppo": Method(
-        head={"squash": False},
-        backbone={"activation": "tanh"},
-        way={
-            "name": "ppo",
-            "num_steps": 256,  # an episode is of 200 steps at most
-            "batch_size": 4096,
-            "learning_rate": 3e-5,
-            "min_std": 0.01,  # a jitter of the arm by 0.05 lets go of the handle: no practice would see a reward
-            "clip": 0.1,
-            "target_kl": 0.01,
-            "step_kl": 0.01,
-            "gamma": 0.995,
-            "critic_warmup": 4,
-            "cloning_coef": 0.1,
-            "prior_decay": 0.98,
-            "compile": True,
-        },
-        updates=120,
-        worlds=64,
-    ),
+WORLDS, UPDATES = 64, 120
+POLICY: dict[str, Any] = {
+    "obs_clip": 5.0,
+    "backbone": {"name": "mlp", "hidden_sizes": [256, 256], "activation": "tanh"},
+    "head": {"name": "gaussian", "squash": False},
+}
+PPO: dict[str, Any] = {
+    "name": "ppo",
+    "num_steps": 256,  # an episode is of 200 steps at most
+    "batch_size": 4096,
+    "learning_rate": 3e-5,
+    "min_std": 0.01,  # a jitter of the arm by 0.05 lets go of the handle: no practice would see a reward
+    "clip": 0.1,
+    "target_kl": 0.01,
+    "step_kl": 0.01,
+    "gamma": 0.995,
+    "critic_warmup": 4,
+    "cloning_coef": 0.1,
+    "prior_decay": 0.98,
+    "compile": True,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demonstrations", type=Path)
-    parser.add_argument("--methods", default="ppo")
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()
-    if unknown := [name for name in args.methods.split(",") if name not in METHODS]:
-        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(METHODS)}")
     if not args.demonstrations.is_file():
         parser.error(f"no file {args.demonstrations}; it is dapg/demonstrations/door-v0_demos.pickle of hand_dapg")
     began, outcomes = time.perf_counter(), load_runs("adroit")
@@ -106,9 +89,8 @@ def main() -> None:
             "adroit", outcomes | {"demonstrations": {"successes": sum(opened), "episodes": len(opened)}}
         )
     for seed in range(args.seeds):
-        for name in args.methods.split(","):
-            if f"{name}/{seed}" not in outcomes:
-                outcomes = save_runs("adroit", outcomes | {f"{name}/{seed}": run(data, name, seed)})
+        if f"ppo/{seed}" not in outcomes:
+            outcomes = save_runs("adroit", outcomes | {f"ppo/{seed}": run(data, seed)})
     write("adroit", rows(outcomes), seconds=time.perf_counter() - began)
 
 
@@ -158,34 +140,29 @@ def replayed(source: Path, path: Path) -> list[bool]:
     return opened
 
 
-def run(data: Path, name: str, seed: int) -> dict[str, Any]:
+def run(data: Path, seed: int) -> dict[str, Any]:
     """Clone, practise, and judge before and after."""
-    method, folder = METHODS[name], RUNS / f"{name}_seed{seed}"
-    policy = {
-        "obs_clip": 5.0,
-        "backbone": {"name": "mlp", "hidden_sizes": [256, 256], **method.backbone},
-        "head": {"name": "gaussian", **method.head},
-    }
+    folder = RUNS / f"ppo_seed{seed}"
     loop = {"total_steps": 5000, "evaluate_every": 0, "tensorboard": False}
-    cloning = {"dataset": [str(data)], "policy": policy, "loop": loop, "seed": seed}
+    cloning = {"dataset": [str(data)], "policy": POLICY, "loop": loop, "seed": seed}
     home = folder / "clone"
     clone = train_bc(from_dict(BCConfig, cloning | READING), home, resume=home.exists(), label="clone").policy
     practice = {
         "policy": str(clone),
-        "method": method.way,
+        "method": PPO,
         "output": str(folder / "finetune"),
         "task": {"id": f"gym:{TASK}"},
-        "num_envs": method.worlds,
+        "num_envs": WORLDS,
         "demonstrations": [str(data)],
         **READING,
         "eval_episodes": HELD_OUT,
         "test_episodes": HELD_OUT,
         "seed": seed,
         "loop": {
-            "total_steps": method.updates,
+            "total_steps": UPDATES,
             "log_every": 1,
-            "evaluate_every": method.updates // 12,
-            "checkpoint_every": method.updates // 12,
+            "evaluate_every": UPDATES // 12,
+            "checkpoint_every": UPDATES // 12,
             "tensorboard": False,
         },
     }
@@ -212,24 +189,23 @@ def judged(policy: Path) -> EvaluationResult:
 
 
 def rows(outcomes: dict[str, dict[str, Any]]) -> list[Row]:
-    """Return success of the demonstrations, and of each way before and after."""
+    """Return success of the demonstrations, and before and after practice."""
     shown, found = outcomes["demonstrations"], list[Row]()
     case = "door, a person's actions executed anew"
     found.append(SuccessRow.of(case, shown["successes"], shown["episodes"], []))
-    for name in METHODS:
-        runs = {int(key.split("/")[1]): run for key, run in sorted(outcomes.items()) if key.startswith(f"{name}/")}
-        for when in ("before", "after") if runs else ():
-            successes, episodes = (sum(run[when][of] for run in runs.values()) for of in ("successes", "episodes"))
-            note = "by seed " + ", ".join(f"{run[when]['successes']}/{run[when]['episodes']}" for run in runs.values())
-            if when == "after":
-                steps, minutes = (np.mean([run[of] for run in runs.values()]) for of in ("env_steps", "minutes"))
-                note += f"; {steps / 1e6:.2f} M steps of practice, {minutes:.0f} minutes"
-                note += f"; largest p of the paired tests {max(run['p_value'] for run in runs.values()):.2g}"
-                times = [run[side]["seconds"] for run in runs.values() for side in ("before", "after")]
-                note += f"; median time to success {np.median(times[1::2]):.2f} s, cloned {np.median(times[::2]):.2f} s"
-            case = f"door, {name}, {'cloned' if when == 'before' else 'practised'}"
-            goal = GOAL if when == "after" else None
-            found.append(SuccessRow.of(case, successes, episodes, list(runs), goal=goal, note=note))
+    runs = {int(key.split("/")[1]): run for key, run in sorted(outcomes.items()) if key.startswith("ppo/")}
+    for when in ("before", "after") if runs else ():
+        successes, episodes = (sum(run[when][of] for run in runs.values()) for of in ("successes", "episodes"))
+        note = "by seed " + ", ".join(f"{run[when]['successes']}/{run[when]['episodes']}" for run in runs.values())
+        if when == "after":
+            steps, minutes = (np.mean([run[of] for run in runs.values()]) for of in ("env_steps", "minutes"))
+            note += f"; {steps / 1e6:.2f} M steps of practice, {minutes:.0f} minutes"
+            note += f"; largest p of the paired tests {max(run['p_value'] for run in runs.values()):.2g}"
+            times = [run[side]["seconds"] for run in runs.values() for side in ("before", "after")]
+            note += f"; median time to success {np.median(times[1::2]):.2f} s, cloned {np.median(times[::2]):.2f} s"
+        case = f"door, ppo, {'cloned' if when == 'before' else 'practised'}"
+        goal = GOAL if when == "after" else None
+        found.append(SuccessRow.of(case, successes, episodes, list(runs), goal=goal, note=note))
     return found
 
 

@@ -150,8 +150,10 @@ def _run_round(config: DaggerConfig, task: TaskConfig, rounds: Rounds, number: i
     else:
         _collect(config, task, start, before, number, folder / EPISODES)
     files = (*before, str(folder / EPISODES))
-    with Dataset(files, reading=config.reading) as dataset:
-        if config.weights != "plain" and not has_interventions(dataset):
+    if config.weights != "plain":
+        with Dataset(files, reading=config.reading) as dataset:
+            weighs = has_interventions(dataset)
+        if not weighs:
             print(f"note: nobody took over yet, so weights {config.weights} have nothing to weigh", file=sys.stderr)
             config = replace(config, weights="plain")
     training = config.training(files, str(start), load_policy(start).config)

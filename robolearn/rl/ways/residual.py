@@ -57,8 +57,7 @@ class GrowingCorrection:
             self.learner = SAC(correction, critic, half_entropy(algorithm, correction), seed=seed)
         else:
             self.learner = TD3(correction, critic, algorithm, seed=seed)
-        corrections = (part for part in self.learner.networks if isinstance(part, Correction))
-        self.corrections = tuple({id(part): part for part in (correction, *corrections)}.values())
+        self.corrections = tuple(part for part in self.learner.networks if isinstance(part, Correction))
         """The correction, and the target's, where there is one."""
 
     def update(self, batch: Sequence[ReplayBatch]) -> dict[str, Any]:
