@@ -315,9 +315,11 @@ def test_in_real_time_the_first_tick_after_the_button_is_the_operators(tmp_path:
                 time.sleep(rng.uniform(0.1, 0.2))
                 while session.state != "recording" or session.status()["step"] > MAX_STEPS - 5:
                     time.sleep(0.003)
+                ticks = len(done)
                 hand.buttons.append("takeover")
                 pressed.append(time.perf_counter())
-                time.sleep(0.12)
+                while len(done) < ticks + 3:  # by the clock, a stalled machine would read both buttons in one tick
+                    time.sleep(0.003)
                 hand.buttons.append("release")
             time.sleep(0.2)
             hand.buttons.extend(("pause", "quit"))
@@ -327,7 +329,7 @@ def test_in_real_time_the_first_tick_after_the_button_is_the_operators(tmp_path:
             if session.state in ("ready", "review"):
                 hand.buttons.append("start")
 
-        acting = threading.Thread(target=person)
+        acting = threading.Thread(target=person, daemon=True)
         acting.start()
         session.run(on_tick)
         acting.join()
