@@ -19,6 +19,8 @@ ABSURD_SPANS = 1000.0
 """So far off, it is one however long it lasts."""
 SUSPICIOUS_DEVIATIONS = 8.0
 """Only dimensions with a value so far from the mean are looked at closely: among a normal million there is none."""
+APART = 2.0
+"""It lies so many times as far away as all others: a tail that leads up to it, as of forces at contacts, is honest."""
 FEWEST_ROWS = 20
 """With fewer there is no telling what is usual."""
 HEAVY_TAILS = 50.0
@@ -90,8 +92,8 @@ def glitch_mask(values: np.ndarray, lengths: Sequence[int]) -> np.ndarray | None
     """Return which of (rows, ...) values are glitches, of the same shape; None where none is.
 
     The usual range of a dimension is that of its rows without the few largest and smallest. A glitch lies GLITCH_SPANS
-    of these ranges beyond it for GLITCH_STEPS at most, or ABSURD_SPANS; where nearly all rows are equal, a thousand
-    times their size (so that a rare contact force or flag is none).
+    of these ranges beyond it for GLITCH_STEPS at most, or ABSURD_SPANS, and APART from all others; where nearly all
+    rows are equal, a thousand times their size (so that a rare contact force or flag is none).
 
     Args:
         lengths: rows of each episode, which lie one after the other.
@@ -120,6 +122,7 @@ def _glitches_of(column: np.ndarray, episode: np.ndarray) -> np.ndarray:
     beyond = np.maximum(low - column, column - high)
     far = beyond > reach
     bad = far & (_run_lengths(far, episode) <= GLITCH_STEPS) | (beyond > reach / GLITCH_SPANS * ABSURD_SPANS)
+    bad &= beyond > APART * beyond[~bad].max(initial=0.0)
     return bad if bad.sum() <= max(2, RARE * len(column)) else np.zeros(len(column), bool)
 
 

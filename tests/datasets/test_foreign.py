@@ -488,7 +488,15 @@ def test_what_is_rare_but_honest_is_no_glitch() -> None:
     tipped[92:100, 1] = 0.6  # from there to the end of its episode
     assert glitch_mask(tipped, [100] * 10) is None
     assert glitch_mask(tipped[:99], [99]) is None
-    tipped[50:52, 1] = 0.6  # there, and back again
+    pressed = np.zeros((5000, 1))  # forces at contacts: often small, seldom large, once or twice larger still
+    pressed[rng.random(5000) < 0.4] = 1.0
+    pressed[100:140, 0], pressed[[500, 900], 0] = np.linspace(1.0, 18.0, 40), (23.0, 26.0)
+    assert glitch_mask(pressed, [5000]) is None
+    pressed[700] = 500.0
+    assert np.argwhere(glitch_mask(pressed, [5000])).tolist() == [[700, 0]]
+    tipped[50:52, 1] = 0.6  # there and back again, but where others have been for long
+    assert glitch_mask(tipped, [100] * 10) is None
+    tipped[50:52, 1] = 6.0
     found = glitch_mask(tipped, [100] * 10)
     assert found is not None
     assert np.argwhere(found).tolist() == [[50, 1], [51, 1]]
