@@ -105,7 +105,7 @@ class TaskEnv:
         self.task = task(_device_of(backend, device), control=self.options.control)
         self.backend = backend
         self._sim = _simulation(self.task, num_envs, backend, self.options.threads)
-        self._substeps = self.task.substeps
+        self._substeps, self._action_spec = self.task.substeps, self.task.action_spec
         self._pictures: dict[tuple[int, int], Pictures] = {}
         self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._elapsed, self._held = torch.zeros_like(self._seeds), torch.zeros_like(self._seeds)
@@ -139,7 +139,7 @@ class TaskEnv:
 
     @property
     def action_spec(self) -> ActionSpec:
-        return self.task.action_spec
+        return self._action_spec
 
     @property
     def control_hz(self) -> float:

@@ -8,7 +8,6 @@ state is a restored episode, and CPU and Warp share every line.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -51,10 +50,6 @@ class Sensors:
     def of_worlds(self, chosen: Array) -> Sensors:
         """Return the readings of some worlds: (N,) bool, a light array."""
         return Sensors(tensor(self.arrays[chosen]), self._slices)
-
-    def all(self, names: Sequence[str]) -> torch.Tensor:
-        """Return (N, sum of dims): several sensors side by side."""
-        return torch.cat([self[name] for name in names], dim=-1)
 
     def array(self, name: str) -> Array:
         """Return the same as `sensors[name]`, as a light array."""

@@ -5,9 +5,12 @@ Demonstrators take either side at random, and late. A policy that averages them 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from robolearn.sim.simulation import Start
+from robolearn.tasks.arrays import Array, constant, joined, length, namespace, tensor
 from robolearn.tasks.draw import Draw
 from robolearn.tasks.planar.planar_task import PlanarTask
 from robolearn.tasks.scripted import ScriptedExpert, limit
@@ -35,31 +38,35 @@ class Fork(PlanarTask):
         return Start(qpos=puck, ctrl=puck)
 
     def observe(self, sensors: Sensors) -> dict[str, torch.Tensor]:
-        puck = sensors.all(("pusher_x", "pusher_y"))
-        wall, goal = sensors["wall_pos"][:, :2], sensors["goal_pos"][:, :2]
+        puck = self._puck(sensors)
+        wall, goal = sensors.array("wall_pos")[:, :2], sensors.array("goal_pos")[:, :2]
         return {
             "proprio": self.proprioception(sensors),
-            "object": torch.cat((wall, wall - puck), dim=-1),
-            "goal": torch.cat((goal, goal - puck), dim=-1),
+            "object": tensor(joined(wall, wall - puck)),
+            "goal": tensor(joined(goal, goal - puck)),
         }
 
     def solved(self, sensors: Sensors) -> torch.Tensor:
-        return self._distance(sensors) < _TOLERANCE_M
+        return tensor(self._distance(sensors) < _TOLERANCE_M)
 
     def failed(self, sensors: Sensors) -> torch.Tensor:
-        puck = sensors.all(("pusher_x", "pusher_y"))
-        offset = (puck - sensors["wall_pos"][:, :2]).abs() - torch.tensor(_WALL_M, device=self.device)
-        return torch.linalg.vector_norm(offset.clamp_min(0.0), dim=-1) < _PUCK_M + 0.001
+        beyond = abs(self._puck(sensors) - sensors.array("wall_pos")[:, :2]) - self._wall
+        return tensor(length(beyond.clip(0.0, None))[:, 0] < _PUCK_M + 0.001)
 
     def progress(self, sensors: Sensors) -> torch.Tensor:
-        return 1.0 - torch.tanh(3.0 * self._distance(sensors))
+        distance = self._distance(sensors)
+        return tensor(1.0 - namespace(distance).tanh(3.0 * distance))
 
     def expert(self, num_envs: int) -> ForkExpert:
         return ForkExpert(num_envs, 2, self.device)
 
-    def _distance(self, sensors: Sensors) -> torch.Tensor:
-        puck = sensors.all(("pusher_x", "pusher_y"))
-        return torch.linalg.vector_norm(sensors["goal_pos"][:, :2] - puck, dim=-1)
+    @cached_property
+    def _wall(self) -> Array:
+        return constant(_WALL_M, self.device)
+
+    def _distance(self, sensors: Sensors) -> Array:
+        """Return (N,) metres."""
+        return length(sensors.array("goal_pos")[:, :2] - self._puck(sensors))[:, 0]
 
 
 class ForkExpert(ScriptedExpert):
