@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from robolearn.sim.simulation import sensor_slices
 from robolearn.tasks.planar.coverage import BAR, STEM, coverage
@@ -35,6 +35,8 @@ def cover(x, y, yaw, dtype=torch.float64):
     return float(coverage(torch.tensor([[x, y]], dtype=dtype), zero + yaw, torch.zeros(1, 2, dtype=dtype), zero))
 
 
+@example(x=0.0, y=1e-6, yaw=0.0)
+@example(x=-1e-6, y=0.0, yaw=0.0)
 @settings(max_examples=60, deadline=None)
 @given(x=st.floats(-0.1, 0.1), y=st.floats(-0.1, 0.1), yaw=st.floats(-math.pi, math.pi))
 def test_coverage_is_the_share_of_points(x, y, yaw):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -14,7 +15,9 @@ STEM = (0.0, -0.041143, 0.018, 0.054)
 """Centre x, y and half extents of the T's two rectangles, in the frame of its centre of mass, metres."""
 
 _AREA = 4.0 * (BAR[2] * BAR[3] + STEM[2] * STEM[3])
-_EPS = 1e-6
+_EPS = 1e-6 * math.sqrt(2.0)
+"""By how much shapes are shrunk, metres. No round number: of two parallel edges that lie exactly so far apart, rounding
+decides whether one counts, and people and tests put a T at round places."""
 _PARALLEL = 1e-12
 
 
