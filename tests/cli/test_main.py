@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,11 +19,12 @@ def robolearn(*args: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_verb_and_starts_fast() -> None:
-    times = []
+    times = []  # of the processor, which other programs beside do not lengthen much
     for _ in range(3):
-        began = time.perf_counter()
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = robolearn("--help")
-        times.append(time.perf_counter() - began)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     assert result.returncode == 0
     assert all(verb in result.stdout for verb in VERBS)
     assert min(times) < 0.5
