@@ -62,11 +62,12 @@ def send(line: ClientConnection, seq: int, **fields: object) -> None:
 
 def test_the_example_client_drives_and_its_death_holds_the_robot(device: NetworkDevice) -> None:
     assert not device.read().engaged
+    began = time.monotonic()
     client = subprocess.Popen([sys.executable, str(EXAMPLE), device.address])
     try:
         command = until(device, lambda c: c.engaged and c.twist[1] > 0.1)
         assert np.hypot(*command.twist[:2]) == pytest.approx(0.5)
-        assert time.monotonic() - command.sampled_at < 0.2
+        assert began < command.sampled_at <= time.monotonic(), "by the clock of this process"
         client.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         until(device, lambda c: not c.engaged)
