@@ -271,6 +271,8 @@ class EpisodeInfo:
     """Steps at which who demonstrated asked for more than the action limits allow."""
     clipped_share: float = 0.0
     """Part of the size of what was asked for at these steps that was cut off, from 0 to 1."""
+    interrupted: bool = False
+    """Recovered from a recording that was cut off: the last step is the last complete one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,7 +158,7 @@ class Dataset:
     @property
     def interrupted(self) -> tuple[bool, ...]:
         """Return whether each episode was cut off and recovered."""
-        return tuple(place.file.interrupted(place.demo) for place in self._places)
+        return tuple(self.episode_info(index).interrupted for index in range(len(self)))
 
     def episode_info(self, index: int) -> EpisodeInfo:
         if index not in self._infos:

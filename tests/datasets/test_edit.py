@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import h5py
@@ -9,10 +11,14 @@ import numpy as np
 import pytest
 
 from robolearn.cli.main import main
+from robolearn.configuration.parts.reading import Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools import edit
+from robolearn.datasets.tools.convert import convert
+from robolearn.datasets.tools.revise import Revision, revise
 from robolearn.datasets.tools.validate import validate
 from robolearn.errors import DatasetError
+from robolearn.specs import EpisodeInfo
 from tests.datasets.factory import STATE, assert_same, episode, writer
 
 
@@ -148,3 +154,51 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for arguments in (["info"], ["info", str(tmp_path / "none.hdf5")], ["merge", "--output", "x"], ["mend", str(path)]):
         assert main(["dataset", *arguments]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+FACTS = EpisodeInfo(
+    success=True,
+    seed=7,
+    source="dagger",
+    round=3,
+    operator="Ada",
+    device="gamepad",
+    started_at="2026-03-04T05:06:07+00:00",
+    model="m",
+    policy="abc",
+    notes="slipped",
+    late_steps=1,
+    clipped_steps=2,
+    clipped_share=0.25,
+    interrupted=True,
+)
+DROPPED = Reading(drop=("state",))
+VERBS: dict[str, Callable[[Path, Path], object]] = {
+    "convert": convert,
+    "convert and drop": lambda a, b: convert(a, b, reading=DROPPED),
+    "robomimic and back": lambda a, b: (
+        convert(a, a.with_name("r.hdf5"), to="robomimic"),
+        convert(a.with_name("r.hdf5"), b),
+    ),
+    "merge": lambda a, b: edit.merge([a], b),
+    "merge and drop": lambda a, b: edit.merge([a], b, DROPPED),
+    "filter": lambda a, b: edit.filter(a, b, interrupted=True, reading=DROPPED),
+    "split": lambda a, b: edit.split(a, {b: ["demo_0"]}, DROPPED),
+    "delete": lambda a, b: edit.delete(a, b, ["demo_1"], DROPPED),
+    "trim": lambda a, b: revise(a, b, revisions={"demo_0": Revision(first=1, last=3)}),
+    "trim and drop": lambda a, b: revise(a, b, revisions={"demo_0": Revision(first=1, last=3)}, reading=DROPPED),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_whatever_is_done_to_a_file_facts_of_its_episodes_stay(tmp_path: Path, verb: str) -> None:
+    default = EpisodeInfo(success=False, seed=0)
+    assert all(getattr(FACTS, f.name) != getattr(default, f.name) for f in fields(EpisodeInfo)), "a new fact: try it"
+    a, b = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
+    with writer(a, models={"m": b"<mujoco/>"}) as w:
+        w.write_episodes([replace(episode(i, 6), info=FACTS) for i in range(2)])
+    VERBS[verb](a, b)
+    with Dataset(b) as dataset:
+        found = dataset.episode_info(0)
+        assert replace(found, model="m") == FACTS
+        assert dataset.model(found.model) == b"<mujoco/>"

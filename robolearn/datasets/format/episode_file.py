@@ -27,6 +27,7 @@ from robolearn.datasets.format.schema import (
     event_dtype,
     events_from_array,
     stored_as_frames,
+    wrong_value,
 )
 from robolearn.datasets.format.units import ROUNDING, Rescaling, action_limits, to_physical
 from robolearn.datasets.recording.durable_files import parts_of
@@ -180,11 +181,6 @@ class EpisodeFile:
     def events(self, demo: str) -> tuple[Event, ...]:
         with self.group(demo) as group:
             return self._events(group)
-
-    def interrupted(self, demo: str) -> bool:
-        """Tell whether the episode was recovered from a recording that was cut off."""
-        with self.group(demo) as group:
-            return bool(safe.attrs(group).get("interrupted", False))
 
     def models(self) -> dict[str, bytes]:
         """Return the MJCF files by name."""
@@ -444,13 +440,10 @@ class EpisodeFile:
             return self._foreign.info(group)
         found = safe.attrs(group)
         safe.check_attrs(found, EPISODE_ATTRS, safe.Place(group))
-        if found["source"] not in ("demo", "dagger", "rl"):
-            raise DatasetError(f"{safe.Place(group)}: source must be demo, dagger or rl, found {found['source']!r}")
-        if not (found["late_steps"] >= 0 and found["clipped_steps"] >= 0 and 0.0 <= found["clipped_share"] <= 1.0):
-            raise DatasetError(
-                f"{safe.Place(group)}: late_steps, clipped_steps and clipped_share are no counts and share"
-            )
-        return EpisodeInfo(**{n: found[n] for n in EPISODE_ATTRS if n not in ("num_samples", "interrupted")})
+        for name in EPISODE_ATTRS:
+            if wrong := wrong_value(name, found[name]):
+                raise DatasetError(f"{safe.Place(group)}: {name} {wrong}, found {found[name]!r}")
+        return EpisodeInfo(**{n: found[n] for n in EPISODE_ATTRS if n != "num_samples"})
 
     def _events(self, group: h5py.Group) -> tuple[Event, ...]:
         if not self.ours or "events" not in group:

@@ -21,15 +21,15 @@ from robolearn.configuration.parts.task import GYM_TYPE
 from robolearn.datasets.format import checked as safe
 from robolearn.datasets.format.assumptions import Assumptions
 from robolearn.datasets.format.leaves import Leaf, descend, describe, observation_leaf, walk
-from robolearn.datasets.format.schema import EPISODE_ATTRS, Header, from_own
+from robolearn.datasets.format.schema import EPISODE_ATTRS, Header, from_own, wrong_value
 from robolearn.errors import DatasetError, RobolearnError
 from robolearn.specs import ActionMode, ActionSpec, ArraySpec, EpisodeInfo, ObservationSpec, join_key
 
 UNKNOWN_SEED = -1
 OWN_ATTR = "robolearn"
 """Attribute of `data` in which our own export keeps what robomimic has no place for; robomimic does not look at it."""
-EPISODE_FACTS = ("source", "round", "operator", "device", "started_at", "policy", "notes")
-"""Facts of an episode that our own export keeps as attributes."""
+EPISODE_FACTS = tuple(name for name in EPISODE_ATTRS if name not in ("num_samples", "success", "seed", "model"))
+"""Facts of an episode that robomimic does not know, and that our own export keeps as attributes."""
 SUCCESS_NAMES = ("success", "is_success")
 FLAGS = ("rewards", "dones", "terminated", "truncated")
 INSTRUCTIONS = ("language_instruction", "instruction", "lang", "language", "language_raw")
@@ -293,8 +293,7 @@ class ForeignLayout:
         if self.own is not None:
             known = {name: _PYTHON[EPISODE_ATTRS[name][0]] for name in EPISODE_FACTS if name != "notes"}
             own = {name: found[name] for name, kind in known.items() if type(found.get(name)) is kind}
-            if own.get("source") not in ("demo", "dagger", "rl"):
-                own.pop("source", None)
+            own = {name: value for name, value in own.items() if not wrong_value(name, value)}
         notes = found.get("notes") if self.own is not None else self._instruction(found, group) or self.instruction
         return EpisodeInfo(
             success=success,

@@ -159,8 +159,6 @@ class EpisodeGroup:
         arrays: Mapping[str, np.ndarray],
         final_obs: Mapping[str, np.ndarray],
         events: Iterable[Event] = (),
-        *,
-        interrupted: bool = False,
     ) -> int:
         """Write everything but the frames; returns the number of steps.
 
@@ -186,7 +184,7 @@ class EpisodeGroup:
         if len(records):
             pack(self._group, "events", records)
         link_next_obs(self._group, steps, self.spec)
-        for name, value in info_to_attrs(info, steps, interrupted).items():
+        for name, value in info_to_attrs(info, steps).items():
             self._group.attrs[name] = value
         return steps
 

@@ -7,7 +7,7 @@ UTF-8, so that they lie inside HDF5's checksummed object headers and not in its 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,19 @@ EPISODE_ATTRS: dict[str, tuple[str, str]] = {
     "clipped_share": ("float64", "part of the size of what was asked for at these steps that was cut off"),
     "interrupted": ("bool", "recovered from a recording that was cut off: its last step is the last complete one"),
 }
+
+
+def wrong_value(name: str, value: Any) -> str:
+    """Return what an episode's attribute of the right kind must be and is not; empty where all is well."""
+    allowed: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "source": (lambda v: v in ("demo", "dagger", "rl"), "demo, dagger or rl"),
+        "late_steps": (lambda v: v >= 0, "a count"),
+        "clipped_steps": (lambda v: v >= 0, "a count"),
+        "clipped_share": (lambda v: 0.0 <= v <= 1.0, "a share, from 0 to 1"),
+    }
+    fits, what = allowed.get(name, (lambda v: True, ""))
+    return "" if fits(value) else f"must be {what}"
+
 
 DATA_ATTRS: dict[str, tuple[str, str]] = {
     "total": ("int64", "steps of all episodes"),
@@ -220,7 +233,7 @@ def text(value: str) -> np.bytes_:
     return np.bytes_(value.encode("utf-8"))
 
 
-def info_to_attrs(info: EpisodeInfo, steps: int, interrupted: bool = False) -> dict[str, Any]:
+def info_to_attrs(info: EpisodeInfo, steps: int) -> dict[str, Any]:
     try:
         seed, round_ = np.int64(info.seed), np.int64(info.round)
     except OverflowError:
@@ -240,7 +253,7 @@ def info_to_attrs(info: EpisodeInfo, steps: int, interrupted: bool = False) -> d
         "late_steps": np.int64(info.late_steps),
         "clipped_steps": np.int64(info.clipped_steps),
         "clipped_share": np.float64(info.clipped_share),
-        "interrupted": np.bool_(interrupted),
+        "interrupted": np.bool_(info.interrupted),
     }
 
 

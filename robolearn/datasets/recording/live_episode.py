@@ -168,7 +168,8 @@ class LiveEpisode:
         last, spec = self._rows[-1], self._header.observation_spec
         final = {key: last[f"obs/{key}"] for key in spec if key not in self._frame_keys}
         final |= {key: decompress(self._pipeline.last_frames[key], spec[key]) for key in self._frame_keys}
-        return self._finish(steps, final, interrupted=True)
+        self.info = replace(self.info, interrupted=True)
+        return self._finish(steps, final)
 
     @property
     def failure(self) -> DatasetError | None:
@@ -181,16 +182,16 @@ class LiveEpisode:
             self._pipeline.abandon()
             self.ended = True
 
-    def _finish(self, steps: int, final: Mapping[str, Any], *, interrupted: bool = False) -> str:
+    def _finish(self, steps: int, final: Mapping[str, Any]) -> str:
         try:
             self._pipeline.drain()
             arrays = unpack_rows(np.array(self._rows[:steps]))
-            if interrupted:
+            if self.info.interrupted:
                 arrays["truncated"][-1] = not arrays["terminated"][-1]
             events = [event for event in self._events if event.step <= steps]
             self.name = self._next_name()
             self._pipeline.name_group(self.name)
-            self._pipeline.group.finish(self.info, arrays, final, events, interrupted=interrupted)
+            self._pipeline.group.finish(self.info, arrays, final, events)
             self._pipeline.close()
             publish(self._partial, self.shard)
             self._end(steps)

@@ -7,7 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -220,7 +220,7 @@ class _Recovered:
             assert data is not None
             final[key] = decompress(data, spec[key])
         events = [event for event in self.events if event.step <= steps]
-        group.finish(self.info, arrays, final, events, interrupted=True)
+        group.finish(replace(self.info, interrupted=True), arrays, final, events)
 
     def _complete(self, limit: int) -> int:
         """Count the steps from the first on that have all their frames."""

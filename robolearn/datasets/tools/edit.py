@@ -141,7 +141,7 @@ def filter(
 
     Raises DatasetError, and writes nothing, where there is none.
     """
-    wanted = {"success": success, "source": source, "operator": operator, "round": round}
+    wanted = {"success": success, "source": source, "operator": operator, "round": round, "interrupted": interrupted}
     with ExitStack() as stack:
         file = open_file(stack, path, reading)
         check_choice([file], reading)
@@ -149,8 +149,7 @@ def filter(
         for name in file.demos(mask):
             info, steps = file.info(name), file.steps(name)
             long_enough = min_steps <= steps <= (steps if max_steps is None else max_steps)
-            same_cut = interrupted is None or file.interrupted(name) == interrupted
-            if long_enough and same_cut and _matches(info, wanted):
+            if long_enough and _matches(info, wanted):
                 kept.append(name)
         if not kept:
             raise DatasetError(

@@ -129,7 +129,8 @@ def revised(episode: Episode, revision: Revision) -> Episode:
     """Return `episode` with its success set and its steps cut to [first, last].
 
     Where steps are cut off at the end, the episode counts as truncated there, and the observation after the last kept
-    action becomes the final one. Time begins anew with the first kept step.
+    action becomes the final one. Time begins anew with the first kept step. Counts of the recording, such as steps that
+    were late, stay as they are.
     """
     steps = len(episode)
     first, last = revision.first, steps - 1 if revision.last is None else revision.last
