@@ -30,7 +30,7 @@ class LowDimEncoder(nn.Module):
         self.output_size = len(range(normaliser.offset.numel())[seen]) * (2 if fine else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1).float()
+        x = x.reshape(len(x), -1).float()
         values = self.normaliser.normalise(x)[:, self.seen]
         if self.fine:
             from_zero = (x / self.normaliser.scale)[:, self.seen]

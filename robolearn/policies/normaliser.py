@@ -20,6 +20,9 @@ SMALLEST = 1e-9
 """Smaller variation is arithmetic."""
 TINY_REACH = 10.0
 """Dimensions of tiny scale are clipped at so many scales, where they begin to move for real."""
+STILL = float(np.nextafter(np.float32(1.0), np.float32(2.0)))
+"""Scale that marks a dimension which does not vary, as near to one as can be told from it: one itself is that of a
+normaliser which was never fitted, and honest scales of either size are moved by a rounding."""
 
 
 def still(statistics: Mapping[str, np.ndarray], scale: np.ndarray) -> np.ndarray:
@@ -29,8 +32,13 @@ def still(statistics: Mapping[str, np.ndarray], scale: np.ndarray) -> np.ndarray
     return (scale < TINY) & ~(honest & (scale > SMALLEST))
 
 
+def _range(statistics: Mapping[str, np.ndarray], low: str, high: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle and half the size of a range, (size,) each."""
+    return (statistics[low] + statistics[high]) / 2, (statistics[high] - statistics[low]) / 2
+
+
 class Normaliser(nn.Module):
-    """x -> (x - offset) / scale per dimension; dimensions that do not vary keep scale 1."""
+    """x -> (x - offset) / scale per dimension; dimensions that do not vary keep their scale (`STILL`)."""
 
     offset: Tensor
     scale: Tensor
@@ -46,7 +54,7 @@ class Normaliser(nn.Module):
     def constant(self) -> Tensor:
         """(size,) bool, the dimensions that never moved in the data: where they move at run time, the policy meets what
         it has never seen. All False where nothing was fitted."""
-        return (self.scale == 1.0) & (not self.is_identity)
+        return self.scale == STILL
 
     @classmethod
     def fit(cls, statistics: Mapping[str, np.ndarray] | None, size: int, method: Method) -> Normaliser:
@@ -61,16 +69,17 @@ class Normaliser(nn.Module):
         if method == "none" or statistics is None:
             return normaliser
         if method == "mean_std":
-            offset, scale = statistics["mean"], statistics["std"]
+            offset, scale = statistics["mean"], np.asarray(statistics["std"])
         else:
-            low, high = ("min", "max") if method == "min_max" else ("q01", "q99")
-            offset = (statistics[low] + statistics[high]) / 2
-            scale = (statistics[high] - statistics[low]) / 2
+            offset, scale = _range(statistics, "min", "max")
+            if method == "quantile":  # what moves in less than one row of a hundred has no range but the whole
+                middle, inner = _range(statistics, "q01", "q99")
+                rare = still(statistics, inner)
+                offset, scale = np.where(rare, offset, middle), np.where(rare, scale, inner)
         # A dimension that never varies in the data would be blown up by a tiny scale when it does vary on a robot.
-        # A scale of exactly one marks it; an honest scale of one is moved by a rounding.
         scale = np.asarray(scale, np.float32)
-        honest = np.where(scale == 1.0, np.nextafter(np.float32(1.0), np.float32(2.0)), scale)
-        scale = np.where(still(statistics, scale), np.float32(1.0), honest)
+        honest = np.where((scale == 1.0) | (scale == STILL), np.nextafter(np.float32(STILL), np.float32(2.0)), scale)
+        scale = np.where(still(statistics, scale), np.float32(STILL), honest)
         normaliser.offset.copy_(torch.as_tensor(np.asarray(offset, np.float32)))
         normaliser.scale.copy_(torch.as_tensor(scale.astype(np.float32)))
         normaliser.is_identity = False

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robolearn.envs.interface import Observation
 from robolearn.policies.encoders import LowDimEncoder, ObservationEncoder
+from robolearn.policies.normaliser import STILL
 from robolearn.rl.collecting.rollout_collector import Rollout
 from robolearn.rl.returns import discounted_sum
 from robolearn.training import distributed
@@ -122,11 +123,12 @@ class ObservationStatistics:
             once: there will be no other windows, so a dimension that did not vary must keep its scale.
         """
         for key, moments in self.moments.items():
-            moments.add(obs[key][:, -1].flatten(1))
+            newest = obs[key][:, -1]
+            moments.add(newest.reshape(len(newest), -1))
         for key, normaliser in self.normalisers:
             normaliser.offset.copy_(self.moments[key].mean)
             std = self.moments[key].std
-            normaliser.scale.copy_(torch.where(std < 1e-4, 1.0, std) if once else std.clamp_min(1e-4))
+            normaliser.scale.copy_(torch.where(std < 1e-4, STILL, std) if once else std.clamp_min(1e-4))
 
     def state_dict(self) -> dict[str, Any]:
         return {key: moments.state_dict() for key, moments in self.moments.items()}

@@ -7,16 +7,21 @@ import torch
 
 from robolearn.configuration.parts.policy import (
     ACTHeadConfig,
+    ActionValuesHeadConfig,
     AutoregressiveHeadConfig,
     DenoisingTransformerConfig,
     DiffusionHeadConfig,
     FlowHeadConfig,
+    PolicyConfig,
     UNetConfig,
 )
+from robolearn.deploy import inference
 from robolearn.deploy.inference import CompactLinear, accelerate, faster_dtype
 from robolearn.deploy.unet_inference import UNetInference
+from robolearn.policies.build import build_policy
 from robolearn.policies.networks.unet1d import UNet1d
-from tests.policies.toy import make_obs, make_policy
+from robolearn.specs import ActionSpec
+from tests.policies.toy import OBSERVATION, make_obs, make_policy, statistics
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8, 16])
@@ -58,6 +63,15 @@ def test_actions_move_by_rounding_only(name: str) -> None:
     assert (exact - rounded).abs().max() < 0.03
     assert not torch.equal(exact, rounded)  # or the fast path was not taken
     assert all(torch.equal(value, before[key]) for key, value in policy.state_dict().items())
+
+
+def test_values_of_very_many_actions_are_rounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "LARGE", 1)
+    config = PolicyConfig(head=ActionValuesHeadConfig())
+    policy = build_policy(config, OBSERVATION, ActionSpec.choices(3), statistics())
+    fast = accelerate(policy, dtype=torch.bfloat16)
+    assert isinstance(fast.head.linear, CompactLinear)
+    assert fast.act(make_obs(2, 1), deterministic=True).abs().tolist() == [[[1.0] * 3]] * 2
 
 
 def test_in_float32_nothing_changes() -> None:

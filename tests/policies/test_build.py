@@ -22,9 +22,12 @@ from robolearn.configuration.parts.policy import (
     PolicyConfig,
 )
 from robolearn.configuration.tree import from_dict
-from robolearn.errors import ConfigError, PolicyError
+from robolearn.errors import ConfigError, PolicyError, TrainingError
+from robolearn.imitation.gates.gate import flat
 from robolearn.policies.build import build_policy
 from robolearn.policies.heads.deterministic import DeterministicHead
+from robolearn.rl.collecting.sanity import check_observation
+from robolearn.rl.running_statistics import ObservationStatistics
 from robolearn.specs import ArraySpec, ObservationSpec
 from tests.policies.toy import ACTION, OBSERVATION, make_batch, make_obs, make_policy, statistics
 
@@ -56,6 +59,24 @@ def test_every_combination_trains_and_acts(head: str, backbone: str) -> None:
     else:
         with pytest.raises(PolicyError, match="no exact log-probability"):
             policy.distribution(make_obs(6, 3))
+
+
+def test_an_observation_may_be_a_single_number() -> None:
+    """(B, To) windows of shape (), as of a gripper's opening."""
+    spec = ObservationSpec({"state": ArraySpec(shape=(5,)), "gap": ArraySpec(shape=())})
+    known = statistics()
+    gap = {name: value[:1].reshape(()) for name, value in known["state"].items()}
+    config = PolicyConfig(head=GaussianHeadConfig(), backbone=MLPConfig(hidden_sizes=(8,)), obs_steps=2)
+    policy = build_policy(config, spec, ACTION, known | {"gap": gap})
+    moments = ObservationStatistics(policy)
+    obs = {"state": torch.randn(4, 2, 5), "gap": torch.randn(4, 2)}
+    assert policy.act(obs).shape == (4, 1, 3)
+    assert flat({key: value[:, -1] for key, value in obs.items()}, ["gap", "state"]).shape == (4, 6)
+    moments.observe(obs)
+    gaps = policy.encoder.encoders["obs:gap"].normaliser  # type: ignore[union-attr]
+    assert float(gaps.offset) == pytest.approx(float(obs["gap"][:, -1].mean()), abs=1e-6)
+    with pytest.raises(TrainingError, match="gap"):
+        check_observation({"gap": torch.tensor([0.0, 1e9])}, ["gap"], seeds=[0, 1], steps=torch.zeros(2))
 
 
 def torch_noise(rows: int) -> Any:

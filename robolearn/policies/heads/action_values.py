@@ -16,7 +16,7 @@ class ActionValuesHead(Head):
 
     def __init__(self, config: ActionValuesHeadConfig, *, feature_size: int, pred_steps: int, action_size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(feature_size, action_size)
+        self.linear, self.num_actions = nn.Linear(feature_size, action_size), action_size
 
     def values(self, features: Tensor) -> Tensor:
         """Return Q of every action, (B, A), given features (B, D)."""
@@ -30,4 +30,4 @@ class ActionValuesHead(Head):
     def act(self, features: Tensor, *, deterministic: bool, noise: Noise) -> Tensor:
         """Return preferences (B, 1, A): 1 for the best action, -1 for the others."""
         best = self.values(features).argmax(-1)  # (B, A) -> (B,)
-        return (2.0 * F.one_hot(best, self.linear.out_features) - 1.0)[:, None]
+        return (2.0 * F.one_hot(best, self.num_actions) - 1.0)[:, None]
