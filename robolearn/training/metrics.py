@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -174,4 +175,8 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
         import wandb  # type: ignore[import-not-found]
     except ImportError:
         raise TrainingError("logging to Weights & Biases needs its package: pip install wandb") from None
-    return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=run_dir.name, resume="allow")
+    identity = run_dir / "wandb_id"  # of a run that goes on; another one may lie in a folder of the same name
+    if not identity.exists():
+        write_text(identity, uuid.uuid4().hex)
+    name = identity.read_text(encoding="utf-8")
+    return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=name, resume="allow")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from robolearn.configuration.parts.policy import (
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.heads.chain import ChainHead
-from robolearn.policies.heads.diffusion import DiffusionHead
+from robolearn.policies.heads.diffusion import DiffusionHead, chain_coefficients, diffusers_schedule
 from robolearn.policies.heads.flow import FlowHead
 from robolearn.policies.noise import BatchNoise, FixedNoise, RowNoise
 from robolearn.specs import ActionSpec, ArraySpec, ObservationSpec
@@ -144,6 +146,23 @@ def test_a_known_mixture_is_recovered(kind: str, config: dict) -> None:
     torch.testing.assert_close(centres, MODES, atol=0.03, rtol=0)
     spread = torch.stack([(samples[nearest == i] - MODES[i]).abs().median() / 0.6745 for i in range(3)])
     torch.testing.assert_close(spread, torch.full((3,), MODE_STD), atol=0.035, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm"])
+@pytest.mark.parametrize("steps", [10, 30, 40, 60, 75, 90])
+def test_any_number_of_steps_begins_where_only_noise_is_left(solver: Any, steps: int) -> None:
+    """Of one number from N(0.8, 0.2) the best prediction is known; the sampler is affine in its first noise z then."""
+    mean, deviation = 0.8, 0.2
+    config = DiffusionHeadConfig(solver=solver, inference_steps=steps)
+    alphas, times = diffusers_schedule(config)
+    table = chain_coefficients(alphas, times, config)
+    x, clean = np.array([0.0, 1.0]), np.zeros(2)  # constant, and share of z
+    for k, alpha in enumerate(alphas[times]):
+        before, trust = clean, np.sqrt(alpha) * deviation**2 / (alpha * deviation**2 + 1 - alpha)
+        clean = trust * x + np.array([mean * (1 - trust * np.sqrt(alpha)), 0.0])  # E[x_0 | x]
+        x = table.x[k] * x + table.clean[k] * clean + table.previous_clean[k] * before
+    assert x[0] == pytest.approx(mean, abs=0.02)
+    assert abs(x[1]) == pytest.approx(deviation, abs=0.06)
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow"])

@@ -70,3 +70,8 @@ def test_weights_and_biases_is_asked_for_by_project(tmp_path: Path, monkeypatch:
     with MetricsLog(tmp_path, tensorboard=False, wandb="project") as log:
         log.write(7, 1.0, {"loss": 0.5})
     assert logged == [("project",), ({"loss": 0.5}, 7), ("finished",)]
+    ids: list[str] = []
+    fake.init = lambda **options: ids.append(options["id"]) or run
+    for folder in ("a/run", "b/run", "a/run"):  # the last one goes on with the first
+        MetricsLog(tmp_path / folder, tensorboard=False, wandb="project").__exit__(None, None, None)
+    assert ids[0] == ids[2] != ids[1]

@@ -109,14 +109,26 @@ class DiffusionHead(ChainHead):
 def diffusers_schedule(config: DiffusionHeadConfig) -> tuple[np.ndarray, np.ndarray]:
     """Return cumulative products of alpha (train_steps,) and the chain's time steps (S,), noisiest first."""
     kind = DPMSolverMultistepScheduler if config.solver == "dpm" else DDIMScheduler
-    # Where noise drowns the chunk, predicted noise says nothing about it: such chains start a step below the top.
-    spacing = "leading" if config.prediction == "epsilon" else "trailing"
     with torch.device("cpu"):
         scheduler = kind(
-            num_train_timesteps=config.train_steps, beta_schedule=config.schedule, timestep_spacing=spacing
+            num_train_timesteps=config.train_steps, beta_schedule=config.schedule, timestep_spacing="trailing"
         )
         scheduler.set_timesteps(config.inference_steps)
-    return scheduler.alphas_cumprod.double().numpy(), scheduler.timesteps.numpy().astype(np.int64)
+    times = scheduler.timesteps.numpy().astype(np.int64)
+    if config.prediction == "epsilon":
+        times = _below_the_top(config)
+    return scheduler.alphas_cumprod.double().numpy(), times
+
+
+def _below_the_top(config: DiffusionHeadConfig) -> np.ndarray:
+    """Return time steps (S,) of a chain that starts a step below the top: where noise drowns the chunk, predicted noise
+    says nothing about it.
+
+    diffusers' "leading" where its strides are whole; elsewhere it rounds them down, and a chain of 60 steps out of 100
+    would begin with noise alone where the network expects half a chunk.
+    """
+    strides, lowest = (config.inference_steps + 1, 1) if config.solver == "dpm" else (config.inference_steps, 0)
+    return (np.arange(lowest, lowest + config.inference_steps) * config.train_steps // strides)[::-1].copy()
 
 
 def chain_coefficients(alphas: np.ndarray, timesteps: np.ndarray, config: DiffusionHeadConfig) -> ChainCoefficients:
