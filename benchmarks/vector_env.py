@@ -182,7 +182,7 @@ class TaskBench:
     controls, on as many threads of the same pool, with nothing read and no sensors evaluated afterwards."""
 
     def __init__(self, name: str, num_envs: int, threads: int):
-        self.env = make_task(name, num_envs, threads=threads)
+        self.env = make_task(name, num_envs, workers=threads)
         model, self.substeps = self.env.task.model, self.env.task.substeps
         self.datas = [mujoco.MjData(model) for _ in range(num_envs)]
         self.pool = WorkerPool(threads)

@@ -29,6 +29,11 @@ KEY_SEPARATOR = "/"
 """Between the parts of a nested observation's name."""
 
 
+UNBOUNDED = 0.5 * float(np.finfo(np.float32).max)
+"""Bounds of actions from which on they are none: the largest float, as some environments write infinity, and all whose
+range is no float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
     """Shape and dtype of one observation key, without batch or time dimensions."""
@@ -128,7 +133,8 @@ class ActionSpec:
                 "low, high and names of an action must have one entry per dimension, "
                 f"received {len(self.low)}, {len(self.high)} and {len(self.names)}"
             )
-        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and np.less(self.low, self.high).all()):
+        finite = (np.abs((self.low, self.high)) < UNBOUNDED).all()
+        if not (finite and np.less(self.low, self.high).all()):
             raise TaskError(f"action limits must be finite with low < high, received {self.low} and {self.high}")
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from robolearn.configuration.parts.dataset_names import check_dataset_name
@@ -87,11 +87,24 @@ class RecordConfig:
                 f"disturbance_speed must be a least and a greatest one, above 0 and up to 1, received "
                 f"{[slowest, fastest]}"
             )
-        experts = ("action_noise", "disturbances", "undisturbed")
-        if self.device and (named := next((name for name in experts if getattr(self, name)), "")):
-            raise ConfigError(f"{named} is of an expert's recording; with the device {self.device} leave it out")
-        if not self.device and (named := next((n for n in ("operator", "profile") if getattr(self, n)), "")):
+        experts = (
+            "expert",
+            "action_noise",
+            "disturbances",
+            "disturbance_speed",
+            "undisturbed",
+            "max_attempts",
+            "num_envs",
+        )
+        if self.device and (named := self._first_set(*experts)):
+            raise ConfigError(f"{named} is of a recording by an expert; with the device {self.device} leave it out")
+        if not self.device and (named := self._first_set("operator", "profile", "device_options", "session")):
             raise ConfigError(f"{named} is of a recording by hand; name a device, such as --device browser")
+
+    def _first_set(self, *names: str) -> str | None:
+        """Return the first of these options that is not at its default."""
+        default = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
+        return next((name for name in names if getattr(self, name) != default[name]), None)
 
     @property
     def attempts(self) -> int:

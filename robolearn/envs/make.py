@@ -12,6 +12,9 @@ from robolearn.envs.interface import VectorEnv
 from robolearn.errors import TaskError
 from robolearn.tasks import registry
 
+_PLACES = {"backend": "--task.backend", "workers": "--task.workers", "device": "the device of the run"}
+"""The options that say where a task of our own runs: no arguments of the task."""
+
 
 def make(
     task: str | TaskConfig,
@@ -19,6 +22,7 @@ def make(
     *,
     backend: Literal["cpu", "warp"] | None = None,
     device: str = "cpu",
+    workers: int | None = None,
     **kwargs: Any,
 ) -> VectorEnv:
     """Return `num_envs` environments of a task, stepped together.
@@ -27,15 +31,23 @@ def make(
         task: a name ("Lift", "gym:HalfCheetah-v5") or a configuration.
         backend: physics back end; none takes the configuration's. Gymnasium environments have only "cpu".
         device: where observations and rewards are delivered.
+        workers: threads or processes that share the environments; none takes the configuration's.
         kwargs: for the environment's constructor, on top of the configuration's.
 
     Raises TaskError on unknown names (with the closest known one), wrong arguments and missing packages.
     """
     config = TaskConfig(id=task) if isinstance(task, str) else task
-    config = replace(config, kwargs=dict(config.kwargs) | kwargs, backend=backend or config.backend)
+    config = replace(
+        config,
+        kwargs=dict(config.kwargs) | kwargs,
+        backend=backend or config.backend,
+        workers=config.workers if workers is None else workers,
+    )
     if config.gym_id is None:
+        if named := next((name for name in _PLACES if name in config.kwargs), None):
+            raise TaskError(f"{named} is no argument of the task {config.id}: {_PLACES[named]} sets it")
         options = {k: v for k, v in (dict(config.kwargs) | config.options).items() if k != "rename"}
-        env = make_task(config.id, num_envs, backend=config.backend, device=device, **options)
+        env = make_task(config.id, num_envs, backend=config.backend, device=device, workers=config.workers, **options)
         return _renamed(env, config)
     if config.backend != "cpu":
         raise TaskError(
@@ -54,7 +66,15 @@ def _renamed(env: VectorEnv, config: TaskConfig) -> VectorEnv:
         raise
 
 
-def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str = "cpu", **options: Any) -> VectorEnv:
+def make_task(
+    name: str,
+    num_envs: int = 1,
+    *,
+    backend: str = "cpu",
+    device: str = "cpu",
+    workers: int | None = None,
+    **options: Any,
+) -> VectorEnv:
     """Return environments of a task by its name; `options` are those of `TaskOptions`, or of the task's own factory.
 
     Raises TaskError on an unknown task or option.
@@ -64,8 +84,10 @@ def make_task(name: str, num_envs: int = 1, *, backend: str = "cpu", device: str
 
     task = registry.load(name)
     if isinstance(task, type) and issubclass(task, Task):
-        return TaskEnv.of(task, num_envs, backend=backend, device=device, **options)
-    where = {"backend": backend, "device": device}
+        return TaskEnv.of(task, num_envs, backend=backend, device=device, workers=workers, **options)
+    where: dict[str, Any] = {"backend": backend, "device": device}
+    if workers is not None:
+        where["workers"] = workers
     try:
         inspect.signature(task).bind(num_envs, **where, **options)
     except TypeError as error:

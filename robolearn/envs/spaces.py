@@ -12,7 +12,7 @@ from gymnasium import spaces
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.errors import TaskError
 from robolearn.picture_layout import Layout, Picture, is_depth, picture_of
-from robolearn.specs import KEY_SEPARATOR, ActionSpec, ArraySpec, join_key
+from robolearn.specs import KEY_SEPARATOR, UNBOUNDED, ActionSpec, ArraySpec, join_key
 
 Convert = Callable[[Any], np.ndarray]
 
@@ -91,7 +91,8 @@ def observation_leaves(
 
 
 def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayout:
-    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite.
+    """Return the action space as a spec with finite limits; `limit` stands in for bounds that are infinite, or so large
+    that they mean it (`UNBOUNDED`).
 
     A dimension that can only be one value stays in the action, with limits one below and above it, and is that value
     whatever is asked for: files and policies keep their number of actions.
@@ -111,10 +112,10 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
     if not np.prod(space.shape):
         raise TaskError(f"actions are {space}, which has no dimension: there is nothing to control or to learn")
     low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    open_low, open_high = ~(low > -UNBOUNDED), ~(high < UNBOUNDED)
     if limit is not None:
-        low, high = np.where(np.isfinite(low), low, -limit), np.where(np.isfinite(high), high, limit)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        unbounded = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high))).tolist()
+        low, high = np.where(open_low, -limit, low), np.where(open_high, limit, high)
+    elif unbounded := np.flatnonzero(open_low | open_high).tolist():
         raise TaskError(
             f"actions are scaled from [-1, 1] to the limits of the action space, but dimensions {unbounded} of {space} "
             "have none; set --task.action_limit (for example 1.0), or wrap the environment in "
@@ -122,7 +123,7 @@ def action_layout(space: spaces.Space, limit: float | None = None) -> ActionLayo
         )
     if limit is not None and (empty := np.flatnonzero(low > high)).size:
         i = int(empty[0])
-        bound, value = ("low", low[i]) if np.isfinite(space.low.reshape(-1)[i]) else ("high", high[i])
+        bound, value = ("high", high[i]) if open_low[i] else ("low", low[i])
         raise TaskError(
             f"action_limit {limit:g} stands in for the missing bounds of {space}, but dimension {i} has {bound} "
             f"{value:g}, which leaves it nothing; set --task.action_limit above {abs(value):g}"

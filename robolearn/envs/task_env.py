@@ -51,8 +51,6 @@ class TaskOptions:
     """Steps until an episode is truncated; none takes the task's own limit."""
     obs_keys: tuple[str, ...] = ()
     """Observation keys to keep, in this order; none keeps all."""
-    threads: int | None = None
-    """Physics threads of the CPU back end; none takes one for each core."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _height_and_width(self.image_size))
@@ -67,10 +65,8 @@ class TaskOptions:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
                 raise TaskError(f"{name} must lie in [0, 1], received {value!r}")
-        for name in ("max_steps", "threads"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise TaskError(f"{name} must be at least 1, received {value!r}")
+        if self.max_steps is not None and (not isinstance(self.max_steps, int) or self.max_steps < 1):
+            raise TaskError(f"max_steps must be at least 1, received {self.max_steps!r}")
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:
@@ -99,12 +95,17 @@ class TaskEnv:
         *,
         backend: str = "cpu",
         device: str | torch.device = "cpu",
+        workers: int | None = None,
         options: TaskOptions | None = None,
     ):
+        """
+        Args:
+            workers: threads of the CPU back end; None takes one for each core.
+        """
         self.options = options or TaskOptions()
         self.task = task(_device_of(backend, device), control=self.options.control)
         self.backend = backend
-        self._sim = _simulation(self.task, num_envs, backend, self.options.threads)
+        self._sim = _simulation(self.task, num_envs, backend, workers)
         self._substeps, self._action_spec = self.task.substeps, self.task.action_spec
         self._pictures: dict[tuple[int, int], Pictures] = {}
         self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
@@ -117,13 +118,20 @@ class TaskEnv:
 
     @classmethod
     def of(
-        cls, task: type[Task], num_envs: int = 1, *, backend: str = "cpu", device: str = "cpu", **options: Any
+        cls,
+        task: type[Task],
+        num_envs: int = 1,
+        *,
+        backend: str = "cpu",
+        device: str = "cpu",
+        workers: int | None = None,
+        **options: Any,
     ) -> TaskEnv:
         """Return environments with `options` by name (see `TaskOptions`). Raises TaskError on an unknown one."""
         known = TaskOptions.__dataclass_fields__
         if wrong := sorted(set(options) - set(known)):
             raise TaskError(f"task {task.name} takes no option {wrong[0]!r}; known: {', '.join(known)}")
-        return cls(task, num_envs, backend=backend, device=device, options=TaskOptions(**options))
+        return cls(task, num_envs, backend=backend, device=device, workers=workers, options=TaskOptions(**options))
 
     @property
     def num_envs(self) -> int:
@@ -165,7 +173,7 @@ class TaskEnv:
         changed = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(self.options).items()
-            if value != getattr(default, name) and name != "threads"
+            if value != getattr(default, name)
         }
         return TaskConfig(id=self.task.name, kwargs=changed).env_args()
 
@@ -351,9 +359,13 @@ def _device_of(backend: str, device: str | torch.device) -> torch.device:
     raise TaskError(f"backend must be 'cpu' or 'warp', received {backend!r}")
 
 
-def _simulation(task: Task, num_envs: int, backend: str, threads: int | None) -> Simulation:
+def _simulation(task: Task, num_envs: int, backend: str, workers: int | None) -> Simulation:
+    if workers is not None and workers < 1:
+        raise TaskError(f"workers must be at least 1, received {workers}")
     if backend == "cpu":
-        return CpuSimulation(task.model, num_envs, threads=threads)
+        return CpuSimulation(task.model, num_envs, threads=workers)
+    if workers is not None:
+        raise TaskError(f"workers are processor threads, which backend {backend!r} has none of; received {workers}")
     from robolearn.sim.warp import WarpSimulation
 
     return WarpSimulation(

@@ -22,10 +22,8 @@ import torch
 
 from robolearn.errors import TaskError
 from robolearn.sim.pool import WorkerPool, default_threads
-from robolearn.sim.simulation import STATE_SPEC, Simulation, Start, check_mask, rows
+from robolearn.sim.simulation import DERIVING_FIELDS, STATE_SPEC, Simulation, Start, check_mask, rows
 
-_DERIVED_FIELDS = frozenset({"body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_armature", "qpos0"})
-"""Fields after whose change MuJoCo's own constants (`mj_setConst`) must be computed anew."""
 _WORTH_A_THREAD = 100e-6
 """Seconds of physics that every thread must have to itself: half of twice as much is done before a second is there."""
 _POST_CONSTRAINT_FIELDS = frozenset({"cacc", "cfrc_int", "cfrc_ext"})
@@ -165,7 +163,7 @@ class CpuSimulation(Simulation):
                 self._models[i] = copy.copy(self.model)
             for name, array in arrays.items():
                 getattr(self._models[i], name)[:] = array[i]
-            if _DERIVED_FIELDS & arrays.keys():
+            if DERIVING_FIELDS & arrays.keys():
                 mujoco.mj_setConst(self._models[i], mujoco.MjData(self._models[i]))
         self._all_worlds = self._worlds(self._everything)
         self._evaluated = False

@@ -23,6 +23,16 @@ from robolearn.errors import TaskError
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 """Everything that the next step depends on, the solver's warm start included, so that replay is exact."""
 
+DERIVING_FIELDS = frozenset(
+    {
+        *("body_mass", "body_inertia", "body_ipos", "body_iquat", "body_pos", "body_quat", "dof_armature"),
+        *("qpos0", "qpos_spring", "jnt_pos", "jnt_axis", "site_pos", "site_quat", "actuator_gear", "wrap_prm"),
+        *("tendon_armature", "eq_data"),
+    }
+)
+"""Fields of MjModel from which others derive (masses of subtrees, inverse weights, lengths of tendons at rest): after
+their change these constants must be computed anew (`mj_setConst`)."""
+
 _STATE_PARTS = ("TIME", "QPOS", "QVEL", "ACT", "HISTORY", "WARMSTART", "CTRL", "QFRC_APPLIED", "XFRC_APPLIED")
 _STATE_PARTS += ("EQ_ACTIVE", "MOCAP_POS", "MOCAP_QUAT", "USERDATA", "PLUGIN")
 
@@ -134,7 +144,10 @@ class Simulation(ABC):
 
     @abstractmethod
     def set_model(self, values: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None) -> None:
-        """Give worlds models of their own: `values` maps a field of MjModel to (N, *field shape)."""
+        """Give worlds models of their own: `values` maps a field of MjModel to (N, *field shape).
+
+        Constants that derive from these fields are computed anew, as `mj_setConst` does.
+        """
 
     @abstractmethod
     def world(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from robolearn.errors import TaskError
-from robolearn.sim.simulation import STATE_SPEC, Simulation, Start, check_mask, rows
+from robolearn.sim.simulation import DERIVING_FIELDS, STATE_SPEC, Simulation, Start, check_mask, rows
 
 _FLOAT_PARTS = {
     "time": "time",
@@ -35,6 +35,13 @@ _FLOAT_PARTS = {
 _RENDER_FIELDS = frozenset({"geom_rgba", "mat_rgba", "light_pos", "light_dir", "light_diffuse", "cam_pos", "cam_quat"})
 """Fields that only pictures depend on; pictures are drawn by C MuJoCo, so Warp need not know them."""
 
+
+_DERIVED_FIELDS = (
+    *("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0"),
+    *("tendon_length0", "tendon_lengthspring", "eq_data"),
+    *("cam_pos0", "cam_poscom0", "cam_mat0", "light_pos0", "light_poscom0", "light_dir0"),
+)
+"""Fields of Warp's Model that its `set_const` computes; the mean inertia lies in `stat`."""
 
 _NO_ROOM = 1 | 2 | 4 | 8
 """Bits of MuJoCo Warp's `OverflowType`: constraint rows, their non-zeros, broad and narrow phase."""
@@ -75,6 +82,7 @@ class WarpSimulation(Simulation):
         self._graphs: dict[Any, Any] = {}
         self._host_values: dict[str, torch.Tensor] = {}
         self._host_worlds: dict[int, mujoco.MjModel] = {}
+        self._reference: Any = None  # Warp's Data in which constants are computed; made when first needed
         self._steps = torch.zeros(num_envs, dtype=torch.long, device=self.device)
         self._bad = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         overflow = getattr(self._data, "overflow", None)  # older versions of MuJoCo Warp only print a warning
@@ -163,6 +171,8 @@ class WarpSimulation(Simulation):
             old.copy_(value if mask is None else torch.where(_column(mask, value), value.to(self.device), old))
             if name not in _RENDER_FIELDS:
                 self._write_field(name, old)
+        if DERIVING_FIELDS & values.keys():
+            self._derive_constants(mask)
         self._host_worlds.clear()
 
     def world(self, index: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -173,6 +183,8 @@ class WarpSimulation(Simulation):
             model = self._host_worlds[index] = copy.copy(self.model) if self._host_values else self.model
             for name, values in self._host_values.items():
                 getattr(model, name)[:] = values[index].cpu().numpy()
+            if DERIVING_FIELDS & self._host_values.keys():
+                mujoco.mj_setConst(model, mujoco.MjData(model))
         data = mujoco.MjData(model)
         mujoco.mj_setState(model, data, self.get_state()[index].cpu().numpy(), STATE_SPEC)
         mujoco.mj_forward(model, data)
@@ -186,18 +198,42 @@ class WarpSimulation(Simulation):
             view.copy_(value if mask is None else torch.where(_column(mask, view), value, view))
 
     def _write_field(self, name: str, values: torch.Tensor) -> None:
-        """Give each world its own row of a field; captured graphs hold the old, shared array, so they go."""
-        array = getattr(self._model, name, None)
-        if array is None:
+        if getattr(self._model, name, None) is None:
             raise TaskError(f"MuJoCo Warp's model has no field {name!r} to set per environment")
-        if array.shape[0] != self.num_envs:
-            with self._scope():
-                fresh = self._wp.empty((self.num_envs, *array.shape[1:]), dtype=array.dtype)
-            setattr(self._model, name, fresh)
-            self._graphs.clear()
-            array = fresh
-        view = self._torch(array)
+        view = self._own_rows(self._model, name)
         view.copy_(values.reshape(view.shape))
+
+    def _derive_constants(self, mask: torch.Tensor | None) -> None:
+        """Compute the constants of the masked worlds anew, in a Data of their own: the state stays as it is."""
+        # Older versions of MuJoCo Warp have one acceleration of each actuator for all worlds.
+        names = [name for name in _DERIVED_FIELDS if getattr(self._model, name).ndim > 1]
+        views = [self._own_rows(self._model, name) for name in names]
+        views.append(self._own_rows(self._model.stat, "meaninertia"))
+        before = [view.clone() for view in views]
+        with self._scope():
+            if self._reference is None:
+                self._reference = self._mjw.make_data(self.model, nworld=self.num_envs, nconmax=1, njmax=1)
+            mocap = [i for i in range(self.model.nbody) if self.model.body_mocapid[i] >= 0]
+            for target, source in (("mocap_pos", "body_pos"), ("mocap_quat", "body_quat")):
+                self._torch(getattr(self._reference, target)).copy_(self._torch(getattr(self._model, source))[:, mocap])
+            if self._on_gpu:
+                torch.cuda.synchronize(self.device)  # Warp's stream is not torch's
+            self._mjw.set_const(self._model, self._reference)
+            self._wp.synchronize_device()
+        if mask is not None:
+            for view, old in zip(views, before):
+                view.copy_(torch.where(_column(mask, view), view, old))
+
+    def _own_rows(self, owner: Any, name: str) -> torch.Tensor:
+        """Return a field with a row for each world, (N, ...); captured graphs hold the shared array, so they go."""
+        shared = getattr(owner, name)
+        if shared.shape[0] != self.num_envs:
+            with self._scope():
+                fresh = self._wp.empty((self.num_envs, *shared.shape[1:]), dtype=shared.dtype)
+            setattr(owner, name, fresh)
+            self._graphs.clear()
+            self._torch(fresh).copy_(self._torch(shared))
+        return self._torch(getattr(owner, name))
 
     def _launch(self, name: str, repeats: int = 1) -> None:
         function = getattr(self._mjw, name)

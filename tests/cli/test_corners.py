@@ -170,6 +170,17 @@ def test_other_sizes_are_refused_before_anything_is_written(size: str, capsys: C
         (["train", "--dataset", "x.hdf5", "--seed", "1e30"], "seed must be at most"),
         (["record", "--task", "Reach", "--seed", "-1"], "seed must not be negative"),
         (["record", "--task", "Reach", "--num_envs", "1e9"], "num_envs must be at most"),
+        (
+            ["record", "--task", "Reach", "--device", "browser", "--expert", "a:b"],
+            "expert is of a recording by an expert",
+        ),
+        (
+            ["record", "--task", "Reach", "--device", "browser", "--max_attempts", "9"],
+            "max_attempts is of a recording by",
+        ),
+        (["record", "--task", "Reach", "--device", "browser", "--num_envs", "4"], "num_envs is of a recording by an"),
+        (["record", "--task", "Reach", "--session.port", "9000"], "session is of a recording by hand; name a device"),
+        (["record", "--task", "Reach", "--device_options.index", "1"], "device_options is of a recording by hand"),
         (["train", "--dataset", "x.hdf5", "--policy.backbone.hidden_sizes", "1e9"], "hidden_sizes must be at most"),
         (["train", "--dataset", "x.hdf5", "--policy.pred_steps", "1e9"], "pred_steps must be at most"),
         (["rl", "--task", "Reach", "--algorithm.batch_size", "1e14"], "batch_size must be at most"),

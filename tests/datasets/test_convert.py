@@ -211,7 +211,8 @@ def test_ours_to_minari_and_back_loses_nothing(tmp_path: Path) -> None:
             assert_same(a, b)
 
 
-def test_a_foreign_minari_dataset(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [(-2.0, 6.0), (float(np.finfo("f4").min), float(np.finfo("f4").max))])
+def test_a_foreign_minari_dataset(tmp_path: Path, limits: tuple[float, float]) -> None:
     minari = pytest.importorskip("minari")
     import gymnasium as gym
     from minari.data_collector import EpisodeBuffer
@@ -225,7 +226,7 @@ def test_a_foreign_minari_dataset(tmp_path: Path) -> None:
     storage = MinariStorage.new(
         tmp_path / "theirs" / "data",
         observation_space=spaces,
-        action_space=gym.spaces.Box(-2, 6, (2,)),
+        action_space=gym.spaces.Box(*limits, (2,)),
         jpeg_encoding=False,
     )
     storage.update_metadata({"dataset_id": "lab/reach-v0", "minari_version": minari.__version__})
@@ -251,6 +252,7 @@ def test_a_foreign_minari_dataset(tmp_path: Path) -> None:
         assert np.array_equal(found.obs["arm/q"], q[:5])
         assert np.array_equal(found.final_obs["goal"], goal[5])
         assert np.allclose(dataset.action_spec.to_physical(found.actions), actions, atol=1e-5)
+        assert max(dataset.action_spec.high) <= 6.0, "the range in the data, where the space has none"
         assert (found.info.seed, found.info.success) == (7, True)
 
 

@@ -55,6 +55,7 @@ def test_the_back_end_belongs_to_the_run_and_not_to_what_it_leaves_behind() -> N
         ("pusht", {}, "did you mean 'PushT'"),
         ("HalfCheetah-v5", {}, "known: Lift, PushT.*gym:<id>"),
         ("Lift", {"sise": 3}, "does not take these arguments.*sise"),
+        (TaskConfig(id="Lift", workers=2), {}, "does not take these arguments.*workers"),
         (TaskConfig(id="Lift", success_key="won"), {}, "does not take these arguments.*success_key"),
         ("gym:HalfCheeta-v5", {}, "HalfCheetah-v5"),
         ("gym:Ant-v9", {}, "v5"),

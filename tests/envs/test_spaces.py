@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -125,8 +127,11 @@ def test_physical_actions_never_leave_the_space(bounds: list[tuple[float, float]
     assert space.contains(layout.to_env(layout.spec.to_physical(np.float32(unit[: len(bounds)]))))
 
 
-def test_unbounded_actions_are_refused_with_a_way_out_and_limited_on_request() -> None:
-    space = spaces.Box(np.float32([-np.inf, -2]), np.float32([np.inf, 2]))
+@pytest.mark.parametrize(
+    ("bound", "dtype"), [(np.inf, "float32"), (np.finfo("f4").max, "float32"), (np.finfo("f8").max, "float64")]
+)
+def test_unbounded_actions_are_refused_with_a_way_out_and_limited_on_request(bound: float, dtype: Any) -> None:
+    space = spaces.Box(np.array([-bound, -2], dtype), np.array([bound, 2], dtype), dtype=dtype)
     with pytest.raises(TaskError, match=r"dimensions \[0\].*--task.action_limit.*RescaleAction"):
         action_layout(space)
     layout = action_layout(space, limit=3.0)

@@ -13,6 +13,7 @@ import torch
 
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.interface import VectorEnv
+from robolearn.envs.make import make, make_task
 from robolearn.envs.task_env import TaskEnv, TaskOptions
 from robolearn.errors import TaskError
 from robolearn.sim import pictures, rendering
@@ -109,11 +110,23 @@ def test_wrong_input_is_named(call, message):
         ({"obs_keys": ("propio",)}, "propio"),
         ({"backend": "gpu"}, "backend must be 'cpu' or 'warp'"),
         ({"device": "cuda"}, "use backend='warp'"),
+        ({"workers": 0}, "workers must be at least 1, received 0"),
+        ({"backend": "warp", "workers": 2}, "workers are processor threads, which backend 'warp' has none of"),
     ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(TaskError, match=message):
         TaskEnv.of(Lift, 1, **options)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_are_the_threads_of_the_physics(workers):
+    for env in (make(TaskConfig(id="Fork", workers=workers), 4), make("Fork", 4, workers=workers)):
+        assert env.simulation._pool.size == workers
+        assert env.env_args == make_task("Fork").env_args, "they change no episode"
+        env.close()
+    with pytest.raises(TaskError, match=r"workers is no argument of the task Fork: --task\.workers sets it"):
+        make(TaskConfig(id="Fork", kwargs={"workers": workers}))
 
 
 def test_the_expert_of_a_joint_controlled_task_is_refused():

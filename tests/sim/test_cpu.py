@@ -215,6 +215,15 @@ def test_models_of_their_own(model, sim):
     assert model.dof_damping[0] == pytest.approx(0.1), "the shared model stays as it was"
 
 
+def test_constants_follow_a_joint_that_moved(model, sim):
+    place = torch.from_numpy(np.tile(model.jnt_pos, (N, 1, 1)))
+    place[1, 0, 2] = -0.2
+    sim.set_model({"jnt_pos": place})
+    other = mujoco.MjModel.from_xml_string(PENDULUM.replace('name="hinge" ', 'name="hinge" pos="0 0 -0.2" '))
+    for i, expected in ((0, model), (1, other)):
+        np.testing.assert_allclose(sim.world(i)[0].dof_invweight0, expected.dof_invweight0, rtol=1e-12)
+
+
 @pytest.fixture
 def crashes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its log into the working directory

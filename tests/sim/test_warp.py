@@ -5,6 +5,10 @@ Compiling Warp's kernels takes a minute where its cache is cold, so the fast sui
 
 from __future__ import annotations
 
+import copy
+
+import mujoco
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +16,7 @@ from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
 from robolearn.errors import TaskError
 from robolearn.sim.simulation import UnstableError
+from robolearn.sim.warp import WarpSimulation
 from robolearn.tasks import registry
 from robolearn.tasks.arm.lift import Lift
 
@@ -181,3 +186,60 @@ def test_randomised_physics_reaches_the_kernels():
     torch.testing.assert_close(a["proprio"], b["proprio"], rtol=1e-2, atol=1e-2)
     plain = make_task("Lift", N).reset([1, 2, 3])
     assert set(plain) == set(a)
+
+
+LINKS = """
+<mujoco>
+  <worldbody>
+    <body name="upper" pos="0 0 1">
+      <joint name="shoulder" axis="0 1 0" armature="0.01"/>
+      <geom type="capsule" size="0.04" fromto="0 0 0 0.5 0 0" mass="1"/>
+      <site name="low" pos="0.2 0 0"/>
+      <body name="lower" pos="0.5 0 0">
+        <joint name="elbow" axis="0 1 0"/>
+        <geom type="box" size="0.1 0.05 0.04" pos="0.1 0 0" mass="0.5"/>
+        <site name="high" pos="0.1 0.02 0"/>
+      </body>
+    </body>
+    <body name="target" mocap="true" pos="0 1 1"/>
+    <body name="ball" pos="0 1 1"><freejoint/><geom size="0.1" mass="0.3"/></body>
+  </worldbody>
+  <tendon><spatial name="string" limited="true" range="0 0.4"><site site="low"/><site site="high"/></spatial></tendon>
+  <equality>
+    <connect body1="ball" body2="target" anchor="0 0 0.1"/>
+    <joint joint1="elbow" joint2="shoulder" active="false"/>
+  </equality>
+  <actuator><motor joint="shoulder" gear="2"/><motor tendon="string"/></actuator>
+  <sensor><subtreecom body="upper"/></sensor>
+</mujoco>
+"""
+
+
+@pytest.mark.slow
+def test_constants_follow_the_fields_that_they_derive_from():
+    """Masses, inertias, places and armatures of their own, in some worlds only: all constants are C MuJoCo's."""
+    model = mujoco.MjModel.from_xml_string(LINKS)
+    sim = WarpSimulation(model, N, device="cpu")
+    sim.mocap_pos[:] = 7.0  # a target that was moved is no part of the model
+    state = sim.get_state()
+    rng, mask = np.random.default_rng(0), torch.tensor([True, False, True])
+    names = ("body_mass", "body_inertia", "body_pos", "dof_armature", "site_pos", "actuator_gear")
+    values = {n: getattr(model, n) * rng.uniform(0.7, 1.4, (N, *getattr(model, n).shape)) for n in names}
+    sim.set_model({name: torch.from_numpy(value) for name, value in values.items()}, mask)
+    assert torch.equal(sim.get_state(), state)
+    sim.step(1)
+    for i in range(N):
+        reference = copy.copy(model)
+        if mask[i]:
+            for name, value in values.items():
+                getattr(reference, name)[:] = value[i]
+            mujoco.mj_setConst(reference, mujoco.MjData(reference))
+        host, data = sim.world(i)
+        for name in ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0"):
+            ours, expected = getattr(sim._model, name).numpy(), getattr(reference, name)
+            np.testing.assert_allclose(ours[i % len(ours)], expected, rtol=1e-4, atol=1e-6, err_msg=f"{name} of {i}")
+            assert np.array_equal(getattr(host, name), expected), name
+        for name in ("tendon_length0", "tendon_lengthspring", "eq_data"):
+            np.testing.assert_allclose(getattr(sim._model, name).numpy()[i], getattr(reference, name), atol=1e-5)
+        assert sim._model.stat.meaninertia.numpy()[i] == pytest.approx(reference.stat.meaninertia, rel=1e-5)
+        np.testing.assert_allclose(sim.sensordata[i], data.sensordata, atol=1e-5)

@@ -51,7 +51,8 @@ class TaskConfig:
     """Physics of robolearn's own tasks: MuJoCo on processor cores, or MuJoCo Warp on the GPU for thousands of
     environments (without a GPU, slowly, on the processor)."""
     workers: int | None = None
-    """How many workers (or threads of a native form) share the environments; none takes one for each processor core."""
+    """How many worker processes or threads (threads for robolearn's own tasks and native forms) share the environments;
+    none takes one for each processor core."""
     worker_kind: Literal["auto", "native", "process", "thread", "sync", "ray", "vector"] = "auto"
     """Gymnasium's code in worker processes, threads (where it releases the GIL), no workers at all, or Ray actors on
     the machines of a cluster; native: our own batched form with the same results; vector: the environment's own vector
@@ -62,6 +63,8 @@ class TaskConfig:
             raise ConfigError(f"the task id must name a task, received {self.id!r}; `robolearn tasks` lists them")
         check_range(self, "max_steps", low=1, high=MAX_STEPS)
         check_range(self, "workers", low=1, high=MAX_ENVS)
+        if self.workers is not None and (alone := self._undivided):
+            raise ConfigError(f"workers have no part in {alone}, received {self.workers}; leave workers out")
         if self.action_limit is not None and not 0.0 < self.action_limit < float("inf"):
             raise ConfigError(f"action_limit must be positive and finite, received {self.action_limit}")
         if self.depth_range and not (len(self.depth_range) == 2 and self.depth_range[0] < self.depth_range[1]):
@@ -76,6 +79,14 @@ class TaskConfig:
     def gym_id(self) -> str | None:
         """The Gymnasium id, or None for a task of robolearn's own."""
         return self.id.removeprefix(GYM_PREFIX) if self.id.startswith(GYM_PREFIX) else None
+
+    @property
+    def _undivided(self) -> str | None:
+        """Return the option by which the environments are not shared among workers, if there is one."""
+        if self.backend == "warp":
+            return "backend warp"
+        kind = self.worker_kind if self.gym_id else "auto"
+        return f"worker_kind {kind}" if kind in ("sync", "vector") else None
 
     def physics_device(self, networks: object) -> str:
         """Return where the physics run beside networks on a device: Warp's on the same, all other on the processor."""

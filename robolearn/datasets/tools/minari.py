@@ -25,6 +25,7 @@ from robolearn.errors import DatasetError, RobolearnError
 from robolearn.picture_layout import Picture, picture_of
 from robolearn.specs import (
     KEY_SEPARATOR,
+    UNBOUNDED,
     ActionSpec,
     ArraySpec,
     Episode,
@@ -310,7 +311,7 @@ def _action_spec(dataset: Any, wanted: list[int], reading: Reading, notes: Assum
     if bounds is not None:
         notes.note("limits", f"as given (--limits {' '.join(reading.limits)})")
         low, high = np.asarray(bounds[0]), np.asarray(bounds[1])
-    elif reading.limits or not (np.isfinite(low).all() and np.isfinite(high).all()):
+    elif reading.limits or not (np.abs((low, high)) < UNBOUNDED).all():
         notes.note("limits", "the range in the data; the action space has none (--limits)")
         return action_limits(smallest, largest)
     over = np.maximum(low - smallest, largest - high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, ClassVar
 
 import gymnasium
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from robolearn.envs.make import make_task
+from robolearn.errors import TaskError
 
 _BOUND = 1e4  # metres, radians, newtons ...: beyond anything the physics can reach; checkers dislike infinity
 
@@ -30,8 +32,9 @@ class GymTask(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.action_space = spaces.Box(-1.0, 1.0, (self._env.action_spec.size,), np.float32)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | np.integer | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        seed = None if seed is None else index(seed)  # Gymnasium's own generators take no integers of NumPy
         super().reset(seed=seed)
         # The first episode after seeding is the seed's own, so that it is the same episode as in the vector form.
         episode = int(self.np_random.integers(2**48)) if seed is None else seed
@@ -55,6 +58,13 @@ class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray
     """N environments of a task behind Gymnasium's vector interface (`gymnasium.make_vec`), autoreset NEXT_STEP.
 
     `reset(options={"reset_mask": (N,) bool})` resets some of them.
+
+    Each environment has a generator of its own. A list of seeds seeds them one by one, an integer is the list of seed,
+    seed + 1 ...; `None` goes on with the generator of that environment. The first episode of a seed is the seed's own
+    and the later ones, automatic resets included, are drawn from its generator, so that environment i meets the same
+    episodes as a single environment with its seed.
+
+        reset(seed=[3, 8])   environment 0: episode 3, then draws of generator 3    environment 1: 8, then of 8
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -71,20 +81,29 @@ class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray
         self.observation_space: spaces.Space[Any] = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._ended = np.zeros(num_envs, bool)
+        self._generators = dict(enumerate(np.random.default_rng().spawn(num_envs)))
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | np.integer | Sequence[int | None] | np.ndarray | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
-        if isinstance(seed, int):
-            super().reset(seed=seed)
-        drawn = self.np_random.integers(2**48, size=self.num_envs)
-        chosen = drawn if seeds is None else [d if s is None else s for s, d in zip(seeds, drawn)]
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
-        self._ended[mask] = False
         import torch
 
-        return _all(self._env.reset([int(s) for s, m in zip(chosen, mask) if m], torch.from_numpy(mask.copy()))), {}
+        if isinstance(seed, (Sequence, np.ndarray)):
+            seeds = list(seed)
+        else:
+            seeds = [None if seed is None else index(seed) + i for i in range(self.num_envs)]
+        if len(seeds) != self.num_envs:
+            raise TaskError(f"reset needs one seed for each of the {self.num_envs} environments, received {len(seeds)}")
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        given = {i: None if own is None else index(own) for i, own in enumerate(seeds) if mask[i]}
+        episodes = [self._next_episode(i) if own is None else own for i, own in given.items()]
+        obs = self._env.reset(episodes, torch.from_numpy(mask.copy()))
+        self._generators |= {i: np.random.default_rng(own) for i, own in given.items() if own is not None}
+        self._ended[mask] = False
+        return _all(obs), {}
 
     def step(
         self, actions: np.ndarray
@@ -95,7 +114,7 @@ class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray
         step = self._env.step(torch.as_tensor(np.asarray(actions, np.float32)), ~restart)
         obs, reward = step.obs, torch.where(restart, 0.0, step.reward)
         if restart.any():
-            obs = self._env.reset(self.np_random.integers(2**48, size=int(restart.sum())).tolist(), restart)
+            obs = self._env.reset([self._next_episode(i) for i in np.flatnonzero(self._ended).tolist()], restart)
         terminated, truncated = (step.terminated & ~restart).numpy(), (step.truncated & ~restart).numpy()
         self._ended = terminated | truncated
         info = {"is_success": (step.success & ~restart).numpy(), "_is_success": ~restart.numpy()}
@@ -105,6 +124,9 @@ class GymTaskVector(gymnasium.vector.VectorEnv[dict[str, np.ndarray], np.ndarray
         if self.render_mode != "rgb_array":
             return None
         return tuple(self._env.render(i) for i in range(self.num_envs))
+
+    def _next_episode(self, i: int) -> int:
+        return int(self._generators[i].integers(2**48))
 
     def close_extras(self, **kwargs: Any) -> None:
         self._env.close()

@@ -44,7 +44,7 @@ class SingleEnv:
         self._leaves = observation_leaves(self._env.observation_space, task.obs_keys, picture_options(task))
         self._action = action_layout(self._env.action_space, task.action_limit)
         self._physics = Physics.of(self._env.unwrapped)
-        self._rules = EpisodeRules.of(task, *_own_limits(self._env, spec))
+        self._rules = EpisodeRules.of(task, asked_limit(task), *_own_limits(self._env, spec))
         self.done = True
         self.score = math.nan
         """After the last step, by `score_key`."""
@@ -159,10 +159,21 @@ def open_environment(task: TaskConfig) -> tuple[gym.Env, Any]:
     """Import what registers the id, make the environment, and return it with its registered spec."""
     with opening(task):
         spec = find_spec(task)
-        kwargs: dict[str, Any] = {"disable_env_checker": True, "max_episode_steps": -1, **task.kwargs}
+        # No time limit of Gymnasium's: ours is the one that is told.
+        kwargs: dict[str, Any] = {"disable_env_checker": True, **task.kwargs, "max_episode_steps": -1}
         if _renders(spec):
             kwargs.setdefault("render_mode", "rgb_array")
         return gym.make(spec.id, **kwargs), spec
+
+
+def asked_limit(task: TaskConfig) -> int | None:
+    """Return the time limit that the kwargs ask of Gymnasium, under its own name; None where they ask for none."""
+    limit = task.kwargs.get("max_episode_steps")
+    if limit in (None, -1):
+        return None
+    if not isinstance(limit, int) or limit < 1:
+        raise TaskError(f"{task.id}: max_episode_steps must be at least 1, received {limit!r}; or set --task.max_steps")
+    return limit
 
 
 def find_spec(task: TaskConfig) -> Any:

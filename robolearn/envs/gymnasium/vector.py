@@ -25,7 +25,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.envs.gymnasium.calls import close_environment
 from robolearn.envs.gymnasium.host import Command, Rows, describe_error
-from robolearn.envs.gymnasium.single import find_spec, opening
+from robolearn.envs.gymnasium.single import asked_limit, find_spec, opening
 from robolearn.envs.rules import EpisodeRules
 from robolearn.envs.spaces import action_layout, describe_spaces, observation_leaves, picture_options
 from robolearn.errors import TaskError
@@ -45,14 +45,14 @@ class VectorWorkers:
         self._task = task
         with opening(task):
             spec = find_spec(task)
-            self._env: Any = gym.make_vec(spec.id, num_envs=num_envs, **task.kwargs)
+            self._env: Any = gym.make_vec(spec.id, num_envs=num_envs, **_with_limit(task, spec))
         with ExitStack() as refused:
             refused.callback(self._env.close)
             self._mode = _autoreset_mode(self._env, task)
             self._partial = self._mode is not AutoresetMode.SAME_STEP or _knows_reset_masks(self._env)
             self._leaves = observation_leaves(self._env.single_observation_space, task.obs_keys, picture_options(task))
             self._action = action_layout(self._env.single_action_space, task.action_limit)
-            self._rules = EpisodeRules.of(task, spec.max_episode_steps)
+            self._rules = EpisodeRules.of(task, asked_limit(task), spec.max_episode_steps)
             self.facts = self._describe()
             refused.pop_all()
         layout = Rows.layout(num_envs, self.facts)
@@ -230,6 +230,17 @@ class VectorWorkers:
                     f"{self._task.id} does not know reset_mask: asked to reset some environments, it moved others. "
                     "Make it with autoreset mode SAME_STEP, or run its single environments (worker_kind process)"
                 )
+
+
+def _with_limit(task: TaskConfig, spec: Any) -> dict[str, Any]:
+    """Return the task's kwargs with its own time limit in place of the environment's, which may end episodes earlier.
+
+    A vector form that is registered without a limit need not know the name, so it is not told.
+    """
+    own_form = spec.vector_entry_point and task.kwargs.get("vectorization_mode") not in ("sync", "async")
+    if task.max_steps is None or (own_form and spec.max_episode_steps is None):
+        return task.kwargs
+    return task.kwargs | {"max_episode_steps": task.max_steps}
 
 
 def _autoreset_mode(env: Any, task: TaskConfig) -> AutoresetMode:

@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 import robolearn.envs.gymnasium.registration  # noqa: F401 (gives the ids)
 from robolearn.envs.make import make_task
 from robolearn.envs.task_env import TaskEnv
+from robolearn.errors import TaskError
 from robolearn.sim import rendering
 from robolearn.tasks import registry
 from robolearn.tasks.arm.lift import Lift
@@ -87,6 +88,36 @@ def test_the_vector_form_restarts_in_the_next_step():
     assert np.array_equal(ended["goal"][:, :3], obs["goal"][:, :3]), "the true last observation"
     assert not np.array_equal(restarted["goal"][:, :3], ended["goal"][:, :3])
     assert outcomes[2][1].tolist() == [0.0, 0.0, 0.0]
+    env.close()
+
+
+def goals_by_episode(env, episodes, seed):
+    """The goal of each episode in turn, (episodes, N, 3); every episode is one step long."""
+    action, goals = np.zeros(env.action_space.shape, np.float32), [env.reset(seed=seed)[0]["goal"]]
+    while len(goals) < episodes:
+        env.step(action)  # ends it
+        goals.append(env.step(action)[0]["goal"])
+    return np.stack(goals)[..., :3]
+
+
+def test_later_episodes_follow_from_each_environments_own_seed():
+    env = gymnasium.make_vec("robolearn/Reach-v0", num_envs=2, max_steps=1)
+    goals = goals_by_episode(env, 3, [8, 3])
+    for column, seed in enumerate((8, 3)):
+        single = gymnasium.make("robolearn/Reach-v0")
+        alone = [single.reset(seed=seed)[0]["goal"][:3], *(single.reset()[0]["goal"][:3] for _ in range(2))]
+        assert np.array_equal(goals[:, column], alone)
+    for same in (np.array([8, 3]), [np.int64(8), 3]):
+        assert np.array_equal(goals_by_episode(env, 3, same), goals)
+    assert np.array_equal(goals_by_episode(env, 3, np.int64(2)), goals_by_episode(env, 3, [2, 3]))
+    again = goals_by_episode(env, 3, [8, None])
+    assert np.array_equal(again[:, 0], goals[:, 0])
+    assert not np.array_equal(again[:, 1], goals[:, 1]), "it goes on where its generator stood"
+    env.reset(seed=[8, 3])
+    env.reset(seed=[0, 3], options={"reset_mask": np.array([False, True])})
+    assert np.array_equal(goals_by_episode(env, 2, None), goals[1:]), "who was not reset keeps its generator"
+    with pytest.raises(TaskError, match="one seed for each of the 2 environments, received 3"):
+        env.reset(seed=[1, 2, 3])
     env.close()
 
 

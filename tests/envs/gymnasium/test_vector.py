@@ -61,6 +61,33 @@ def test_every_autoreset_mode_gives_the_same_transitions(kwargs: dict[str, Any],
         assert_same(expected, transitions(env, 25, chunk))
 
 
+@pytest.mark.parametrize("kind", ["sync", "vector"])
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({}, 10),
+        ({"max_steps": 13}, 13),
+        ({"max_steps": 4}, 4),
+        ({"kwargs": {"max_episode_steps": 5}}, 5),
+        ({"kwargs": {"max_episode_steps": 12}}, 12),
+        ({"kwargs": {"max_episode_steps": 5}, "max_steps": 7}, 7),
+        ({"kwargs": {"max_episode_steps": -1}}, 10),
+    ],
+)
+def test_the_limit_that_is_told_is_the_one_that_is_applied(kind: str, options: dict[str, Any], limit: int) -> None:
+    kwargs = {"end": 99} | options.get("kwargs", {})
+    with env_of(toy.COUNTER, 2, kind, **options | {"kwargs": kwargs}) as env:
+        assert env.max_steps == limit
+        env.reset([0, 1])
+        ends = [bool(env.step(torch.zeros(2, 1)).truncated.all()) for _ in range(limit)]
+        assert ends == [False] * (limit - 1) + [True]
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"max_episode_steps must be at least 1, received 0; or set --task\.max_steps"):
+        env_of(toy.COUNTER, 2, "sync", kwargs={"max_episode_steps": 0})
+
+
 @pytest.mark.parametrize("kwargs", SYNC, ids=MODES)
 def test_early_ends_and_success_are_those_of_single_environments(kwargs: dict[str, Any]) -> None:
     """Episodes that end by our own limit or by success while the environment would go on."""
