@@ -61,8 +61,8 @@ def prepare() -> str:
 def load_compilers() -> None:
     """Load what must be loaded before OpenGL is, which windows may use as well as pictures.
 
-    Mesa draws on processors by way of LLVM, and triton, which torch's compiler and optimisers load where it is installed,
-    brings an LLVM of its own: loaded after Mesa's it crashes the process, before it both work.
+    Mesa draws on processors by way of LLVM, and triton, which torch's compiler and optimisers load where it is
+    installed, brings an LLVM of its own: loaded after Mesa's it crashes the process, before it both work.
     """
     with suppress(ImportError):
         importlib.import_module("triton")
