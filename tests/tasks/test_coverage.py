@@ -35,7 +35,7 @@ def cover(x, y, yaw, dtype=torch.float64):
     return float(coverage(torch.tensor([[x, y]], dtype=dtype), zero + yaw, torch.zeros(1, 2, dtype=dtype), zero))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(x=st.floats(-0.1, 0.1), y=st.floats(-0.1, 0.1), yaw=st.floats(-math.pi, math.pi))
 def test_coverage_is_the_share_of_points(x, y, yaw):
     assert cover(x, y, yaw) == pytest.approx(count_points(x, y, yaw), abs=0.012)

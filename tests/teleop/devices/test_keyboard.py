@@ -38,7 +38,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
     yield name
     server.terminate()
-    server.wait(10)
+    server.wait(60)
 
 
 @pytest.fixture
