@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,10 @@ import pytest
 
 from robolearn.datasets.dataset import Dataset
 from robolearn.evaluation.results import EvaluationResult
+from robolearn.training import progress
 from tests import commands
 from tests.envs.toy import POINT_REACH
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 TASK = (
@@ -161,24 +161,26 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
 
-def interrupted(*args: str | Path, cwd: Path, when: Path) -> str:
-    """Start a command, wait until `when` exists and a little longer, press Ctrl-C; returns what it said."""
-    command = [sys.executable, "-m", "robolearn", *map(str, args)]
-    process = subprocess.Popen(command, cwd=cwd, env=environment(cwd), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not when.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(1.0)
+def talkative(words: list[str]) -> int:
+    """Tell of progress at every episode."""
+    progress.PLAIN_INTERVAL_S = 0.0
+    return commands.command(words)
+
+
+def interrupted(*args: str, cwd: Path) -> str:
+    """Start a command, press Ctrl-C once it has finished some episodes; returns what it said."""
+    process = commands.Fork(talkative, list(args), cwd=cwd, environment=environment(cwd))
+    wait_until(lambda: len(re.findall(r"\d+/\d+ \w+s, ", process.err)) > 3, lambda: process.err)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
+    code, said = process.wait(120), process.err
+    assert code == 130, said
     assert "Traceback" not in said
     return said
 
 
 def test_ctrl_c_while_recording_keeps_what_is_there_and_resumes_to_the_same_file(tmp_path: Path) -> None:
     command = ("record", "x.hdf5", *TASK, *EXPERT, "--action_noise", "0.1", "--max_attempts", "100000")
-    said = interrupted(*command, "--episodes", "20000", cwd=tmp_path, when=tmp_path / "x.hdf5")
+    said = interrupted(*command, "--episodes", "20000", cwd=tmp_path)
     assert "--resume" in said
     with Dataset(tmp_path / "x.hdf5") as dataset:
         kept = len(dataset)
@@ -192,7 +194,7 @@ def test_ctrl_c_while_recording_keeps_what_is_there_and_resumes_to_the_same_file
 
 
 def test_ctrl_c_while_evaluating_keeps_the_finished_episodes(workspace: Path) -> None:
-    said = interrupted("eval", "clone", "--episodes", "50000", "--output", "cut", cwd=workspace, when=workspace / "cut")
+    said = interrupted("eval", "clone", "--episodes", "50000", "--output", "cut", cwd=workspace)
     assert "so far" in said
     assert len(EvaluationResult.load(workspace / "cut/clone.json").episodes) < 50000
 

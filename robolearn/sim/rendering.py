@@ -51,14 +51,21 @@ def prepare() -> str:
     name = find_backend()
     if name is None:
         raise TaskError(ADVICE)
-    # Mesa draws on processors by way of LLVM, and triton, which torch's compiler and optimisers load where it is
-    # installed, brings an LLVM of its own: loaded after Mesa's it crashes the process, before it both work.
-    with suppress(ImportError):
-        importlib.import_module("triton")
+    load_compilers()
     if os.environ.get("MUJOCO_GL", "").lower().strip() != name:
         os.environ["MUJOCO_GL"] = name
         _rebind(name)
     return name
+
+
+def load_compilers() -> None:
+    """Load what must be loaded before OpenGL is, which windows may use as well as pictures.
+
+    Mesa draws on processors by way of LLVM, and triton, which torch's compiler and optimisers load where it is
+    installed, brings an LLVM of its own: loaded after Mesa's it crashes the process, before it both work.
+    """
+    with suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def _candidates() -> list[str]:

@@ -38,9 +38,9 @@ class LivePictures:
 
     def watch(self, watched: bool) -> None:
         """Draw from now on, or draw no more: nothing is drawn that nobody looks at."""
+        if watched != self.watched:
+            self.frames.clear()  # who looks next would see the past at first; one that was under way comes late
         self.watched = watched
-        if not watched:
-            self.frames.clear()  # who looks next would see the past at first
 
     def show(self, env: VectorEnv) -> None:
         """Take the present state of environment 0."""

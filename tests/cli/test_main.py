@@ -18,13 +18,18 @@ def robolearn(*args: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **kwargs)  # type: ignore[call-overload]
 
 
+def seconds_of_children() -> float:
+    """Return what they have cost a processor, which other programs hardly change."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_lists_every_verb_and_starts_fast() -> None:
-    times = []  # of the processor, which other programs beside do not lengthen much
+    times = []
     for _ in range(3):
-        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began = seconds_of_children()
         result = robolearn("--help")
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
+        times.append(seconds_of_children() - began)
     assert result.returncode == 0
     assert all(verb in result.stdout for verb in VERBS)
     assert min(times) < 0.5

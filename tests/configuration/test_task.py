@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from robolearn.configuration.parts.task import TaskConfig, environment_name
 from robolearn.errors import ConfigError
@@ -26,7 +26,6 @@ TASKS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text loads the tables of Unicode
 @given(TASKS)
 def test_env_args_are_json_and_name_the_same_task(task: TaskConfig) -> None:
     assert TaskConfig.from_env_args(json.loads(json.dumps(task.env_args()))) == task

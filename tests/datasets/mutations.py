@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,11 @@ def judge(path: Path, reference: list[Any]) -> str:
 
 
 def main() -> None:
-    """`FOLDER COUNT SEED`: one JSON line per damaged file; a crash or a hang ends the process."""
-    folder, count, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """`FOLDER COUNT SEED FIRST STEP`: one JSON line per damaged file; a crash or a hang ends the process.
+
+    Of the structured ways it takes every STEP-th from FIRST on.
+    """
+    folder, (count, seed, first, step) = Path(sys.argv[1]), map(int, sys.argv[2:])
     good, case = folder / "good.hdf5", folder / "case.hdf5"
     make_good(good)
     with Dataset(good) as dataset:
@@ -193,7 +197,7 @@ def main() -> None:
         print(json.dumps({"case": name, "outcome": judge(case, reference)}), flush=True)
         signal.alarm(0)
 
-    for name, mutate in structured(good).items():
+    for name, mutate in islice(structured(good).items(), first, None, step):
         shutil.copyfile(good, case)
         with h5py.File(case, "r+") as file:
             mutate(file)

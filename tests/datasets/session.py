@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,15 +55,15 @@ def record_slowly(recorder: object, number: int, log: Callable[[str], None], pac
 
 
 def file_log(path: Path) -> Callable[[str], None]:
-    """A log that survives the process: one append per line, with the time."""
+    """A log that survives the process: one append per line."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    write, clock = os.write, time.monotonic
-    return lambda line: (write(fd, f"{clock():.6f} {line}\n".encode()), None)[1]
+    write = os.write
+    return lambda line: (write(fd, f"{line}\n".encode()), None)[1]
 
 
-def main() -> None:
-    """Record, then stand still: a process to be killed."""
-    path, log = Path(sys.argv[1]), file_log(Path(sys.argv[2]))
+def record_and_stand_still(path: Path, log_path: Path) -> None:
+    """A process to be killed a second after the last step."""
+    log = file_log(log_path)
     with writer(path) as recorder:
         record(recorder, episode(0, 5))
         log("committed demo_0")
@@ -72,9 +71,7 @@ def main() -> None:
         source = episode(1, 200)
         for t in range(200):
             add_step(live, source, t)
-        log("recorded")
-        time.sleep(60)
-
-
-if __name__ == "__main__":
-    main()
+        for _ in range(50):  # a second in which this process ran: where all of it is stalled, no part is over
+            time.sleep(0.02)
+        log("a second later")
+        time.sleep(600)

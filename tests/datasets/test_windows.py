@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def check(batch: Batch, episodes: list[Episode], obs_steps: int, pred_steps: int
             assert torch.equal(batch.obs[key][i], torch.from_numpy(value)), key
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(lengths=[1, 4, 4, 4, 7], obs_steps=1, pred_steps=1, batch_size=1, target="actions", images=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
@@ -294,10 +293,8 @@ def test_a_damaged_frame_is_an_error_not_a_hang(tmp_path: Path) -> None:
             file.seek(-1, 1)
             file.write(bytes([byte ^ 4]))
         sampler = WindowSampler(dataset, obs_steps=1, pred_steps=1, batch_size=4, seed=0, image_memory=0)
-        began = time.monotonic()
         with pytest.raises(DatasetError, match=r"demo_0/obs/wrist: step 7: damaged frame"):
             list(sampler)
-        assert time.monotonic() - began < 5
 
 
 def test_columns_are_all_episodes_arrays_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

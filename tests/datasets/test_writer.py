@@ -32,7 +32,7 @@ specs = st.dictionaries(st.from_regex(r"[a-z]\w{0,8}", fullmatch=True), arrays |
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     spec=specs, steps=st.lists(st.integers(1, 9), min_size=1, max_size=4), full=st.booleans(), seed=st.integers(0, 99)
 )

@@ -4,26 +4,81 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from robolearn.configuration.parts.policy import DeterministicHeadConfig
+from robolearn.deploy import realtime
 from robolearn.deploy.realtime import ChunkQueue, RealtimeRunner, control_loop
 from robolearn.errors import PolicyError
 from robolearn.policies.policy import Policy
 from tests.policies.toy import make_obs, make_policy
+from tests.waiting import wait_until
 
 TP = 10
+
+
+class VirtualTime:
+    """Stands in for the module `time`: passes where the loop sleeps, and what a policy takes passes on it as well."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.runner: RealtimeRunner | None = None
+        """Set when the loop begins; before, everybody waits for the policy."""
+        self._changed = threading.Condition()
+        self._due: float | None = None
+        """When the policy that is at work will be done."""
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        """Take so long, in the inference thread."""
+        if self.runner is None:
+            self.now += seconds
+            return
+        with self._changed:
+            self._due = self.now + seconds
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._due is None, 60), "the loop waits for the policy"
+
+    def sleep(self, seconds: float) -> None:
+        """Move on, in the loop's thread; a policy that would be done in between is."""
+        assert self.runner is not None
+        until = self.now + seconds
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._due is not None or not self.runner._busy, 60)
+            done = self._due is not None and self._due <= until
+            if done:
+                self.now, self._due = self._due, None
+                self._changed.notify_all()
+        if done:
+            self.runner._wait_idle()
+        self.now = until
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    made = VirtualTime()
+    monkeypatch.setattr(realtime, "time", made)
+    return made
 
 
 class TickPolicy:
     """A policy whose chunk says, in its first two numbers, from which observation it comes and for which step it is."""
 
-    def __init__(self, gate: threading.Semaphore | None = None, delay_s: float = 0.0, obs_steps: int = 1) -> None:
+    def __init__(
+        self,
+        gate: threading.Semaphore | None = None,
+        delay_s: float = 0.0,
+        obs_steps: int = 1,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.real = make_policy(DeterministicHeadConfig(), pred_steps=TP, exec_steps=4, obs_steps=obs_steps)
-        self.gate, self.delay_s, self.windows = gate, delay_s, []
+        self.gate, self.delay_s, self.wait, self.windows = gate, delay_s, wait, []
 
     def __getattr__(self, name: str):
         return getattr(self.real, name)
@@ -35,8 +90,8 @@ class TickPolicy:
     def act(self, obs: dict[str, Tensor], **_: object) -> Tensor:
         self.windows.append(obs["state"][0, :, 0].tolist())
         if self.gate is not None:
-            assert self.gate.acquire(timeout=10)
-        time.sleep(self.delay_s)
+            assert self.gate.acquire(timeout=60)
+        self.wait(self.delay_s)
         chunk = torch.zeros(1, TP, 3)
         chunk[..., 0] = obs["state"][0, -1, 0]
         chunk[..., 1] = torch.arange(TP)
@@ -53,10 +108,11 @@ def runner_of(policy: TickPolicy, **options) -> RealtimeRunner:
     return RealtimeRunner(policy, **options)  # type: ignore[arg-type]
 
 
-def test_every_executed_action_was_predicted_for_its_tick() -> None:
+def test_every_executed_action_was_predicted_for_its_tick(clock: VirtualTime) -> None:
     """The chunk's observation tick plus the step within the chunk is the tick at which it is executed."""
-    with runner_of(TickPolicy(delay_s=0.32), control_hz=10) as runner:
+    with runner_of(TickPolicy(delay_s=0.32, wait=clock.work), control_hz=10) as runner:
         runner.start(observation(0))
+        clock.runner = runner
         executed = []
 
         def step(action: Tensor) -> dict[str, Tensor]:
@@ -64,6 +120,7 @@ def test_every_executed_action_was_predicted_for_its_tick() -> None:
             return observation(len(executed))
 
         timing = control_loop(step, runner, ticks=24)
+        clock.sleep(1.0)  # whoever is at work gets done
         stats = runner.stats
     assert [int(a[0] + a[1]) for a in executed] == list(range(24))
     assert timing.ticks == 24
@@ -72,13 +129,15 @@ def test_every_executed_action_was_predicted_for_its_tick() -> None:
     assert stats.dropped_actions >= 3 * (stats.chunks - 1)  # 0.32 s are more than 3 ticks at 10 Hz
 
 
-def test_no_tick_waits_for_a_slow_policy() -> None:
+def test_no_tick_waits_for_a_slow_policy(clock: VirtualTime) -> None:
     """Inference takes almost three control periods; a loop that waited for it would miss ticks at once."""
-    with runner_of(TickPolicy(delay_s=0.7), control_hz=4) as runner:
+    with runner_of(TickPolicy(delay_s=0.7, wait=clock.work), control_hz=4) as runner:
         runner.start(observation(0))
+        clock.runner = runner
         timing = control_loop(lambda action: observation(0), runner, ticks=10)
+        clock.sleep(1.0)
         assert timing.missed == 0
-        assert timing.worst_s < 0.25
+        assert timing.worst_s == 0.0
         assert runner.stats.held_ticks == 0
 
 
@@ -90,9 +149,9 @@ def test_late_chunks_lose_their_past_due_actions_and_starved_ticks_hold() -> Non
         actions = [runner.act(observation(t)) for t in range(13)]  # the second chunk is held back by the gate
         assert [int(a[1]) for a in actions] == [*range(10), 9, 9, 9]
         assert runner.stats.held_ticks == 3
-        asked_at = int(policy.windows[-1][0])
         gate.release()
         runner._wait_idle()
+        asked_at = int(policy.windows[-1][0])
         late = runner.act(observation(13))
         if 13 - asked_at < TP:
             assert (int(late[0]), int(late[1])) == (asked_at, 13 - asked_at)
@@ -142,7 +201,7 @@ def test_errors_of_the_policy_reach_the_control_loop() -> None:
         with pytest.raises(TypeError):  # noqa: PT012
             for tick in range(100):
                 runner.act(observation(tick))
-                time.sleep(0.002)
+                wait_until(lambda: not runner._busy)
 
 
 def test_bad_arguments_are_named() -> None:

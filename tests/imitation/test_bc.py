@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +28,10 @@ from robolearn.training import precision
 from robolearn.training.checkpoint import load_checkpoint
 from robolearn.training.loop import BEST
 from robolearn.training.metrics import read_metrics
+from tests.commands import start
 from tests.imitation.toy import ACTION, OBSERVATION, expert, make_episode, write_dataset
 from tests.policies.toy import make_batch
+from tests.waiting import wait_until
 
 SMALL = {"backbone": {"name": "mlp", "hidden_sizes": [32, 32]}}
 
@@ -310,20 +309,15 @@ def test_success_in_the_task_of_the_data_picks_the_best(tmp_path: Path) -> None:
 
 def test_ctrl_c_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-c", "import sys; from robolearn.cli.main import main; sys.exit(main())", "train"]
-    command += ["--dataset", str(data), "--output", str(run)]
-    command += ["--loop.total_steps", "1000000", "--loop.checkpoint_every", "20", "--loop.tensorboard", "false"]
-    command += ["--batch_size", "32", "--policy.backbone.hidden_sizes", "16"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    words = ["--dataset", data, "--output", run, "--batch_size", "32", "--policy.backbone.hidden_sizes", "16"]
+    words += ["--loop.total_steps", "1000000", "--loop.checkpoint_every", "20", "--loop.tensorboard", "false"]
+    process = start("train", *words)
     summary = run / "checkpoints" / "latest" / "checkpoint.json"
-    deadline = time.monotonic() + 60
-    while not summary.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(summary.exists, lambda: process.err)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"robolearn train --config {run / 'config.yaml'} --resume" in errors
-    assert "Traceback" not in errors
+    assert process.wait(60) == 130
+    assert f"robolearn train --config {run / 'config.yaml'} --resume" in process.err
+    assert "Traceback" not in process.err
     step = json.loads(summary.read_text())["step"]
     assert main(["train", "--config", str(run / "config.yaml"), "--resume", "--loop.total_steps", str(step + 5)]) == 0
     assert load_checkpoint(run / "checkpoints" / "latest")["loop"]["step"] == step + 5

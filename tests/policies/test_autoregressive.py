@@ -134,7 +134,7 @@ def test_each_number_depends_on_all_before_it_and_on_none_after() -> None:
 
 
 @given(st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_encode_decode_keeps_every_value(values: list[float], seed: int) -> None:
     head = make_head(seed, pred_steps=2, action_size=2)
     actions = torch.tensor(values).view(1, 2, 2)

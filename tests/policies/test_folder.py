@@ -163,7 +163,7 @@ def test_a_key_that_nobody_knows_is_refused(folder: Path) -> None:
         load_policy(folder)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_of_the_weights_is_refused(folder: Path, data: st.DataObject) -> None:
     """Anywhere in the file, also where the number stays finite and the policy would only be another one."""
@@ -193,7 +193,7 @@ def test_weights_of_another_policy_are_refused_and_so_are_unsigned_ones(folder: 
         load_policy(folder)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_folders_give_one_clear_error(folder: Path, data: st.DataObject) -> None:
     """Bit flips and truncations anywhere: either the same policy as before, or PolicyError, never anything else."""

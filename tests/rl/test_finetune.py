@@ -30,7 +30,7 @@ from robolearn.envs.make import make
 from robolearn.errors import ConfigError, PolicyError, TrainingError
 from robolearn.policies.build import build_policy
 from robolearn.policies.folder import load_policy, save_policy
-from robolearn.rl.finetune import finetune, prepare
+from robolearn.rl.finetune import FinetuneResult, finetune, prepare
 from robolearn.rl.judge import Judge
 from robolearn.rl.ways.practice import Practice
 from robolearn.training.metrics import read_metrics
@@ -114,14 +114,18 @@ def test_never_exports_something_worse(tmp_path: Path) -> None:
 
 def test_resume_equals_no_interruption(tmp_path: Path) -> None:
     policy = half_taught_policy(tmp_path / "start")
-    whole = finetune(config(policy, tmp_path / "whole", 4), tmp_path / "whole")
-    finetune(config(policy, tmp_path / "parts", 2), tmp_path / "parts")
+
+    def run(name: str, updates: int, resume: bool = False) -> FinetuneResult:
+        c = replace(config(policy, tmp_path / name, updates), export="last", eval_episodes=4, test_episodes=0)
+        return finetune(c, tmp_path / name, resume=resume)
+
+    whole = run("whole", 4)
+    run("parts", 2)
     with pytest.raises(TrainingError, match="resume it"):
-        finetune(config(policy, tmp_path / "parts", 4), tmp_path / "parts")
-    parts = finetune(replace(config(policy, tmp_path / "parts", 4), export="last"), tmp_path / "parts", resume=True)
-    last = finetune(replace(config(policy, tmp_path / "last", 4), export="last"), tmp_path / "last")
+        run("parts", 4)
+    parts = run("parts", 4, resume=True)
     assert parts.env_steps == whole.env_steps
-    for name, value in load_policy(last.policy).state_dict().items():
+    for name, value in load_policy(whole.policy).state_dict().items():
         assert torch.equal(value, load_policy(parts.policy).state_dict()[name]), name
 
 

@@ -170,7 +170,8 @@ def test_resume_equals_no_interruption(tmp_path: Path) -> None:
 
         def one(run: str, updates: int, name: str = name, method: Any = method, shown: Any = shown) -> FinetuneConfig:
             folder = tmp_path / f"{name}_{run}"
-            return config(policy, folder, updates, method, export="last", demonstrations=shown, test_episodes=0)
+            few = {"eval_episodes": 4, "test_episodes": 0}
+            return config(policy, folder, updates, method, export="last", demonstrations=shown, **few)
 
         whole, parts = one("whole", 4), one("parts", 4)
         finetune(whole, whole.output)

@@ -24,7 +24,7 @@ def direct_gae(rewards, values, next_values, discounts, terminated, truncated, l
     return advantages
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000), L=st.integers(1, 37), N=st.integers(1, 4), lam=st.sampled_from([0.0, 0.5, 0.95, 1.0])
 )

@@ -132,7 +132,7 @@ def test_a_masked_reset_leaves_the_others_alone(model, sim):
     assert (sim.time[~mask] > 0).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(steps=st.integers(1, 12), substeps=st.integers(1, 6), seed=st.integers(0, 1000))
 def test_replay_from_a_saved_state_is_exact(steps, substeps, seed):
     model = mujoco.MjModel.from_xml_string(PENDULUM)

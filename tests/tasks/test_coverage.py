@@ -37,7 +37,7 @@ def cover(x, y, yaw, dtype=torch.float64):
 
 @example(x=0.0, y=1e-6, yaw=0.0)
 @example(x=-1e-6, y=0.0, yaw=0.0)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(x=st.floats(-0.1, 0.1), y=st.floats(-0.1, 0.1), yaw=st.floats(-math.pi, math.pi))
 def test_coverage_is_the_share_of_points(x, y, yaw):
     assert cover(x, y, yaw) == pytest.approx(count_points(x, y, yaw), abs=0.012)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +14,9 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90.0
+from robolearn.sim import rendering
+from tests.commands import Fork, command
+from tests.waiting import PATIENCE_S, wait_until
 
 
 class Recorder:
@@ -29,24 +26,18 @@ class Recorder:
         self,
         folder: Path,
         *arguments: str,
-        prefix: tuple[str, ...] = (),
         verb: str = "record",
         session: bool = True,
+        pictures: bool = True,
     ) -> None:
         """
         Args:
             session: the verb's own options name the device and the session; otherwise `arguments` say all.
+            pictures: without them it is as on a machine without OpenGL, and begins seconds earlier.
         """
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         own = () if "--device" in arguments else ("--device", "browser")
         usual = (*own, "--session.port", "0") if session else ()
-        command = [*prefix, sys.executable, "-m", "robolearn", verb, *usual, *arguments]
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.process = Fork(command if pictures else blind, [verb, *usual, *arguments], cwd=folder)
 
     @property
     def link(self) -> str:
@@ -58,29 +49,27 @@ class Recorder:
 
     @property
     def text(self) -> str:
-        return "".join(self.lines)
+        return self.process.out + self.process.err
 
     def wait(self) -> int:
         """Until it ends by itself; returns its exit code."""
-        code = self.process.wait(PATIENCE_S)
-        self._reader.join(PATIENCE_S)
-        return code
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        self.lines.extend(iter(self.process.stdout.readline, ""))
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager
-def recorder(
-    folder: Path, *arguments: str, prefix: tuple[str, ...] = (), verb: str = "record", session: bool = True
-) -> Iterator[Recorder]:
-    running = Recorder(folder, *arguments, prefix=prefix, verb=verb, session=session)
+def recorder(folder: Path, *arguments: str, **options: Any) -> Iterator[Recorder]:
+    """Yield a `Recorder`, of whose options these are."""
+    running = Recorder(folder, *arguments, **options)
     try:
         yield running
     finally:
         running.process.kill()
         running.process.wait()
+
+
+def blind(words: list[str]) -> int:
+    rendering.find_backend = lambda: None
+    return command(words)
 
 
 class Client:
@@ -141,12 +130,3 @@ def client(link: str, page: str = "test", **options: Any) -> Iterator[Client]:
     query = f"page={page}" + (f"&{parts.query}" if parts.query else "")
     with connect(f"ws://127.0.0.1:{parts.port}/control?{query}", **options) as socket:
         yield Client(socket)
-
-
-def wait_until(
-    condition: Callable[[], Any], explain: Callable[[], str] = lambda: "", seconds: float = PATIENCE_S
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {explain()}"
-        time.sleep(0.01)

@@ -58,7 +58,8 @@ class Hand:
     def read(self) -> Command:
         if not self.there:
             raise DeviceLost("the hand is gone")
-        buttons, self.buttons = tuple(self.buttons), []
+        buttons = tuple(self.buttons)
+        del self.buttons[: len(buttons)]  # another thread may have pressed one meanwhile
         if not self.engaged:
             return hold(self.clock(), buttons)
         twist = self.twist

@@ -37,12 +37,12 @@ def bring(operator: Client, state: str) -> None:
 @pytest.mark.parametrize("state", ["ready", "countdown", "recording", "paused", "review"])
 def test_killed_in_every_state_what_was_kept_is_there_and_resume_goes_on(tmp_path: Path, state: str) -> None:
     countdown = ("--session.countdown_s", "3600" if state == "countdown" else "0")
-    with recorder(tmp_path, *REACH) as first, client(first.link) as operator:
+    with recorder(tmp_path, *REACH, pictures=False) as first, client(first.link) as operator:
         keep_one(operator)
         keep_one(operator)
         operator.press("quit")
         assert first.wait() == 0
-    with recorder(tmp_path, *REACH, "--resume", *countdown) as killed, client(killed.link) as operator:
+    with recorder(tmp_path, *REACH, "--resume", *countdown, pictures=False) as killed, client(killed.link) as operator:
         assert operator.wait(state="ready")["kept"] == 2
         if state != "countdown":
             keep_one(operator)
@@ -51,7 +51,7 @@ def test_killed_in_every_state_what_was_kept_is_there_and_resume_goes_on(tmp_pat
         killed.process.kill()
         killed.process.wait()
     complete = 2 if state == "countdown" else 3
-    with recorder(tmp_path, *REACH, "--resume") as again, client(again.link) as operator:
+    with recorder(tmp_path, *REACH, "--resume", pictures=False) as again, client(again.link) as operator:
         assert operator.wait(state="ready")["kept"] == complete
         keep_one(operator)
         operator.press("quit")
@@ -69,9 +69,9 @@ def test_killed_in_every_state_what_was_kept_is_there_and_resume_goes_on(tmp_pat
 
 
 def test_a_second_recorder_on_the_same_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    with recorder(tmp_path, *REACH) as first, client(first.link) as operator:
+    with recorder(tmp_path, *REACH, pictures=False) as first, client(first.link) as operator:
         keep_one(operator)
-        with recorder(tmp_path, *REACH, "--resume") as second:
+        with recorder(tmp_path, *REACH, "--resume", pictures=False) as second:
             assert second.wait() == 2
             assert "Traceback" not in second.text
             assert "d.hdf5" in second.text
@@ -87,7 +87,7 @@ def test_a_second_recorder_on_the_same_file_is_refused_with_a_sentence(tmp_path:
 def test_a_full_disk_ends_the_session_says_so_and_loses_no_complete_step(tmp_path: Path) -> None:
     """Full for files beyond what the journal has reached: a limit on their size fails as a full disk does."""
     long = ("--task", "Reach", "--output", "d.hdf5", "--task.max_steps", "5000")
-    with recorder(tmp_path, *long) as full, client(full.link) as operator:
+    with recorder(tmp_path, *long, pictures=False) as full, client(full.link) as operator:
         operator.press("start")
         operator.wait_for_step(60)
         resource.prlimit(full.process.pid, resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
@@ -98,7 +98,7 @@ def test_a_full_disk_ends_the_session_says_so_and_loses_no_complete_step(tmp_pat
         assert "Traceback" not in full.text
         assert status["error"][:60] in full.text.replace("\n", " ")
     assert step >= 60
-    with recorder(tmp_path, *long, "--resume") as again, client(again.link) as operator:
+    with recorder(tmp_path, *long, "--resume", pictures=False) as again, client(again.link) as operator:
         operator.wait(state="ready", kept=0)
         operator.press("quit")
         assert again.wait() == 0
@@ -109,7 +109,7 @@ def test_a_full_disk_ends_the_session_says_so_and_loses_no_complete_step(tmp_pat
 
 
 def test_control_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
-    with recorder(tmp_path, *REACH) as running, client(running.link) as operator:
+    with recorder(tmp_path, *REACH, pictures=False) as running, client(running.link) as operator:
         keep_one(operator)
         running.process.send_signal(signal.SIGINT)
         assert running.wait() == 130
@@ -120,7 +120,7 @@ def test_control_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
 
 def test_a_resumed_session_goes_on_with_the_next_scene(tmp_path: Path) -> None:
     for kept in (1, 2):
-        with recorder(tmp_path, *REACH, "--resume") as running, client(running.link) as operator:
+        with recorder(tmp_path, *REACH, "--resume", pictures=False) as running, client(running.link) as operator:
             assert operator.status["kept"] == kept - 1
             keep_one(operator)
             operator.press("quit")

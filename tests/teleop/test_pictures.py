@@ -98,26 +98,27 @@ def test_the_control_loop_never_waits_for_a_picture() -> None:
 
 
 @pytest.mark.parametrize("task", ["Lift", POINT_REACH])
-def test_nothing_is_drawn_that_nobody_looks_at(task: str) -> None:
+def test_nothing_is_drawn_that_nobody_looks_at(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {} if task == "Lift" else {"worker_kind": "sync", "kwargs": {"render_mode": "rgb_array"}}
     with make(TaskConfig(id=task, **own), 1) as env, make_pictures(env, SessionConfig()) as pictures:
         env.reset([3])
-
-        def show_for(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                pictures.show(env)
-                time.sleep(0.02)
-
-        show_for(0.5)
-        assert not pictures.frames
+        artist, name = (env, "render") if task == POINT_REACH else (pictures._process, "show")  # type: ignore[attr-defined]
+        draw, drawn = getattr(artist, name), []
+        monkeypatch.setattr(artist, name, lambda *what: (drawn.append(1), draw(*what))[1])
+        pictures.show(env)
+        assert not drawn
         pictures.watch(True)
         pictures.show(env)
+        assert drawn
         wait_for(pictures, pictures.cameras[0])
         pictures.watch(False)
-        time.sleep(0.5)  # what was under way
-        pictures.watch(False)
-        show_for(0.5)
+        assert not pictures.frames
+        drawn.clear()
+        time.sleep(0.15)  # so long that another one would be due
+        pictures.show(env)
+        assert not drawn
+        pictures.frames["late"] = (7, b"")
+        pictures.watch(True)
         assert not pictures.frames
 
 

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from robolearn.training import distributed
 from robolearn.training.metrics import read_metrics
 from tests.imitation.toy import make_episode, write_dataset
 from tests.training.distributed_runs import ALGORITHMS, bc_config, dqn_steps, ppo_steps, rl_config
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -142,11 +142,9 @@ def test_ctrl_c_saves_everywhere_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = [*TORCHRUN, "-m", "robolearn", "rl", "--config", str(tmp_path / "rl.yaml")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     summary = run / "checkpoints" / "latest" / "checkpoint.json"
-    deadline = time.monotonic() + 90
-    while not summary.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
+    wait_until(lambda: summary.exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=90)
     step = json.loads(summary.read_text())["step"]
     assert errors.count(f"saved {run} at step {step} of") == 1
     assert "--resume (with torchrun --nproc_per_node 2)" in errors

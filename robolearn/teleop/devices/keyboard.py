@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from robolearn.configuration.teleop import Profile
 from robolearn.errors import DeviceLost
+from robolearn.sim.rendering import load_compilers
 from robolearn.teleop.devices import pygame_parts
 from robolearn.teleop.devices.signals import SignalDevice, Signals
 
@@ -58,6 +59,7 @@ class Keyboard(SignalDevice):
     def connect(self) -> None:
         """Open the window. Raises DeviceError without pygame-ce or a screen."""
         pygame = pygame_parts.import_pygame()
+        load_compilers()
         # SDL falls back to a driver without windows or keys, where it finds no screen.
         best = "wayland,x11" if os.environ.get("WAYLAND_DISPLAY") else "x11"
         drivers = {"SDL_VIDEODRIVER": best} if sys.platform.startswith("linux") else {}

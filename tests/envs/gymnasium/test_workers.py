@@ -20,6 +20,7 @@ from robolearn.envs.gymnasium.gym_vector_env import GymVectorEnv
 from robolearn.envs.gymnasium.workers import ProcessWorkers
 from robolearn.errors import TaskError
 from tests.envs import toy
+from tests.waiting import wait_until
 
 KINDS = [("sync", None), ("thread", 2), ("process", 1), ("process", 3)]
 
@@ -39,15 +40,6 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize("task_id", [toy.POINT_REACH, "gym:HalfCheetah-v5"])
@@ -124,11 +116,11 @@ def test_closing_ends_the_workers_and_so_does_forgetting_the_environment() -> No
     assert all(map(alive, pids))
     env.close()
     env.close()
-    assert wait_until(lambda: not any(map(alive, pids)))
+    wait_until(lambda: not any(map(alive, pids)))
     env = env_of(toy.COUNTER, 2, workers=2)
     pids = worker_pids(env)
     del env
-    assert wait_until(lambda: not any(map(alive, pids)))
+    wait_until(lambda: not any(map(alive, pids)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -150,7 +142,7 @@ def test_workers_die_with_their_parent(tmp_path: Path, number: int) -> None:
     parent.send_signal(number)
     parent.wait()
     parent.stdout.close()
-    assert wait_until(lambda: not any(map(alive, pids)))
+    wait_until(lambda: not any(map(alive, pids)))
 
 
 def test_a_script_without_a_main_guard_works(tmp_path: Path) -> None:
@@ -161,7 +153,7 @@ def test_a_script_without_a_main_guard_works(tmp_path: Path) -> None:
         "env = make(TaskConfig(id='gym:Pendulum-v1', workers=2), 2)\n"
         "print('made', env.reset([0, 1])['state'].shape[0])\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout == "made 2\n"
     assert done.stderr == ""
 
@@ -172,16 +164,15 @@ def test_ctrl_c_reaches_the_parent_alone_and_leaves_the_environments_usable(tmp_
         from robolearn.envs.make import make
         from robolearn.configuration.parts.task import TaskConfig
         env = make(TaskConfig(id={toy.COUNTER!r}, workers=2), 4)
-        interrupts = 0
-        print("ready", flush=True)
-        while interrupts < 20:
+        for _ in range(20):
             try:
-                env.reset([0, 1, 2, 3])
-                for _ in range(9):
-                    env.step(torch.zeros(4, 1))
+                print("going", flush=True)  # from here on it may come at any instant, and comes once
+                while True:
+                    env.reset([0, 1, 2, 3])
+                    for _ in range(9):
+                        env.step(torch.zeros(4, 1))
             except KeyboardInterrupt:
-                interrupts += 1
-                print("interrupted", flush=True)
+                pass
         env.reset([4, 5, 6, 7])
         print(env.step(torch.ones(4, 1)).obs["state"].tolist())
         env.close()
@@ -191,13 +182,12 @@ def test_ctrl_c_reaches_the_parent_alone_and_leaves_the_environments_usable(tmp_
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0)
     assert process.stdout is not None
     with process.stdout as out:
-        assert out.readline() == "ready\n"
         for _ in range(20):
-            time.sleep(random.uniform(0.02, 0.05))  # back in its loop
+            assert out.readline() == "going\n"
+            time.sleep(random.uniform(0.0, 0.03))
             os.killpg(process.pid, signal.SIGINT)
-            assert out.readline() == "interrupted\n"
         assert out.read() == f"{[[seed, 1.0, 1.0] for seed in (4.0, 5.0, 6.0, 7.0)]}\n"
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=90) == 0
     assert (tmp_path / "errors").read_text() == ""
 
 

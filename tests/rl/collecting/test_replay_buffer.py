@@ -51,7 +51,7 @@ def expected(history: list[tuple], t: int, n_step: int):
     return reward, 0.0 if terminated else discount, successor
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(capacity=st.integers(3, 60), steps=st.integers(1, 70), n_step=st.integers(1, 5), limit=st.integers(1, 9))
 def test_every_transition_is_what_happened(capacity: int, steps: int, n_step: int, limit: int) -> None:
     replay, history = fill(capacity, steps, n_step=n_step, limit=limit)

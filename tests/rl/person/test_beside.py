@@ -39,8 +39,10 @@ from robolearn.specs import ActionMode
 from robolearn.training.metrics import read_metrics
 from tests.envs.toy import point_reach_expert
 from tests.rl.test_residual import TASK, algorithm, config, demonstrations, half_taught
-from tests.teleop.recorder import ROOT, client, wait_until
+from tests.teleop.recorder import client
+from tests.waiting import wait_until
 
+ROOT = Path(__file__).parents[3]
 EXPERT = "tests.envs.toy:point_reach_expert"
 QUICK = HumanGateConfig(reaction_s=0.1, stall_s=0.4, least_s=0.2)
 NEVER = HumanGateConfig(reaction_s=1e3)
@@ -185,6 +187,7 @@ def test_a_session_that_is_killed_is_told_and_loses_nothing(
     with beside(c, policy) as person:
         wait_until(lambda: recorded(path) >= 3)
         os.kill(person._process.pid, signal.SIGKILL)
+        person._process.wait()
         kept = recorded(path)
         wait_until(lambda: person.attend() or person.over)
         said = " ".join(capfd.readouterr().err.split())

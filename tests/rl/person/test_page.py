@@ -22,7 +22,8 @@ from robolearn.policies.folder import load_policy
 from robolearn.specs import ActionMode
 from robolearn.training.metrics import read_metrics
 from tests.teleop.browser import chromium, open_page
-from tests.teleop.recorder import recorder, wait_until
+from tests.teleop.recorder import recorder
+from tests.waiting import wait_until
 
 STEPS = 60
 METHOD = (

@@ -161,7 +161,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(messages=st.lists(FIELDS | ANYTHING, max_size=5))
 def test_whatever_is_fed_the_command_is_sane(messages: list) -> None:
     device = BrowserDevice(SHIPPED)

@@ -90,7 +90,7 @@ class Page:
         self.send(messages.GuiUpdateMessage(uuid, {"value": True}))
 
 
-def until(what: Callable[[], object], seconds: float = 10.0) -> None:
+def until(what: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "nothing came"

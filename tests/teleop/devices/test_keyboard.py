@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -37,7 +38,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
     yield name
     server.terminate()
-    server.wait(10)
+    server.wait(60)
 
 
 @pytest.fixture
@@ -50,10 +51,10 @@ def keyboard(display: str) -> Iterator[Keyboard]:
 
 
 def xdotool(*arguments: str) -> None:
-    subprocess.run(["xdotool", *arguments], check=True, timeout=20)
+    subprocess.run(["xdotool", *arguments], check=True, timeout=60)
 
 
-def until(device: Keyboard, wanted: Callable[[Command], object], seconds: float = 10.0) -> Command:
+def until(device: Keyboard, wanted: Callable[[Command], object], seconds: float = 60.0) -> Command:
     """The first command that is as wanted."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -77,16 +78,17 @@ def test_keys_held_drive_and_stop_when_released(keyboard: Keyboard) -> None:
 def test_taps_between_two_reads_are_not_lost(keyboard: Keyboard) -> None:
     xdotool("key", "--delay", "1", "Return", "space", "1", "Escape")
     time.sleep(0.2)
-    command = until(keyboard, lambda c: c.buttons)
-    assert command.buttons == ("start", "success", "quit")
-    assert command.gripper == 1.0
+    told: list[Command] = []  # one, unless the X server stalls
+    until(keyboard, lambda c: told.append(c) or "quit" in c.buttons)
+    assert [button for command in told for button in command.buttons] == ["start", "success", "quit"]
+    assert [command.gripper for command in told if command.gripper is not None] == [1.0]
     assert keyboard.read().buttons == ()
 
 
 def test_a_window_that_loses_the_focus_holds_the_robot(keyboard: Keyboard) -> None:
     xdotool("keydown", "w")
     until(keyboard, lambda c: c.twist[0] == 1)
-    found = subprocess.run(["xdotool", "getwindowfocus"], check=True, capture_output=True, text=True, timeout=20)
+    found = subprocess.run(["xdotool", "getwindowfocus"], check=True, capture_output=True, text=True, timeout=60)
     window = found.stdout.strip()
     xdotool("windowunmap", window)
     command = until(keyboard, lambda c: not c.engaged)
@@ -102,6 +104,19 @@ def test_closing_it_loses_it_and_connecting_again_finds_it(keyboard: Keyboard) -
         keyboard.read()
     keyboard.connect()
     assert keyboard.read() is not None
+
+
+@pytest.mark.usefixtures("display")
+def test_compilers_can_be_loaded_after_the_window() -> None:
+    """Triton's LLVM after that of Mesa, which drew the window, ended the process: the pictures of a session load it."""
+    pytest.importorskip("triton", reason="comes with torch's CUDA wheels")
+    code = """
+from robolearn.teleop.devices.files import load_profile
+from robolearn.teleop.devices.keyboard import Keyboard
+Keyboard(load_profile("keyboard")).connect()
+import triton
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_a_screen_it_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:

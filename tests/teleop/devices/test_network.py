@@ -28,24 +28,40 @@ FLOOD = """
 import json, sys, time
 from websockets.sync.client import connect
 with connect(sys.argv[1], compression=None) as line:
-    began = time.monotonic()
     for seq in range(10_000):
+        if seq % 500 == 0:
+            sys.stdin.readline()
         line.send(json.dumps({"seq": seq, "time": time.monotonic(), "twist": [seq / 10_000, 0, 0, 0, 0, 0]}))
-        if seq % 100 == 0:
-            time.sleep(max(0.0, began + seq / 10_000 - time.monotonic()))
     line.send(json.dumps({"seq": 10_000, "time": time.monotonic(), "twist": [1, 0, 0, 0, 0, 0], "buttons": ["quit"]}))
 """
+"""Sends 500 messages, as fast as it can, for each line that it reads."""
+
+
+class Clock:
+    """Stands still unless the test moves it, so that no message grows old on a machine that stalls."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def device() -> Iterator[NetworkDevice]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(network, "time", made)
+    return made
+
+
+@pytest.fixture
+def device(clock: Clock) -> Iterator[NetworkDevice]:
     made = NetworkDevice(load_profile("network"), port=0)
     made.connect()
     yield made
     made.close()
 
 
-def until(device: NetworkDevice, wanted: Callable[[Command], object], seconds: float = 20.0) -> Command:
+def until(device: NetworkDevice, wanted: Callable[[Command], object], seconds: float = 60.0) -> Command:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         command = device.read()
@@ -56,37 +72,34 @@ def until(device: NetworkDevice, wanted: Callable[[Command], object], seconds: f
 
 
 def send(line: ClientConnection, seq: int, **fields: object) -> None:
-    message = {"seq": seq, "time": time.monotonic()} | fields
+    message = {"seq": seq, "time": network.time.monotonic()} | fields  # the device's clock, which the test moves
     line.send(json.dumps({"twist": [0.0] * 6} | message if "action" not in message else message))
 
 
 def test_the_example_client_drives_and_its_death_holds_the_robot(device: NetworkDevice) -> None:
     assert not device.read().engaged
-    began = time.monotonic()
     client = subprocess.Popen([sys.executable, str(EXAMPLE), device.address])
     try:
         command = until(device, lambda c: c.engaged and c.twist[1] > 0.1)
         assert np.hypot(*command.twist[:2]) == pytest.approx(0.5)
-        assert began < command.sampled_at <= time.monotonic(), "by the clock of this process"
         client.send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        until(device, lambda c: not c.engaged)
-        assert time.monotonic() - killed < 2.0
+        until(device, lambda c: not c.engaged)  # by the line that broke: no time passes here
     finally:
         client.kill()
         client.wait()
-    again = subprocess.run([sys.executable, str(EXAMPLE), device.address, "--seconds", "0.3"], check=False, timeout=30)
+    again = subprocess.run([sys.executable, str(EXAMPLE), device.address, "--seconds", "0.3"], check=False, timeout=90)
     assert again.returncode == 0
     assert device.counts["connection lost"] == 1
 
 
-def test_silence_holds_the_robot_and_the_next_word_moves_it(device: NetworkDevice) -> None:
+def test_silence_holds_the_robot_and_the_next_word_moves_it(device: NetworkDevice, clock: Clock) -> None:
     with connect(device.address) as line:
         send(line, 1, twist=[1, 0, 0, 0, 0, 0])
-        until(device, lambda c: c.engaged)
-        silent = time.monotonic()
-        until(device, lambda c: not c.engaged)
-        assert 0.1 < time.monotonic() - silent < 2.0
+        assert until(device, lambda c: c.engaged).sampled_at == pytest.approx(clock.now)
+        clock.now += 0.19
+        assert device.read().engaged
+        clock.now += 0.02
+        assert not device.read().engaged
         send(line, 2, twist=[0, 1, 0, 0, 0, 0], engaged=True)
         assert until(device, lambda c: c.engaged).twist.tolist() == [0, 1, 0, 0, 0, 0]
         send(line, 3, twist=[0, 1, 0, 0, 0, 0], engaged=False)
@@ -167,24 +180,29 @@ def test_a_huge_message_ends_the_connection_and_the_next_client_is_welcome(devic
 
 
 def test_ten_thousand_messages_a_second_from_another_process(device: NetworkDevice) -> None:
-    client = subprocess.Popen([sys.executable, "-c", FLOOD, device.address])
-    longest, seen, end = 0.0, [], time.monotonic() + 60
+    client = subprocess.Popen([sys.executable, "-c", FLOOD, device.address], stdin=subprocess.PIPE, text=True)
+    assert client.stdin is not None
+    seen, pressed = [], []
+
+    def note(command: Command) -> float:
+        pressed.extend(command.buttons)
+        seen.extend([command.twist[0]] if command.engaged else [])  # not once the client has gone
+        return max(seen, default=-1.0)
+
     try:
-        command = device.read()
-        while "quit" not in command.buttons:
-            began = time.monotonic()
-            assert began < end, device.counts
-            command = device.read()
-            longest = max(longest, time.monotonic() - began)
-            seen += [command.twist[0]] if command.engaged else [0.0] if not seen else []
-            time.sleep(0.005)
+        for sent in range(500, 10_001, 500):
+            client.stdin.write("\n")
+            client.stdin.flush()
+            until(device, lambda c, last=(sent - 1) / 10_000: note(c) > last - 1e-6)
+            note(device.read())  # nothing is on the line, for which a read would wait
+        until(device, lambda c: note(c) and "quit" in pressed)
     finally:
+        client.stdin.close()
         client.wait(60)
     assert device.counts["accepted"] == 10_001
     assert seen == sorted(seen), "newer never gives way to older"
-    assert seen[-1] > 0.9
-    assert len(set(seen)) > 10
-    assert longest < 1.0, "a read never waits for the line"
+    assert pressed == ["quit"]
+    assert len(set(seen)) > 20
 
 
 def test_one_drives_at_a_time(device: NetworkDevice) -> None:
@@ -198,6 +216,7 @@ def test_one_drives_at_a_time(device: NetworkDevice) -> None:
     assert device.counts["refused: another client drives"] == 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_pages_and_strangers_are_refused() -> None:
     with pytest.raises(DeviceError, match="needs a token"):
         NetworkDevice(load_profile("network"), host="0.0.0.0")
@@ -233,10 +252,8 @@ def test_a_port_that_is_taken_and_a_closed_device(device: NetworkDevice) -> None
         device.read()
 
 
-def test_a_message_that_waited_on_its_way_is_as_old_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_waited_on_its_way_is_as_old_as_it_is(clock: Clock) -> None:
     """The sender's clock is ahead by 50 s; its third message waits for 0.5 s, and later its clock jumps back."""
-    clock = type("Clock", (), {"now": 10.0, "monotonic": lambda self: self.now})()
-    monkeypatch.setattr(network, "time", clock)
     device = NetworkDevice(load_profile("network"))
     sampled = []
     for seq, (arrived, sent) in enumerate([(10.0, 60.0), (10.1, 60.1), (10.7, 60.2), (10.8, 60.8), (10.9, 30.0)]):
@@ -251,7 +268,7 @@ def test_a_message_that_waited_on_its_way_is_as_old_as_it_is(monkeypatch: pytest
     assert device._sampled_at == pytest.approx(clock.now), "the sender's new clock is believed in the end"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.text(max_size=60)
     | st.binary(max_size=60)

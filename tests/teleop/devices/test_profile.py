@@ -188,7 +188,7 @@ def profiles(draw: st.DrawFn) -> Profile:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(profile=profiles(), data=st.data())
 def test_any_profile_gives_commands_within_bounds_and_survives_yaml(profile: Profile, data: st.DataObject) -> None:
     assert from_dict(Profile, to_dict(profile)) == profile
@@ -208,7 +208,7 @@ def test_any_profile_gives_commands_within_bounds_and_survives_yaml(profile: Pro
     assert command.frame == profile.frame
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(),
