@@ -196,6 +196,7 @@ def test_ctrl_c_while_recording_keeps_what_is_there_and_resumes_to_the_same_file
 def test_ctrl_c_while_evaluating_keeps_the_finished_episodes(workspace: Path) -> None:
     said = interrupted("eval", "clone", "--episodes", "50000", "--output", "cut", cwd=workspace)
     assert "so far" in said
+    assert "to go on: robolearn eval --config cut/config.yaml --resume" in said
     assert len(EvaluationResult.load(workspace / "cut/clone.json").episodes) < 50000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -23,11 +24,11 @@ class EvalConfig:
     COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
         "what": ("policies", "expert", "task", "task.kwargs", "task.max_steps"),
         "how": ("episodes", "seed", "num_envs", "sample", "exec_steps", "temporal_ensemble"),
-        "output": ("output", "videos"),
+        "output": ("output", "resume", "videos"),
     }
     OWN_TASK: ClassVar[str] = "policies"
-    BUDGET: ClassVar[tuple[str, ...]] = ("num_envs", "videos", "task.workers", "task.worker_kind", "output")
-    """Keys that may differ where figures are made anew; see `robolearn.configuration.provenance`."""
+    BUDGET: ClassVar[tuple[str, ...]] = ("num_envs", "videos", "task.workers", "task.worker_kind", "output", "resume")
+    """Keys that may differ where figures are made anew or gone on with; see `robolearn.configuration.provenance`."""
 
     policies: tuple[str, ...] = field(default=(), metadata={"positional": True})
     """Policy folders, or run folders that hold one."""
@@ -50,6 +51,8 @@ class EvalConfig:
     i = 0 for the oldest chunk (ACT takes 0.01); none executes chunks in turn."""
     output: str = ""
     """Folder for the figures (JSON) and the report (HTML); empty takes one in runs/eval named like the policies."""
+    resume: bool = False
+    """Go on where the evaluation in the output folder stopped; without it, all of it is made anew."""
     videos: int = 1
     """Episodes to put on video, where OpenGL is there."""
 
@@ -77,7 +80,7 @@ class EvalConfig:
         """Return the folder that the evaluation is written into."""
         if self.output:
             return Path(self.output)
-        paths = [Path(policy).absolute() for policy in self.policies]
+        paths = [Path(os.path.abspath(policy)) for policy in self.policies]  # `.` and `..` have names, too
         names = [path.parent.name if path.name == "policy" else path.name for path in paths]
         if not names and self.task is not None:
             names = [self.task.id.removeprefix("gym:").replace("/", "_").replace(":", "_"), "demonstrator"]

@@ -33,12 +33,17 @@ class Watch:
         self.ended, self.ended_at_once = 0, 0
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """One sentence for everything that was noticed."""
-        found = [
+    def spikes(self) -> tuple[str, ...]:
+        """One sentence for everything that was of absurd size."""
+        return tuple(
             text + (f" ({count(number, 'such value')} in all)" if number > 1 else "")
             for text, number in self._spikes.values()
-        ]
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for everything that was noticed."""
+        found = [*self.spikes]
         if self.ended_at_once and 2 * self.ended_at_once >= self.ended:
             found.append(
                 f"{self.ended_at_once} of {count(self.ended, 'episode')} ended at the first step: the environment "

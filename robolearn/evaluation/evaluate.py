@@ -28,6 +28,9 @@ from robolearn.training.threads import fitting_threads, start_thread_pool
 
 Record = Literal["none", "trajectory", "full"]
 
+KEEP_EVERY_S = 10.0
+"""Wall time between two parts that are kept of an evaluation under way."""
+
 
 def evaluate(
     policy: Policy | Actor,
@@ -39,38 +42,62 @@ def evaluate(
     on_episode: Callable[[EpisodeRecord], None] = lambda record: None,
     record: Record = "none",
     record_limit: int = 8,
+    keep: Callable[[EvaluationResult], object] = lambda part: None,
+    part: EvaluationResult | None = None,
 ) -> EvaluationResult:
     """Run one episode per seed; the result lists them in the order of the seeds.
 
     Args:
         deterministic: take the policy's mode instead of a sample.
-        on_episode: told of each episode as it ends (not in the order of the seeds), for progress and so that an
-            interrupted evaluation can keep what it has.
+        on_episode: told of each episode as it ends (not in the order of the seeds), for progress.
         record: keep "trajectory" (low-dimensional observations, actions, rewards) or "full" (images and physics states
             too) of the first `record_limit` seeds.
+        keep: given what is finished, every `KEEP_EVERY_S` seconds and where Ctrl-C ends the evaluation.
+        part: what was kept of this evaluation; its episodes are not run again, and the result is the same as without.
 
     A policy acts in the units of its own limits; raises PolicyError where it is not for this environment.
     """
+    if part is not None and part.seeds == tuple(seeds):
+        return part
     if isinstance(policy, Policy):
         env = env_for(policy, env)
-    began = time.perf_counter()
-    finished: dict[int, EpisodeRecord] = {}
+    began = kept = time.perf_counter()
+    known = {episode.seed: episode for episode in part.episodes} if part else {}
+    finished = {order: known[seed] for order, seed in enumerate(seeds) if seed in known}
+    left = [order for order in range(len(seeds)) if order not in finished]
+    watch = Watch()
+    watch.ended, watch.ended_at_once = len(finished), sum(episode.steps == 1 for episode in finished.values())
     start_thread_pool()
     actor = as_actor(policy, env, deterministic=deterministic)
-    with fitting_threads(*([policy] if isinstance(policy, Policy) else []), rows=env.num_envs):
-        watch = Watch()
-        for order, episode in rollouts(actor, env, seeds, record=record, record_limit=record_limit, watch=watch):
-            finished[order] = episode
-            on_episode(episode)
-    return EvaluationResult(
-        name=name,
-        env_args=env.env_args,
-        control_hz=env.control_hz,
-        deterministic=deterministic,
-        episodes=tuple(finished[order] for order in range(len(seeds))),
-        seconds=time.perf_counter() - began,
-        notes=(*watch.notes, *(actor.notes if isinstance(actor, PolicyRunner) else ())),
-    )
+
+    def result(noticed: tuple[str, ...]) -> EvaluationResult:
+        driving = actor.notes if isinstance(actor, PolicyRunner) else ()
+        return EvaluationResult(
+            name=name,
+            env_args=env.env_args,
+            control_hz=env.control_hz,
+            deterministic=deterministic,
+            episodes=tuple(finished[order] for order in sorted(finished)),
+            seconds=(part.seconds if part else 0.0) + time.perf_counter() - began,
+            notes=tuple(dict.fromkeys((*(part.notes if part else ()), *noticed, *driving))),
+        )
+
+    limit = sum(order < record_limit for order in left)
+    again = [seeds[order] for order in left]
+    try:
+        with fitting_threads(*([policy] if isinstance(policy, Policy) else []), rows=env.num_envs):
+            for place, episode in rollouts(actor, env, again, record=record, record_limit=limit, watch=watch):
+                finished[left[place]] = episode
+                on_episode(episode)
+                # Not where all are finished: a part with every episode would pass for the whole, without its notes.
+                if len(finished) < len(seeds) and time.perf_counter() - kept >= KEEP_EVERY_S:
+                    keep(result(watch.spikes))
+                    kept = time.perf_counter()
+    except KeyboardInterrupt:
+        if len(finished) < len(seeds):
+            keep(result(watch.spikes))
+        raise
+    return result(watch.notes)
 
 
 def rollouts(

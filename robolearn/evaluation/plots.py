@@ -6,14 +6,16 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from robolearn.evaluation.results import EpisodeRecord, EvaluationResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#8c6d31")
 """Wong's palette (Nature Methods 2011), told apart by colour-blind readers too, in an order of contrast on white."""
@@ -72,7 +74,7 @@ def colour(index: int) -> str:
 
 def success_figure(results: Sequence[EvaluationResult], reference: EvaluationResult | None = None) -> str:
     """Draw success rates with their 95% Wilson intervals, one row per result."""
-    with mpl.rc_context(STYLE):
+    with styled():
         figure, axes = new_figure(5.0, 0.9 + 0.5 * len(results))
         for row, result in enumerate(results):
             interval = result.interval()
@@ -91,7 +93,7 @@ def success_figure(results: Sequence[EvaluationResult], reference: EvaluationRes
 
 def time_figure(results: Sequence[EvaluationResult], reference: EvaluationResult | None = None) -> str:
     """Draw the share of episodes solved within a time: height is success, position is speed."""
-    with mpl.rc_context(STYLE):
+    with styled():
         figure, axes = new_figure(5.0, 2.9)
         shown = [(r, colour(i), "-") for i, r in enumerate(results)]
         shown += [(reference, FAINT, (0, (4, 3)))] if reference is not None else []
@@ -118,7 +120,7 @@ def curve_figures(logs: Sequence[Log], tint: str) -> list[tuple[str, str]]:
 
 
 def _curves(logs: Sequence[Log], names: Sequence[str], tint: str) -> str:
-    with mpl.rc_context(STYLE):
+    with styled():
         figure, axes = new_figure(3.3, 2.2)
         for name, style in zip(names, ("-", "--", ":", "-.")):
             for index, (label, rows) in enumerate(logs):
@@ -137,8 +139,8 @@ def path_figure(stages: Signals) -> str:
     everything = np.concatenate([path for _, episodes in stages for _, path in episodes])
     low, high = everything.min(0), everything.max(0)
     margin = 0.05 * (high - low) + 1e-3
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.4 * len(stages), 3.3))
+    with styled():
+        figure = empty_figure(3.4 * len(stages), 3.3, layout=None)
         figure.subplots_adjust(0.0, 0.03, 0.97, 0.93, wspace=0.02)
         for position, (name, episodes) in enumerate(stages):
             axes: Any = figure.add_subplot(1, len(stages), position + 1, projection="3d")
@@ -162,8 +164,8 @@ def path_figure(stages: Signals) -> str:
 def signal_figure(stages: Signals, hz: float, key: str) -> str:
     """Draw the first dimensions of an observation, (T+1, D) per episode, over time: one row per stage."""
     dims = min(4, *(signal.shape[1] for _, episodes in stages for _, signal in episodes))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.0, 0.4 + 1.7 * len(stages)), layout="constrained")
+    with styled():
+        figure = empty_figure(10.0, 0.4 + 1.7 * len(stages))
         grid = figure.subplots(len(stages), dims, squeeze=False, sharex=True, sharey="col")
         for row, (name, episodes) in enumerate(stages):
             for column in range(dims):
@@ -194,10 +196,24 @@ def _curve(rows: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, 
     return points.reshape(-1, 2)[:, 0], points.reshape(-1, 2)[:, 1]
 
 
+def styled() -> AbstractContextManager[None]:
+    """Return a context in which figures are drawn in the report's style."""
+    import matplotlib as mpl  # late, as below: most of an evaluation goes by before anything is drawn
+
+    return mpl.rc_context(STYLE)
+
+
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure of so many inches with its axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = empty_figure(width, height)
     return figure, figure.subplots()
+
+
+def empty_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Return a figure of so many inches without axes."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def data_uri(figure: Figure) -> str:

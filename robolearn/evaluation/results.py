@@ -75,6 +75,8 @@ class EvaluationResult:
     """Whether a seed fixes an episode there; results of other environments are not paired by seed."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What was noticed about the environment, a sentence each."""
+    policy: str = ""
+    """Checksum of the saved policy; empty of whatever else acted."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -154,6 +156,7 @@ class EvaluationResult:
             "seconds": self.seconds,
             "repeatable": self.repeatable,
             "notes": list(self.notes),
+            "policy": self.policy,
             "summary": self.summary(),
             "episodes": [
                 {f.name: getattr(e, f.name) for f in fields(e) if f.name != "trajectory"} for e in self.episodes
@@ -166,16 +169,21 @@ class EvaluationResult:
         try:
             names = ("name", "env_args", "control_hz", "deterministic", "seconds", "repeatable")
             episodes = tuple(EpisodeRecord(**e) for e in data["episodes"])
-            return cls(episodes=episodes, notes=tuple(data["notes"]), **{name: data[name] for name in names})
+            values = {name: data[name] for name in names}
+            return cls(episodes=episodes, notes=tuple(data["notes"]), policy=data.get("policy", ""), **values)
         except (KeyError, TypeError, AttributeError) as error:
             raise RobolearnError(f"this is not an evaluation result of robolearn: {error!r}") from None
 
     def save(self, path: str | Path) -> Path:
-        """Write the JSON, and recorded trajectories into an .npz of that name beside it; returns the JSON's path."""
+        """Write the JSON, and recorded trajectories into an .npz of that name beside it; returns the JSON's path.
+
+        Trajectories go by the seeds of their episodes: where a part was saved before and the last moment comes between
+        the two files, each still finds its own.
+        """
         path = Path(path)
         arrays = {
-            f"{index}/{name}": value
-            for index, episode in enumerate(self.episodes)
+            f"{episode.seed}/{name}": value
+            for episode in self.episodes
             if episode.trajectory is not None
             for name, value in episode.trajectory.arrays().items()
         }
@@ -201,9 +209,7 @@ class EvaluationResult:
         grouped: dict[int, dict[str, np.ndarray]] = {}
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays.files:
-                index, _, rest = name.partition("/")
-                grouped.setdefault(int(index), {})[rest] = arrays[name]
-        episodes = list(self.episodes)
-        for index, parts in grouped.items():
-            episodes[index] = replace(episodes[index], trajectory=Trajectory.of(parts))
-        return replace(self, episodes=tuple(episodes))
+                seed, _, rest = name.partition("/")
+                grouped.setdefault(int(seed), {})[rest] = arrays[name]
+        found = {seed: Trajectory.of(parts) for seed, parts in grouped.items()}
+        return replace(self, episodes=tuple(replace(e, trajectory=found.get(e.seed)) for e in self.episodes))

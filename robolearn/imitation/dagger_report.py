@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
 from robolearn.configuration.dagger import DaggerConfig
@@ -103,7 +102,7 @@ def _success(measured: dict[int, EvaluationResult]) -> str:
     """Success of each round's policy, with intervals."""
     if not measured:
         return ""
-    with mpl.rc_context(plots.STYLE):
+    with plots.styled():
         figure, axes = plots.new_figure(6.4, 2.8)
         numbers = sorted(measured)
         intervals = [measured[n].interval() for n in numbers]
@@ -125,7 +124,7 @@ def _timeline(files: Sequence[Path]) -> str:
                 modes = dataset.arrays(i, ["action_modes"])["action_modes"]
                 rows.append((modes, dataset.info[i].success, dataset.control_hz))
         gaps.append(len(rows))
-    with mpl.rc_context(plots.STYLE):
+    with plots.styled():
         figure, axes = plots.new_figure(8.0, 0.8 + 0.07 * len(rows))
         for y, (modes, success, hz) in enumerate(rows):
             edges = np.flatnonzero(np.diff(modes)) + 1
@@ -150,7 +149,7 @@ def _drift_figures(rounds: Rounds, numbers: Sequence[int]) -> list[dict[str, str
     )
     figures = []
     for key, title, label in panels:
-        with mpl.rc_context(plots.STYLE):
+        with plots.styled():
             figure, axes = plots.new_figure(6.4, 2.8)
             for i, (number, log) in enumerate(logs.items()):
                 times = np.asarray(log["steps"]) / log["control_hz"]
@@ -170,7 +169,7 @@ def _gate_figures(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     facts = json.loads(path.read_text(encoding="utf-8"))
-    with mpl.rc_context(plots.STYLE):
+    with plots.styled():
         figure, axes = plots.new_figure(4.6, 3.6)
         for i, (name, row) in enumerate(facts["gates"].items()):
             tint = plots.colour(i)

@@ -165,6 +165,12 @@ def checksum(content: bytes) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
+def policy_checksum(folder: str | Path) -> str:
+    """Return what tells saved policies apart: of their configurations, which hold the checksums of the weights."""
+    found = sorted(policy_folder(folder).rglob(CONFIG_FILE))  # the base that a policy corrects has one, too
+    return checksum(b"".join(path.read_bytes() for path in found))
+
+
 def policy_env_args(folder: str | Path) -> dict[str, Any]:
     """The task that a saved policy is for, as data set files name it; empty where it was not said."""
     return dict(read_description(policy_folder(folder)).get("env_args") or {})

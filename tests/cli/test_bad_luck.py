@@ -83,6 +83,7 @@ def test_an_output_that_cannot_be_made_is_one_sentence(
     said = capsys.readouterr().err
     assert "a file: it is a file, not a folder. " in said or ": Not a directory. " in said
     assert "What is complete is kept; mend that path" in said
+    assert ("run the same again with --resume" in said) == (words[0] in ("train", "finetune", "eval"))
     assert (tmp_path / "a file").read_text() == ""
 
 

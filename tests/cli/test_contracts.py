@@ -62,7 +62,7 @@ def test_a_policy_of_narrower_limits_acts_in_its_own_units(home: Path, tmp_path:
         )
         assert "of 3" in out or "/3 solved" in out
         with np.load(tmp_path / kind / "plain.npz") as arrays:
-            places.append([arrays[f"{i}/obs/state"] for i in range(3)])
+            places.append([arrays[f"{seed}/obs/state"] for seed in range(20000, 20003)])
     for ours, theirs in zip(*places):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
@@ -329,7 +329,7 @@ def test_values_of_discrete_actions_are_a_policy_like_others(home: Path, tmp_pat
     out = said(capsys, "eval", run, "--task.success_threshold", 1, "--episodes", 3, "--output", tmp_path / "out")
     assert "run: 3/3 solved" in out, "right leads to the reward from every cell, and the best action is taken"
     with np.load(tmp_path / "out" / "run.npz") as arrays:
-        assert arrays["0/actions"].tolist() == [[-1.0, 1.0]] * 3
+        assert arrays["20000/actions"].tolist() == [[-1.0, 1.0]] * 3
     said(
         capsys, "eval", run, "--sample", "--temporal_ensemble", 0.01, "--episodes", 1, "--output", tmp_path / "sampled"
     )

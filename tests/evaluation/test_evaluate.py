@@ -233,6 +233,6 @@ def test_a_damaged_or_pickled_npz_is_refused(tmp_path: Path) -> None:
     path.with_suffix(".npz").write_bytes(path.with_suffix(".npz").read_bytes()[:-30])
     with pytest.raises(RobolearnError, match="cannot read the evaluation"):
         EvaluationResult.load(path)
-    np.savez(path.with_suffix(".npz"), **{"0/actions": np.array([object()], dtype=object)})
+    np.savez(path.with_suffix(".npz"), **{"1/actions": np.array([object()], dtype=object)})
     with pytest.raises(RobolearnError, match="cannot read the evaluation"):
         EvaluationResult.load(path)

@@ -93,7 +93,7 @@ def _prospects(verb: str, config: Any) -> tuple[str, str]:
     rounds = len(list(run.glob("rounds/*/report.json")))
     if rounds:
         return f"The {count(rounds, 'complete round')} in {run} are kept", "run the same again to go on from there"
-    return "What is complete is kept", "run the same again"
+    return "What is complete is kept", "run the same again" + (" with --resume" if hasattr(config, "resume") else "")
 
 
 def _number_in(text: str) -> int | None:
