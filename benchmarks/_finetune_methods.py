@@ -37,6 +37,18 @@ CHAIN: dict[str, Any] = {
     "critic_warmup": 4,
 }
 RESIDUAL: dict[str, Any] = {"name": "residual_ppo", "scale": 0.2, "critic_warmup": 4, "compile": True}
+STEERING: dict[str, Any] = {
+    "name": "steering",
+    "share_steps": 4000,
+    "algorithm": {
+        "gamma": 0.98,
+        "collect_steps": 4,
+        "utd": 0.125,
+        "critic_warmup": 1000,
+        "batch_size": 128,
+        "critic_learning_rate": 1e-3,
+    },
+}
 CHUNKS: dict[str, Any] = {"action_normalisation": "min_max", "pred_steps": 4, "exec_steps": 2}
 
 
@@ -54,6 +66,11 @@ class Method:
     """DAgger rounds whose episodes are cloned, too."""
     updates: int | None = None
     """None takes the task's."""
+
+    @property
+    def off_policy(self) -> bool:
+        """Whether it learns from a replay, and so from the demonstrations, too."""
+        return "algorithm" in self.way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +97,8 @@ class Scale:
     """None takes the task's."""
     way: dict[str, Any] = field(default_factory=dict)
     """What of the ways by PPO is different here."""
+    algorithm: dict[str, Any] = field(default_factory=dict)
+    """What of the algorithm of off-policy ways is."""
     updates: int | None = None
     """None takes the method's or the task's."""
     every: int = 25
@@ -103,6 +122,7 @@ far it goes. An evaluation takes about as many control steps as three updates.""
 REHEARSAL = Scale(
     num_envs=2,
     way={"num_steps": 4, "batch_size": 4, "epochs": 1, "critic_warmup": 1, "compile": False},
+    algorithm={"batch_size": 4, "random_steps": 4, "collect_steps": 2, "utd": 0.5, "critic_warmup": 1},
     updates=2,
     every=1,
     held_out=1,
@@ -154,6 +174,7 @@ METHODS = {
     ),
 }
 METHODS["flow_residual"] = replace(METHODS["flow"], way=RESIDUAL)
+METHODS["flow_steering"] = replace(METHODS["flow"], way=STEERING, updates=160)
 HEADLINE = ("ppo", "dagger_ppo")
 """Those that are to reach the goals; the kinds of policies are to get better."""
 ROUNDS, EPISODES_PER_ROUND = 10, 40

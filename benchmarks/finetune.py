@@ -16,8 +16,8 @@ Writes benchmarks/results/finetune.json from all outcomes.
     gaussian, mixture, autoregressive, diffusion, flow, act
                  each kind of policy, after the first three rounds only (autoregressive and ACT: ten): likelihoods by
                  PPO, chains by PPO on their steps (DPPO), ACT by a residual, learned by PPO, too
-    flow_residual
-                 a flow policy by a residual
+    flow_residual, flow_steering
+                 a flow policy by a residual, and by its noise (off-policy, with the demonstrations)
 
 With `--backend warp` worlds, observations, rewards, policy and updates live on one device, cloning too; outcomes and
 rows name back end and card, and count the minutes until an evaluation first solves 99%. A rehearsal shows that every
@@ -50,6 +50,7 @@ from benchmarks._finetune_methods import (
     STUDIES,
     Method,
     Scale,
+    Study,
 )
 from benchmarks._report import Row, SuccessRow, gpu_name, load_runs, save_runs, write
 from robolearn.configuration.cloning import BCConfig
@@ -161,7 +162,8 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
         FinetuneConfig,
         {
             "policy": str(start),
-            "method": method.way | (study.ppo if method_name == "ppo" else {}) | scale.way,
+            "method": way_of(method_name, study, scale),
+            "demonstrations": [str(data)] if method.off_policy else [],
             "output": str(folder / "finetune"),
             "task": asdict(task),
             "max_steps": scale.max_steps or study.max_steps,
@@ -219,6 +221,14 @@ def run(name: str, method_name: str, seed: int, place: Place, scale: Scale) -> d
             if "eval_success" in row
         ],
     }
+
+
+def way_of(method_name: str, study: Study, scale: Scale) -> dict[str, Any]:
+    """Return `method` of `robolearn finetune`."""
+    method = METHODS[method_name]
+    if method.off_policy:
+        return method.way | {"algorithm": method.way["algorithm"] | scale.algorithm}
+    return method.way | (study.ppo if method_name == "ppo" else {}) | scale.way
 
 
 def moved(policy: Path, name: str, task: TaskConfig, scale: Scale) -> float | None:

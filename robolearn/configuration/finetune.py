@@ -98,11 +98,12 @@ class FinetuneConfig(Reading):
     method: Way = field(default_factory=PPOTuningConfig)
     """How it learns."""
     demonstrations: tuple[str, ...] = ()
-    """Data set files that learning goes back to: half of each batch (residual, sac), or a cloning loss beside the
-    surrogate (ppo, chain_ppo); residual_ppo has no use for them."""
+    """Data set files that learning goes back to: half of each batch (residual, steering, sac), or a cloning loss beside
+    the surrogate (ppo, chain_ppo); residual_ppo has no use for them."""
     corrector: CorrectorConfig | None = None
-    """Who may take over in practice (residual, sac): `auto` is the task's own expert, `corrector.device` names what a
-    person corrects with. What they do counts as practice and as demonstrations; none leaves practice to the policy."""
+    """Who may take over in practice (residual, steering, sac): `auto` is the task's own expert, `corrector.device` says
+    what a person corrects with. What they do counts as practice and as demonstrations; none leaves practice to the
+    policy."""
     task: TaskConfig | None = None
     """Task to practise; none takes the one that the policy was made for."""
     output: str = "runs/finetune"
@@ -169,7 +170,7 @@ class FinetuneConfig(Reading):
         if not isinstance(self.method, OFF_POLICY):
             raise ConfigError(
                 f"method {self.method.name} learns from actions of its own only, a corrector's are not; use method "
-                "residual or sac, or correct the policy first (robolearn dagger)"
+                "residual, steering or sac, or correct the policy first (robolearn dagger)"
             )
         if not self.demonstrations and (self.corrector.rehearses or not self.corrector.device):
             raise ConfigError(

@@ -20,6 +20,7 @@ from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.networks.unet1d import UNet1d
 from robolearn.policies.policy import Policy
 from robolearn.policies.residual import ResidualPolicy
+from robolearn.policies.steered import SteeredPolicy
 
 LARGE = 2**16
 """Weights from which on a matrix is worth reading in half the bytes."""
@@ -50,6 +51,9 @@ def accelerate(policy: Policy, *, dtype: torch.dtype | None = None) -> Policy:
     if isinstance(policy, ResidualPolicy):
         correction = copy.deepcopy(policy.correction).eval().requires_grad_(False)  # small, and exact
         return ResidualPolicy(accelerate(policy.base, dtype=dtype), correction)
+    if isinstance(policy, SteeredPolicy):
+        steering = copy.deepcopy(policy.steering).eval().requires_grad_(False)
+        return SteeredPolicy(accelerate(policy.base, dtype=dtype), steering)
     fast = copy.deepcopy(policy).eval().requires_grad_(False)
     if dtype != torch.bfloat16:
         return fast

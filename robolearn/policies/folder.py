@@ -1,6 +1,7 @@
 """Saved policies: a folder with `config.yaml`, `policy.safetensors` and `card.md`. Loading runs no code from it.
 
-A policy with a correction is the folder of the correction, with the folder of the policy that it corrects inside:
+A policy with a correction is the folder of the correction, with the folder of the policy that it corrects inside, and a
+steered one that of the steering, with its base inside:
 
     policy/config.yaml  policy.safetensors  card.md  base/config.yaml  base/policy.safetensors  base/card.md
 """
@@ -24,7 +25,8 @@ from robolearn.configuration.tree import from_dict, read_yaml, to_dict, unknown_
 from robolearn.errors import ConfigError, PolicyError, TaskError, printable
 from robolearn.policies.build import build_policy
 from robolearn.policies.policy import Policy
-from robolearn.policies.residual import Correction, ResidualPolicy, learning_part
+from robolearn.policies.residual import Correction, ResidualPolicy
+from robolearn.policies.steered import SteeredPolicy, Steering
 from robolearn.specs import ActionSpec, ObservationSpec
 from robolearn.storage import absence, atomic_folder
 
@@ -32,8 +34,8 @@ FORMAT = "robolearn-policy"
 VERSION = 1
 RUN_PARTS = ("checkpoints", "metrics.jsonl", "rounds")
 """What tells the folder of a run."""
-KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights", "base")
-"""Of `config.yaml`; `base` only where the policy is a correction, and always the folder of that name."""
+KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights", "base", "steers")
+"""Of `config.yaml`; `base` only of a correction, `steers` only of a steering, and always the folder `base`."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, BASE_FOLDER = "config.yaml", "policy.safetensors", "card.md", "base"
 
 
@@ -88,7 +90,7 @@ def save_policy(
 
 def _write(policy: Policy, folder: Path, card: str | PolicyCard, env_args: dict[str, Any]) -> None:
     """Write the files of a policy into an empty folder."""
-    networks = learning_part(policy)
+    networks = policy.learning_part
     weights = save({name: value.detach().cpu().contiguous().clone() for name, value in networks.state_dict().items()})
     description = {
         "format": FORMAT,
@@ -99,8 +101,8 @@ def _write(policy: Policy, folder: Path, card: str | PolicyCard, env_args: dict[
         "env_args": env_args,
         "weights": checksum(weights),
     }
-    if isinstance(policy, ResidualPolicy):
-        description["base"] = BASE_FOLDER
+    if isinstance(policy, ResidualPolicy | SteeredPolicy):
+        description["base" if isinstance(policy, ResidualPolicy) else "steers"] = BASE_FOLDER
         (folder / BASE_FOLDER).mkdir()
         _write(policy.base, folder / BASE_FOLDER, "", env_args)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
@@ -123,7 +125,9 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
             ObservationSpec.from_dict(description["observation_spec"]),
             ActionSpec.from_dict(description["action_spec"]),
         )
-        policy = networks if base is None else Correction(networks)
+        policy = networks
+        if base is not None:
+            policy = Steering(networks) if "steers" in description else Correction(networks)
     except (ConfigError, TaskError, PolicyError) as error:
         raise PolicyError(f"{folder / CONFIG_FILE}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -141,21 +145,22 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     except (SafetensorError, OSError, ValueError) as error:
         raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
     _load_weights(policy, state, folder / WEIGHTS_FILE)
-    if isinstance(policy, Correction):
+    if isinstance(policy, Correction | Steering):
         assert base is not None
-        policy = ResidualPolicy(base, policy)
+        policy = SteeredPolicy(base, policy) if isinstance(policy, Steering) else ResidualPolicy(base, policy)
     return policy.to(device).eval()
 
 
 def _load_base(folder: Path, description: Mapping[str, Any]) -> Policy | None:
-    """Return the policy that the one in `folder` corrects; None where it corrects none."""
-    if "base" not in description:
+    """Return the policy that the one in `folder` corrects or steers; None where it does neither."""
+    key = next((key for key in ("base", "steers") if key in description), None)
+    if key is None:
         return None
     base = folder / BASE_FOLDER
-    if description["base"] != BASE_FOLDER or not base.resolve().is_relative_to(folder.resolve()):
+    if description[key] != BASE_FOLDER or not base.resolve().is_relative_to(folder.resolve()):
         raise PolicyError(
-            f"{folder / CONFIG_FILE}: base must be {BASE_FOLDER!r}, a folder within, received {description['base']!r} "
-            f"({base.resolve()}); copy the policy that is corrected into {base}"
+            f"{folder / CONFIG_FILE}: {key} must be {BASE_FOLDER!r}, a folder within, received {description[key]!r} "
+            f"({base.resolve()}); copy the policy that is corrected or steered into {base}"
         )
     return load_policy(base)
 

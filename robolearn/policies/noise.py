@@ -56,6 +56,24 @@ class FixedNoise:
         return torch.rand(shape, generator=self.generator).to(self.device).expand(self.batch_size, *shape)
 
 
+class GivenNoise:
+    """Draws that were made already: the normal numbers that a sampler asks for which adds none on its way."""
+
+    def __init__(self, drawn: torch.Tensor) -> None:
+        """
+        Args:
+            drawn: (B, *shape).
+        """
+        self.drawn = drawn
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        assert self.drawn.shape[1:] == shape, "asked for what was drawn"
+        return self.drawn
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        raise AssertionError("uniform numbers were not drawn")
+
+
 class RowNoise:
     """One generator per row, so that a row's draws depend on its own generator alone."""
 

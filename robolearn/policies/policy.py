@@ -6,6 +6,8 @@ belongs to `PolicyRunner`, so that training, PPO's ratio and a robot see the sam
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from robolearn.configuration.parts.policy import PolicyConfig
@@ -50,6 +52,19 @@ class Policy(nn.Module):
         self.head = head
         self.action_normaliser = action_normaliser
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arguments that made it, for a policy that takes its parts over."""
+        return {
+            "config": self.config,
+            "observation_spec": self.observation_spec,
+            "action_spec": self.action_spec,
+            "encoder": self.encoder,
+            "backbone": self.backbone,
+            "head": self.head,
+            "action_normaliser": self.action_normaliser,
+        }
+
     def interface(self, name: str = "the policy") -> Interface:
         """Return what the policy sees and does, to be reconciled with a file or an environment."""
         return Interface(name=name, observation_spec=self.observation_spec, action_spec=self.action_spec)
@@ -72,6 +87,11 @@ class Policy(nn.Module):
     def corrections(self) -> tuple[Policy, ...]:
         """Policies of single steps that correct the planner's actions, in this order; see `residual`."""
         return ()
+
+    @property
+    def learning_part(self) -> Policy:
+        """What training may change: all of it, or what was learned beside a base that stays as it is."""
+        return self
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the behaviour-cloning loss of a batch, a scalar, and scalar metrics (detached)."""

@@ -77,15 +77,7 @@ class Correction(Policy):
         Raises PolicyError where they do not make corrections of single actions.
         """
         config = networks.config
-        super().__init__(
-            config=config,
-            observation_spec=networks.observation_spec,
-            action_spec=networks.action_spec,
-            encoder=networks.encoder,
-            backbone=networks.backbone,
-            head=networks.head,
-            action_normaliser=networks.action_normaliser,
-        )
+        super().__init__(**networks.parts)
         self.register_buffer("scale", torch.tensor(float(scale)))
         if (config.obs_steps, config.pred_steps) != (1, 1) or not networks.head.reparameterised:
             raise PolicyError(
@@ -153,6 +145,10 @@ class ResidualPolicy(Policy):
     def corrections(self) -> tuple[Policy, ...]:
         return (*self.base.corrections, self.correction)
 
+    @property
+    def learning_part(self) -> Correction:
+        return self.correction
+
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Raise PolicyError: a residual policy is not cloned."""
         raise not_cloned("a policy with a correction")
@@ -173,11 +169,6 @@ class ResidualPolicy(Policy):
         raise PolicyError("a policy with a correction acts step by step, through robolearn.deploy.runner.PolicyRunner")
 
 
-def learning_part(policy: Policy) -> Policy:
-    """Return what training may change of a policy: all of it, or the correction of a base that stays as it is."""
-    return policy.correction if isinstance(policy, ResidualPolicy) else policy
-
-
 def not_cloned(what: str) -> PolicyError:
     """Return the error of cloning a policy that learns from reward."""
     return PolicyError(
@@ -189,7 +180,7 @@ def not_cloned(what: str) -> PolicyError:
 
 def check_clonable(policy: Policy, place: object) -> None:
     """Raise PolicyError where demonstrations cannot train this policy any further."""
-    if isinstance(policy, ResidualPolicy):
+    if policy.learning_part is not policy:
         raise not_cloned(f"{place}, {policy.kind},")
 
 
@@ -204,19 +195,27 @@ def build_correction(config: PolicyConfig, base: Policy, scale: float = 0.0) -> 
     seen = base.observation_spec.select(keys)
     config = replace(config, obs_keys=(*keys, BASE_ACTION))
     networks = build_policy(config, with_action(seen, base.action_spec), base.action_spec)
+    take_over_normalisers(networks, base)
+    networks.head.start_at_zero()
+    return Correction(networks, scale).to(next(base.parameters()).device)
+
+
+def take_over_normalisers(networks: Policy, base: Policy) -> None:
+    """Let fresh networks see observations by the normalisers of the policy that they are to stand beside.
+
+    Raises PolicyError where that one has none.
+    """
     known = _normalised_encoders(base)
     for key, encoder in _low_dim(networks).items():
         if key == BASE_ACTION:
             continue
         if key not in known or known[key].normaliser.is_identity:
             raise PolicyError(
-                f"the policy to correct does not normalise {key!r}, so that a correction would not know its scale "
-                "either; train the policy with policy.obs_normalisation mean_std, or leave the key out "
+                f"the policy to start from does not normalise {key!r}, so that what is learned beside it would not "
+                "know its scale either; train the policy with policy.obs_normalisation mean_std, or leave the key out "
                 "(policy.obs_keys)"
             )
         encoder.normaliser.load_state_dict(known[key].normaliser.state_dict())
-    networks.head.start_at_zero()
-    return Correction(networks, scale).to(next(base.parameters()).device)
 
 
 def with_action(spec: ObservationSpec, actions: ActionSpec) -> ObservationSpec:

@@ -15,7 +15,13 @@ import torch
 
 from robolearn.configuration.finetune import FinetuneConfig
 from robolearn.configuration.parts.task import TaskConfig
-from robolearn.configuration.parts.ways import ChainPPOConfig, ResidualConfig, ResidualPPOConfig, SACTuningConfig
+from robolearn.configuration.parts.ways import (
+    ChainPPOConfig,
+    ResidualConfig,
+    ResidualPPOConfig,
+    SACTuningConfig,
+    SteeringConfig,
+)
 from robolearn.episodes.actor import env_for
 from robolearn.errors import ConfigError
 from robolearn.evaluation.compare import Comparison
@@ -28,7 +34,7 @@ from robolearn.rl.judge import Judge, got_worse
 from robolearn.rl.learner import Learner
 from robolearn.rl.person.beside import Attended, PersonBeside
 from robolearn.rl.reward.classified_env import make_judged
-from robolearn.rl.ways import chain_ppo, ppo, residual, residual_ppo, sac
+from robolearn.rl.ways import chain_ppo, ppo, residual, residual_ppo, sac, steering
 from robolearn.rl.ways.practice import Practice, corrected_env
 from robolearn.training import distributed
 from robolearn.training.loop import RunState, steps_made
@@ -147,6 +153,8 @@ def prepare(config: FinetuneConfig, policy: Policy, practice: Practice, device: 
         return residual.prepare(config, method, policy, practice, device)
     if isinstance(method, ResidualPPOConfig):
         return residual_ppo.prepare(config, method, policy, practice, device)
+    if isinstance(method, SteeringConfig):
+        return steering.prepare(config, method, policy, practice, device)
     if isinstance(method, SACTuningConfig):
         return sac.prepare(config, method, policy, practice, device)
     return ppo.prepare(config, method, policy, practice, device)

@@ -153,6 +153,24 @@ class ExecutedActionValues(QEnsemble):
         return super().forward(obs, actions.clamp(-1.0, 1.0))
 
 
+class ExecutedChunkValues(QEnsemble):
+    """Critics of the steps of a chunk that are executed: what else was planned changes nothing."""
+
+    exec_steps: int
+
+    @classmethod
+    def beside(cls, policy: Policy, config: QConfig) -> Self:
+        """Return critics with their own copy of the policy's encoder."""
+        executed = policy.config.exec_steps * policy.action_spec.size
+        critic = cls(copy.deepcopy(policy.encoder), encoded_size(policy) + executed, config)
+        critic.exec_steps = policy.config.exec_steps
+        return critic
+
+    def forward(self, obs: Observation, actions: Tensor) -> Tensor:
+        """Return values (M, B) of chunks (B, Tp, A) in windows (B, To, ...)."""
+        return super().forward(obs, actions[:, : self.exec_steps])
+
+
 @torch.no_grad()
 def encoded_size(policy: Policy) -> int:
     """Return To * E, the number of features that the policy's encoder makes of one window."""

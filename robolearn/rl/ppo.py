@@ -400,5 +400,5 @@ def check_exact_likelihood(policy: Policy | ChainPolicy) -> None:
         raise PolicyError(
             f"PPO needs the exact log-probability of actions, which a policy of {policy.kind} does not have; take a "
             "gaussian, mixture or autoregressive head, or fine-tune a cloned policy by a way that does without "
-            "(finetune --method residual, for diffusion and flow --method chain_ppo)"
+            "(finetune --method residual, for diffusion and flow --method chain_ppo or steering)"
         )

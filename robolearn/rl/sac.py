@@ -80,10 +80,14 @@ class SAC(ActorCritic[SACConfig]):
             self.alpha_adam.step([-(metrics["log_prob"] + self.target_entropy)[None]])
         return metrics | {"alpha": alpha[0]}
 
+    def draw(self, obs: Observation, noise: Noise, network: Policy) -> tuple[Tensor, Tensor]:
+        """Return chunks (B, Tp, A) that the policy, or a copy of it, would execute, and log-probabilities (B,)."""
+        return network.distribution(obs).sample_with_log_prob(noise)
+
     def targets(self, batch: ReplayBatch, alpha: Tensor, noise: Noise) -> Tensor:
         """Return y, (B,); alpha is (1,)."""
         with autocast(self.device, self.config.bf16):
-            actions, log_probs = self.policy.distribution(batch.next_obs).sample_with_log_prob(noise)  # a' ~ pi(s')
+            actions, log_probs = self.draw(batch.next_obs, noise, self.policy)  # a' ~ pi(s')
             values = self.target_value(batch.next_obs, actions)  # (B,) min_i Q'_i(s', a')
         if self.config.entropy_backup:
             values = values - alpha * log_probs
@@ -109,7 +113,7 @@ class SAC(ActorCritic[SACConfig]):
         self, window: Observation, generator: torch.Generator | None = None, network: Policy | None = None
     ) -> Tensor:
         rows = len(next(iter(window.values())))
-        return (network or self.policy).distribution(window).sample(BatchNoise(rows, self.device, generator))
+        return self.draw(window, BatchNoise(rows, self.device, generator), network or self.policy)[0]
 
     def _noise(self, batch: ReplayBatch) -> BatchNoise:
         return BatchNoise(len(batch.rewards), self.device, self.generator)

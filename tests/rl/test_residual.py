@@ -493,10 +493,11 @@ def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert "normalise_obs" in refused("finetune", policy, *by_ppo, "--method.normalise_obs", "true")
     assert "does not normalise 'state'" in refused("finetune", plain, *by_ppo)
-    for way in ("chain_ppo", "sac"):
+    for way in ("ppo", "chain_ppo", "sac"):
         said = refused("finetune", tmp_path / "done", "--method", way, *SHORT, *run)
-        assert "a frozen policy with a correction; method residual or residual_ppo" in said
-    assert "exact log-probability" in refused("finetune", tmp_path / "done", *SHORT, *run)
+        assert f"method {way} trains a policy's own network" in said
+        assert "corrected by up to" in said
+        assert "method residual or residual_ppo" in said
 
 
 @pytest.mark.long

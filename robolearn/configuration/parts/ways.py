@@ -179,8 +179,56 @@ class ResidualPPOConfig(_PracticeConfig):
             raise ConfigError(f"need 0 < scale <= 2, received {self.scale}")
 
 
-Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | ResidualPPOConfig | SACTuningConfig
+def _noise_critics() -> QConfig:
+    return QConfig(hidden_sizes=(256, 256), members=2, subset=2, layer_norm=True)
+
+
+def _steering() -> PolicyConfig:
+    return PolicyConfig(
+        obs_clip=10.0,
+        backbone=MLPConfig(hidden_sizes=(256, 256), layer_norm=True),
+        head=GaussianHeadConfig(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringConfig:
+    """The noise that a frozen diffusion or flow policy begins from, learned off-policy (DSRL)."""
+
+    name: Literal["steering"] = "steering"
+    algorithm: SACTuningConfig = field(default_factory=SACTuningConfig)
+    """What learns it; `random_steps` are the base's own, `critic` values executed chunks."""
+    noise_critic: QConfig = field(default_factory=_noise_critics)
+    """Critics of noise, which are shown what those of chunks say, and which the steering climbs."""
+    bound: float = 1.5
+    """Largest noise, in deviations of what the base draws by itself."""
+    share_steps: int = 10_000
+    """Gradient steps after the critics' warm-up over which the steering takes over from the base's own draws."""
+    policy: PolicyConfig = field(default_factory=_steering)
+    """The steering: a tanh-Gaussian; `obs_keys` names what it sees, empty means what the base sees. Its steps are the
+    base's."""
+
+    def __post_init__(self) -> None:
+        _check_scaling(self.algorithm)
+        check_range(self, "share_steps", low=0, high=MAX_STEPS)
+        if not self.bound > 0.0:
+            raise ConfigError(f"bound must be positive, received {self.bound}")
+        if self.algorithm.compile:
+            raise ConfigError("steering has no compile, received True; leave it out")
+        steps = (self.policy.obs_steps, self.policy.pred_steps, self.policy.exec_steps)
+        if steps != (1, 1, 1):
+            raise ConfigError(
+                "a steering sees and plans as many steps as its base; leave policy.obs_steps, pred_steps and "
+                f"exec_steps out, received {steps}"
+            )
+
+    @property
+    def learning_rate(self) -> float:
+        return self.algorithm.learning_rate
+
+
+Way = PPOTuningConfig | ChainPPOConfig | ResidualConfig | ResidualPPOConfig | SACTuningConfig | SteeringConfig
 """Ways of fine-tuning, told apart by `name`."""
 
-OFF_POLICY = (ResidualConfig, SACTuningConfig)
+OFF_POLICY = (ResidualConfig, SACTuningConfig, SteeringConfig)
 """Those that learn from a replay, and so from what others did, too."""

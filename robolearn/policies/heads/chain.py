@@ -53,6 +53,11 @@ class ChainHead(Head):
         """Number S of steps."""
         return len(self.stds)
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether steps have noise of their own; without, the noise that the chain begins with decides on the chunk."""
+        return any(self.stds)
+
     @abstractmethod
     def _means(self, x: Tensor, k: int, conditions: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return the mean of x_{k+1} (B, Tp, A) given x_k and all evaluations' conditions (E, B, C).

@@ -15,7 +15,6 @@ from safetensors.torch import load, save
 from robolearn.errors import PolicyError
 from robolearn.policies.folder import load_policy, save_policy
 from robolearn.policies.policy import Policy
-from robolearn.policies.residual import learning_part
 from robolearn.storage import write_bytes
 
 POLICY, NEWEST = "policy", "newest.safetensors"
@@ -53,7 +52,7 @@ class Publisher:
 
     def publish(self) -> None:
         """Publish the newest weights."""
-        state = learning_part(self.policy).state_dict()
+        state = self.policy.learning_part.state_dict()
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         write_bytes(self.folder / NEWEST, save(weights))
 
@@ -80,7 +79,7 @@ class NewestPolicy:
             return
         content = path.read_bytes()
         try:
-            learning_part(self.policy).load_state_dict(load(content))
+            self.policy.learning_part.load_state_dict(load(content))
         except RuntimeError as error:
             raise PolicyError(f"{path} is not of the policy in {self.folder / POLICY}: {error}") from None
         self.fingerprint = blake2s(content, digest_size=8).hexdigest()

@@ -14,7 +14,7 @@ from robolearn.rl.collecting.rollout_collector import RolloutCollector
 from robolearn.rl.learner import Learner
 from robolearn.rl.networks import ValueNetwork
 from robolearn.rl.ppo import PPO, check_exact_likelihood
-from robolearn.rl.ways.practice import Practice, practice_driver, shown_windows
+from robolearn.rl.ways.practice import Practice, check_uncorrected, practice_driver, shown_windows
 from robolearn.training import distributed
 from robolearn.training.seeding import untouched_rng
 
@@ -23,6 +23,7 @@ def prepare(
     config: FinetuneConfig, method: PPOTuningConfig, policy: Policy, practice: Practice, device: torch.device
 ) -> Learner:
     """Return a learner of the policy. Raises PolicyError where its head has no exact likelihood."""
+    check_uncorrected(policy, "ppo")
     check_exact_likelihood(policy)
     policy = with_min_std(policy, method.min_std)
     critic = ValueNetwork.beside(policy, method.critic).to(device)

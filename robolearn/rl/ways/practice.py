@@ -17,7 +17,6 @@ from robolearn.imitation.corrector import make_corrector
 from robolearn.imitation.gates.build import make_gate
 from robolearn.imitation.gates.gate import Gate
 from robolearn.policies.policy import Policy
-from robolearn.policies.residual import ResidualPolicy
 from robolearn.rl.collecting.corrected_env import CorrectedEnv, CorrectionsFile
 from robolearn.rl.collecting.demonstrations import Shape, open_demonstrations
 from robolearn.rl.collecting.macro_steps import EpisodeDriver
@@ -107,11 +106,11 @@ def simulated_human(config: FinetuneConfig, policy: Policy, env: VectorEnv) -> G
 
 
 def check_uncorrected(policy: Policy, method: str) -> None:
-    """Raise PolicyError where the policy is another one with a correction, which has no one network to train."""
-    if isinstance(policy, ResidualPolicy):
+    """Raise PolicyError where the policy is a base that is corrected or steered: it has no one network to train."""
+    if policy.learning_part is not policy:
         raise PolicyError(
-            f"method {method} trains a policy's own network, and this one is a frozen policy with a correction; method "
-            "residual or residual_ppo corrects it further"
+            f"method {method} trains a policy's own network, and this one is a frozen policy and what was learned "
+            f"beside it ({policy.kind}); method residual or residual_ppo corrects it further"
         )
 
 
@@ -137,6 +136,7 @@ def off_policy_learner(
     actor: Policy,
     practice: Practice,
     base: Policy | None = None,
+    stored: Policy | None = None,
 ) -> Learner:
     """Return a learner that practises, and goes back to the demonstrations, where there are any.
 
@@ -144,10 +144,11 @@ def off_policy_learner(
         algorithm: of the training loop: `learner`, or what guides it.
         actor: what is evaluated and exported.
         base: the policy whose action the environment shows; None where it shows none.
+        stored: the policy whose windows and chunks the replay holds; None takes the learner's own.
 
     Raises PolicyError or DatasetError where the demonstrations are not for this policy, or show no reward.
     """
-    network, method = learner.policy, learner.config
+    network, method = stored or learner.policy, learner.config
     needs = actor.interface(f"the policy {config.policy}")
     shape = Shape.of(network, gamma=method.gamma, n_step=method.n_step)
     driver = practice_driver(config, practice, network, gamma=method.gamma, device=learner.device)

@@ -31,7 +31,7 @@ from robolearn.deploy.runner import PolicyRunner
 from robolearn.errors import ConfigError, DatasetError, DeviceError
 from robolearn.policies.folder import load_policy
 from robolearn.policies.policy import Policy
-from robolearn.policies.residual import ResidualPolicy, build_correction, learning_part
+from robolearn.policies.residual import ResidualPolicy, build_correction
 from robolearn.rl.finetune import finetune
 from robolearn.rl.person import published
 from robolearn.rl.person.beside import PersonBeside
@@ -113,7 +113,7 @@ def test_each_episode_is_driven_by_the_newest_policy_and_corrected_by_the_device
         wait_until(lambda: recorded(path) >= 3)
         before = person._publisher.publish()  # type: ignore[union-attr]
         assert before is None
-        part = learning_part(policy)
+        part = policy.learning_part
         with torch.no_grad():
             part.head.mean.bias += torch.tensor([0.7, -0.7] * (part.config.pred_steps))  # type: ignore[operator]
         person.attend()
@@ -123,8 +123,8 @@ def test_each_episode_is_driven_by_the_newest_policy_and_corrected_by_the_device
     assert person.over
     old, new = make(taught[0]), policy
     if isinstance(old, ResidualPolicy):  # of random weights, but for its last layer
-        learning_part(old).load_state_dict(learning_part(new).state_dict())
-        learning_part(old).head.mean.bias.data.zero_()  # type: ignore[union-attr, operator]
+        old.learning_part.load_state_dict(new.learning_part.state_dict())
+        old.learning_part.head.mean.bias.data.zero_()  # type: ignore[union-attr, operator]
     by: dict[str, Policy] = {}
     with Dataset(path) as dataset:
         found = [dataset.read(i) for i in range(len(dataset)) if not dataset.interrupted[i]]
