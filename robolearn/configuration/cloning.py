@@ -10,6 +10,7 @@ from robolearn.configuration.parts.loop import LoopConfig, OptimiserConfig
 from robolearn.configuration.parts.offline import CloningMethod, DataMethod
 from robolearn.configuration.parts.policy import PolicyConfig
 from robolearn.configuration.parts.reading import Reading
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_BATCH, MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
 from robolearn.errors import ConfigError
 
@@ -18,7 +19,7 @@ from robolearn.errors import ConfigError
 class BCConfig(Reading):
     """Clone the behaviour in dataset files."""
 
-    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "device", "output", "resume", "rollouts", "num_envs")
+    BUDGET: ClassVar[tuple[str, ...]] = ("loop", "export", "device", "output", "resume", "rollouts", "num_envs", "task")
     """Keys that may differ when a run goes on; see `robolearn.configuration.provenance`."""
 
     dataset: tuple[str, ...]
@@ -72,6 +73,7 @@ class TrainConfig(BCConfig):
         "training": ("method", "loop.total_steps", "batch_size", "optimiser.learning_rate", "seed", "device"),
         "output": ("output", "resume", "rollouts"),
     }
+    OWN_TASK: ClassVar[str] = "dataset"
 
     method: DataMethod = field(default_factory=CloningMethod)
     """How it learns: bc clones every action, iql those that turned out well by the recorded rewards, cql climbs careful
@@ -81,8 +83,10 @@ class TrainConfig(BCConfig):
     resume: bool = False
     """Go on where the run in the output folder stopped."""
     rollouts: int = 0
-    """Episodes rolled out at each evaluation, in the task the data was recorded in, on seeds kept for tuning; the best
-    checkpoint is then the one that succeeds most."""
+    """Episodes rolled out at each evaluation, on seeds kept for tuning; the best checkpoint is then the one that
+    succeeds most."""
+    task: TaskConfig | None = None
+    """Task that the policy is for, in which it is rolled out; none takes the one that the data was recorded in."""
     num_envs: int = 4
     """Environments that roll out side by side."""
 

@@ -92,10 +92,19 @@ class EvalConfig:
 class ReplayConfig(Reading):
     """Replay recorded episodes in the simulator, by their actions or by their states."""
 
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("dataset", "episodes", "by", "task", "task.kwargs"),
+        "reading": ("control_hz", "limits", "rename"),
+        "output": ("video",),
+    }
+    OWN_TASK: ClassVar[str] = "dataset"
+
     dataset: str = field(default="", metadata={"positional": True})
     """HDF5 file with the episodes."""
     episodes: tuple[int, ...] = (0,)
     """Indices of the episodes, from 0."""
+    task: TaskConfig | None = None
+    """Task to replay in; none takes the one that the file names."""
     by: Literal["action", "state"] = "action"
     """action: make the recorded actions again from the first state, and say how far the simulator strays; state:
     restore every recorded state, which shows exactly what was recorded."""

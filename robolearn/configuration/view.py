@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from robolearn.configuration.parts.reading import Reading
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.errors import ConfigError
 
 
@@ -12,8 +14,17 @@ from robolearn.errors import ConfigError
 class ViewConfig(Reading):
     """Look at recorded episodes in the browser, mark them, trim them, and save a new file."""
 
+    COMMON: ClassVar[dict[str, tuple[str, ...]]] = {
+        "what": ("dataset", "exclude", "task", "task.kwargs"),
+        "reading": ("control_hz", "limits", "rename"),
+        "page": ("host", "port"),
+    }
+    OWN_TASK: ClassVar[str] = "dataset"
+
     dataset: str = field(default="", metadata={"positional": True})
     """HDF5 file (ours or robomimic's), a folder of ALOHA or Minari, or minari:ID."""
+    task: TaskConfig | None = None
+    """Task whose scene shows the recorded states; none takes the model in the file, else the task that it names."""
     host: str = "127.0.0.1"
     """Address to serve on; anything but this machine's own loopback asks for the token in the printed link."""
     port: int = 8080

@@ -16,6 +16,7 @@ from torch import Tensor
 from robolearn.configuration.cloning import BCConfig
 from robolearn.configuration.parts.loop import OptimiserConfig
 from robolearn.configuration.parts.policy import PolicyConfig
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_trainable
 from robolearn.datasets.normalisation import normalisation_statistics
@@ -159,6 +160,7 @@ def train_bc(
     config: BCConfig,
     run_dir: str | Path,
     *,
+    task: TaskConfig | None = None,
     learner: MakeLearner = cloning,
     resume: bool = False,
     evaluate: PolicyEvaluation | None = None,
@@ -170,6 +172,7 @@ def train_bc(
     Under torchrun the processes share out each batch, and the first one evaluates and writes.
 
     Args:
+        task: that the policy is for; None takes the one that the data was recorded in.
         learner: makes the algorithm: cloning, or one that weights it.
         resume: go on where an earlier run in `run_dir` stopped; starts one where there is none.
         evaluate: called every `loop.evaluate_every` steps, beside the validation loss.
@@ -215,7 +218,8 @@ def train_bc(
         state = run.train(algorithm, source, evaluate=evaluation if judged else None)
         if config.export == "best" and (best := run.best()) is not None:
             algorithm.load_state_dict(best["algorithm"])
-        run.export(algorithm.result(), _card(config, train, state, algorithm.name), env_args=dataset.env_args)
+        card = _card(config, task.id if task else train.task, train, state, algorithm.name)
+        run.export(algorithm.result(), card, env_args=task.env_args() if task else dataset.env_args)
         if distributed.is_main():
             algorithm.export(run.policy)
     return BCResult(policy=run.policy, steps=state.step, metrics=dict(state.evaluation))
@@ -356,11 +360,11 @@ def make_sampler(
     )
 
 
-def _card(config: BCConfig, train: Dataset, state: RunState, algorithm: str) -> PolicyCard:
+def _card(config: BCConfig, task: str, train: Dataset, state: RunState, algorithm: str) -> PolicyCard:
     sources = sorted({info.source for info in train.info})
     steps = sum(train.lengths)
     return PolicyCard(
-        task={"task": train.task, "control rate": f"{train.control_hz:g} Hz"},
+        task={"task": task, "control rate": f"{train.control_hz:g} Hz"},
         data={
             "files": ", ".join(str(path.name) for path in train.paths),
             "episodes": f"{len(train)} ({', '.join(sources)}), {steps} steps",

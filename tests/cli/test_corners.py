@@ -292,3 +292,37 @@ def test_an_expert_that_fails_is_named_with_what_it_was_given(capsys: Capture) -
 
 def failing(obs: Any) -> Any:
     return obs["nothing"]
+
+
+@pytest.fixture
+def nameless(reach: Path, elsewhere: Path) -> str:
+    """The demonstrations of Reach as a file that names an environment which cannot be made from its name."""
+    shutil.copy(reach / "demos.hdf5", "nameless.hdf5")
+    with h5py.File("nameless.hdf5", "r+") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {}})
+    return "nameless.hdf5"
+
+
+def test_episodes_of_a_task_that_the_file_does_not_name_are_replayed_in_the_one_asked_for(
+    nameless: str, capsys: Capture
+) -> None:
+    assert main(["replay", nameless]) == 2
+    assert "name that: --task gym:MODULE:ID" in capsys.readouterr().err
+    assert main(["replay", nameless, "--task", "Reach"]) == 0
+    assert "every state exactly as recorded, success" in capsys.readouterr().out
+
+
+def test_one_field_of_a_files_own_task_is_changed_for_replay(reach: Path, capsys: Capture) -> None:
+    assert main(["replay", str(reach / "demos.hdf5"), "--task.max_steps", "3"]) == 0
+    assert "demo_0: 3 steps" in capsys.readouterr().out
+
+
+def test_policies_are_rolled_out_in_the_task_asked_for_and_are_of_it(nameless: str, capsys: Capture) -> None:
+    words = ["train", "--dataset", nameless, "--policy.backbone.hidden_sizes", "8", "--batch_size", "8"]
+    words += ["--loop.total_steps", "1", "--loop.evaluate_every", "1", "--rollouts", "1", "--output", "run"]
+    assert main(words) == 2
+    assert "name that: --task gym:MODULE:ID" in capsys.readouterr().err
+    assert main([*words, "--task", "Reach", "--task.max_steps", "4"]) == 0
+    assert "eval_success" in Path("run/metrics.jsonl").read_text()
+    assert "- task: Reach" in Path("run/policy/card.md").read_text()
+    assert evaluate("run")["task"]["max_steps"] == 4, "it need not be named again"

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from robolearn.cli.main import verb_commands
+from robolearn.cli.parsing.parser import parse
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.tools.convert import convert
 from robolearn.datasets.tools.revise import Revision, revise, revised
@@ -47,8 +49,8 @@ def web(path: Path) -> Iterator[TestClient]:
     yield from serve(str(path))
 
 
-def serve(source: str) -> Iterator[TestClient]:
-    viewer = Viewer(source)
+def serve(source: str, **options: Any) -> Iterator[TestClient]:
+    viewer = Viewer(source, **options)
     try:
         yield TestClient(Guard(make_app(viewer.routes(), PAGE), Access()), base_url="http://localhost")
     finally:
@@ -340,6 +342,29 @@ def test_the_scene_is_drawn_from_the_model_in_the_file(tmp_path: Path) -> None:
             assert shown.std() > 5
             assert np.abs(shown - first).max() > 30
         assert pictures(web, episode=0, step=0, view={}) == pictures(web, episode=0, step=0, view={"camera": "free"})
+
+
+@pytest.mark.skipif(rendering.find_backend() is None, reason=rendering.ADVICE)
+def test_a_scene_of_a_file_that_names_no_task_to_be_made_is_that_of_the_task_asked_for(tmp_path: Path) -> None:
+    from robolearn.envs.make import make
+
+    with make("Reach") as env:
+        env.reset([0])
+        states = env.get_states()
+    assert states is not None
+    path = tmp_path / "robosuite.hdf5"
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps({"env_name": "Reach", "type": 1, "env_kwargs": {"control_freq": 20}})
+        data["demo_0/actions"] = np.zeros((STEPS, 4), np.float32)
+        data["demo_0/obs/state"] = np.zeros((STEPS, 3), np.float32)
+        data["demo_0/states"] = np.repeat(states, STEPS, axis=0)
+    for web in serve(str(path)):
+        assert "name that: --task gym:MODULE:ID" in web.get("/api/episodes/0/scene").json()["reason"]
+    config = parse(verb_commands("view")["view"], [str(path), "--task", "Reach"])
+    for web in serve(str(path), task=config.task):
+        assert web.get("/api/episodes/0/scene").json()["cameras"] == ["front", "side", "wrist"]
+        assert pictures(web, episode=0, step=0, view={})
 
 
 def test_the_table_waits_for_neither_torch_nor_mujoco() -> None:

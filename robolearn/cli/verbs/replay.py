@@ -16,7 +16,7 @@ def run(config: ReplayConfig) -> int:
     from robolearn.evaluation.video import film_task
 
     with Dataset(config.dataset, reading=config.reading) as dataset:
-        task = TaskConfig.from_env_args(dataset.env_args)
+        task = config.task or TaskConfig.from_env_args(dataset.env_args)
         task = film_task(task) if config.video else task
         with make(task, 1) as made:
             env, frames = in_units_of(dataset, made), []

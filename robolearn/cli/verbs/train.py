@@ -28,7 +28,13 @@ def run(config: TrainConfig) -> int:
     resolved = replace(config, output=str(run_dir), resume=False)
     with rollout_evaluation(config) as evaluate:
         result = train_bc(
-            resolved, run_dir, learner=learner_of(config), resume=config.resume, evaluate=evaluate, resume_hint=again
+            resolved,
+            run_dir,
+            task=config.task,
+            learner=learner_of(config),
+            resume=config.resume,
+            evaluate=evaluate,
+            resume_hint=again,
         )
     figures = "".join(f", {name} {value:.4g}" for name, value in result.metrics.items() if name != "score")
     print(f"trained {result.steps} steps{figures}: {result.policy}")
@@ -54,7 +60,7 @@ def learner_of(config: TrainConfig) -> MakeLearner:
 
 @contextmanager
 def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]:
-    """Give a function that rolls a policy out in the task of the data, or None where no rollouts are asked for."""
+    """Give a function that rolls a policy out in its task, or None where no rollouts are asked for."""
     if not config.rollouts:
         yield None
         return
@@ -65,7 +71,7 @@ def rollout_evaluation(config: TrainConfig) -> Iterator[PolicyEvaluation | None]
     from robolearn.evaluation.evaluate import evaluate
 
     with Dataset(config.dataset, reading=config.reading) as dataset:
-        task = TaskConfig.from_env_args(dict(dataset.env_args))
+        task = config.task or TaskConfig.from_env_args(dict(dataset.env_args))
         data = dataset.interface()
     if keys := config.policy.obs_keys:
         data = replace(data, observation_spec=data.observation_spec.select(keys))

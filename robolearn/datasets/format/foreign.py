@@ -80,7 +80,9 @@ class ForeignLayout:
             return dict(self.own.env_args)
         if "env_args" not in attrs:
             found = str(safe.decoded(attrs.get("env", "")) or self.path.stem)
-            self.assumptions.note("env_args", f"the file names no environment (env_args); it is called {found!r}")
+            self.assumptions.note(
+                "env_args", f"the file names no environment; it is called {found!r} (--task, where one is needed)"
+            )
             return {"env_name": found, "type": GYM_TYPE, "env_kwargs": {}}
         try:
             env_args = json.loads(attrs["env_args"])

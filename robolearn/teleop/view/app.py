@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from robolearn.configuration.parts.reading import NOTHING, Reading
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.view import ViewConfig
 from robolearn.errors import DatasetError, RobolearnError
 from robolearn.teleop.pacer import punctual
@@ -42,11 +43,15 @@ KEEP = {"Cache-Control": "private, max-age=3600"}
 class Viewer:
     """Everything behind one page."""
 
-    def __init__(self, source: str, *, reading: Reading = NOTHING) -> None:
-        """Open the dataset. Raises DatasetError where it cannot be read."""
+    def __init__(self, source: str, *, reading: Reading = NOTHING, task: TaskConfig | None = None) -> None:
+        """Open the dataset. Raises DatasetError where it cannot be read.
+
+        Args:
+            task: whose scene shows the recorded states; None takes what the file says.
+        """
         self.library = Library(source, reading=reading)
         self.marks = Marks(self.library)
-        self.scene = Scene(self.library)
+        self.scene = Scene(self.library, task)
 
     def routes(self) -> list[BaseRoute]:
         episode = "/api/episodes/{index:int}"
@@ -137,7 +142,7 @@ class Viewer:
 
 def view(config: ViewConfig) -> None:
     """Serve the page of a dataset until Ctrl-C."""
-    viewer = Viewer(config.dataset, reading=config.reading)
+    viewer = Viewer(config.dataset, reading=config.reading, task=config.task)
     try:
         server = WebServer(viewer.routes(), static=PAGE, host=config.host, port=config.port)
         announce(f"{config.dataset} ({len(viewer.library.names)} episodes)", server)

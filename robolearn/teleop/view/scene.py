@@ -1,7 +1,7 @@
 """The recorded states as a 3-D scene, drawn here by MuJoCo and sent as pictures.
 
-The model comes from the file (`models/<hash>`), else from the task that the file names. All drawing happens in one
-thread, which owns the OpenGL context.
+The model comes from the task that is asked for, else from the file (`models/<hash>`), else from the task that the file
+names. All drawing happens in one thread, which owns the OpenGL context.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from robolearn.configuration.parts.task import TaskConfig
 from robolearn.errors import DatasetError, RobolearnError
 from robolearn.sim import rendering
 from robolearn.teleop.view.library import Library, encode
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class Scene:
     """Draws states of a library's episodes. Call from any thread."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, task: TaskConfig | None = None) -> None:
+        self._library, self._task = library, task
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scene")
         self._stages: dict[str, Stage | str] = {}
 
@@ -78,7 +79,9 @@ class Scene:
                 # Only now: torch and MuJoCo take seconds to import, and the table of episodes waits for neither.
                 from robolearn.teleop.view.stages import build_stage
 
-                self._stages[model] = build_stage(self._library.dataset, model, self._states(index).shape[1])
+                self._stages[model] = build_stage(
+                    self._library.dataset, model, self._states(index).shape[1], self._task
+                )
             except (RobolearnError, ValueError, OSError, ImportError) as error:
                 self._stages[model] = f"The scene cannot be built: {error}"
         return self._stages[model]

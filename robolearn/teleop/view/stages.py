@@ -21,17 +21,18 @@ from robolearn.teleop.view.point_of_view import ZOOM, View
 HEIGHT, WIDTH = 360, 480
 
 
-def build_stage(dataset: Dataset, model: str, size: int) -> Stage:
+def build_stage(dataset: Dataset, model: str, size: int, task: TaskConfig | None = None) -> Stage:
     """Return what draws the episodes of a dataset that were recorded in `model`, a name of the file's, or empty.
 
     Args:
         size: S of their states.
+        task: whose scene it is to be; None takes the model, else the task that the file names.
 
     Raises RobolearnError, ValueError, OSError or ImportError where nothing can.
     """
-    if model:
+    if model and task is None:
         return ModelStage(mujoco.MjModel.from_xml_string(dataset.model(model).decode("utf-8")), size)
-    env = make(TaskConfig.from_env_args(dataset.env_args), 1)
+    env = make(task or TaskConfig.from_env_args(dataset.env_args), 1)
     if isinstance(env, TaskEnv):
         return ModelStage(env.task.model, size)
     return EnvStage(env)
