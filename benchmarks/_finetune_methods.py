@@ -39,12 +39,12 @@ CHAIN: dict[str, Any] = {
 RESIDUAL: dict[str, Any] = {"name": "residual_ppo", "scale": 0.2, "critic_warmup": 4, "compile": True}
 STEERING: dict[str, Any] = {
     "name": "steering",
-    "share_steps": 4000,
+    "share_steps": 5000,
     "algorithm": {
         "gamma": 0.98,
         "collect_steps": 4,
         "utd": 0.125,
-        "critic_warmup": 1000,
+        "critic_warmup": 2000,
         "batch_size": 128,
         "critic_learning_rate": 1e-3,
     },
