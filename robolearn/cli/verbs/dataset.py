@@ -134,7 +134,7 @@ def filter(config: FilterConfig) -> int:
 
     names = ("mask", "success", "source", "operator", "round", "interrupted", "min_steps", "max_steps")
     conditions = {name: getattr(config, name) for name in names}
-    edit.filter(config.path, config.output, reading=config.reading, **conditions)
+    _print_lines("note", edit.filter(config.path, config.output, reading=config.reading, **conditions))
     return _written(config.output)
 
 

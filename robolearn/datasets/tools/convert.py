@@ -7,7 +7,7 @@ nothing is made up in silence.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from robolearn.configuration.parts.reading import NOTHING, Reading
 from robolearn.datasets.dataset import Dataset
 from robolearn.datasets.examine import check_limits
 from robolearn.datasets.format import checked as safe
+from robolearn.datasets.format.episode_file import EpisodeFile
 from robolearn.datasets.format.schema import EPISODE_ATTRS
 from robolearn.datasets.recording.durable_files import check_no_recording, parts_of, publish
 from robolearn.datasets.recording.writer import DatasetWriter
@@ -170,9 +171,15 @@ def _left_over(dataset: Dataset) -> Iterator[str]:
             else:
                 yield f"{name} {child.shape} {child.dtype}, not taken"
 
-    def of_episodes() -> Iterator[str]:
-        for name in file.demos():
+    yield from left_over_of(file, file.demos())
+
+
+def left_over_of(file: EpisodeFile, demos: Sequence[str]) -> Iterator[str]:
+    """Yield what others have put into these episodes of a file of ours, which are not kept as they lie in it."""
+
+    def lines() -> Iterator[str]:
+        for name in demos:
             with file.group(name) as group:
                 yield from left_over(group, file.taken, EPISODE_ATTRS, "data/demo_i")
 
-    yield from per_episode(of_episodes())
+    yield from per_episode(lines())

@@ -137,7 +137,7 @@ def filter(
     max_steps: int | None = None,
     reading: Reading = NOTHING,
 ) -> list[str]:
-    """Write a new file with the episodes that meet every given condition; returns their names in the old one.
+    """Write a new file with the episodes that meet every given condition; returns notes.
 
     Raises DatasetError, and writes nothing, where there is none.
     """
@@ -156,8 +156,7 @@ def filter(
                 f"no episode of {file.path} (it has {len(file.demos())}) meets all conditions, so no file is "
                 f"written; `{hint('dataset', 'info', file.path, '--episodes')}` lists what they are"
             )
-        _keep(file, Path(output), kept, reading)
-        return kept
+        return _keep(file, Path(output), kept, reading)
 
 
 def _matches(info: EpisodeInfo, wanted: Mapping[str, object]) -> bool:

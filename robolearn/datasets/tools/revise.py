@@ -85,7 +85,8 @@ def _copy(
     success = {name: revisions[name].success for name in whole if name in revisions}
     scratch = output.with_name(output.name + ".trimmed.tmp")
     with ExitStack() as stack:
-        sources: list[tuple[EpisodeFile, Mapping[str, str]]] = [(edit.open_file(stack, path), whole)]
+        recorded = edit.open_file(stack, path)
+        sources: list[tuple[EpisodeFile, Mapping[str, str]]] = [(recorded, whole)]
         stack.callback(scratch.unlink, missing_ok=True)
         if trimmed:
             with Dataset(path) as dataset:
@@ -95,7 +96,8 @@ def _copy(
             file = edit.open_file(stack, scratch)
             sources.append((file, dict(zip(file.demos(), trimmed))))
         changed = {name: value for name, value in success.items() if value is not None}
-        return edit.assemble(output, sources, masks=masks, success=changed)
+        lost = convert.left_over_of(recorded, trimmed)
+        return [*edit.assemble(output, sources, masks=masks, success=changed), *lost]
 
 
 def _convert(
