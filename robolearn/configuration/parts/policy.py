@@ -306,9 +306,10 @@ class DiffusionHeadConfig(BaseHeadConfig):
                 f"inference_steps must lie between 1 and train_steps ({self.train_steps}), "
                 f"received {self.inference_steps}"
             )
-        if self.solver == "dpm" and self.inference_steps == self.train_steps:
+        if self.prediction == "epsilon" and self.inference_steps == 1:
             raise ConfigError(
-                f"solver dpm takes strides: inference_steps must be below train_steps, received {self.train_steps}"
+                "predicted noise says nothing of the chunk after a single step: with inference_steps 1 use prediction "
+                "sample or v_prediction, or take more steps"
             )
         _require_share("eta", self.eta)
         _require_early_steps(self.early_steps, self.inference_steps)
