@@ -249,7 +249,7 @@ def test_observations_are_scaled_by_the_random_steps_alone(algorithm: Any) -> No
             assert len(encoders) == 1
             scale = encoders[0].normaliser.scale
             torch.testing.assert_close(scale[:2], expected[:2], rtol=2e-2, atol=1e-6, msg=name)
-            assert scale[2] == 1.0, "the third entry is constant"
+            assert scale[2] == STILL, "the third entry is constant"
         for _ in range(20):
             learner.update(collector.next())
     with pytest.raises(ConfigError, match=r"needs at least 100, received random_steps 10"):
