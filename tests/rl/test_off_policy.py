@@ -12,6 +12,7 @@ from robolearn.configuration.parts.policy import GaussianHeadConfig, MixtureHead
 from robolearn.errors import ConfigError, PolicyError
 from robolearn.policies.build import build_policy
 from robolearn.policies.encoders import LowDimEncoder
+from robolearn.policies.normaliser import STILL
 from robolearn.policies.policy import Policy
 from robolearn.rl.collecting.macro_steps import EpisodeDriver, SeedStream
 from robolearn.rl.collecting.replay_buffer import ReplayBatch
