@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from robolearn.configuration.parts.gates import HumanGateConfig
@@ -14,6 +14,7 @@ from robolearn.configuration.parts.ways import OFF_POLICY, PPOTuningConfig, Resi
 from robolearn.configuration.reward import check_reward_from
 from robolearn.configuration.teleop import ACTING, INPUTS
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
+from robolearn.configuration.tree.fields import first_changed
 from robolearn.errors import ConfigError
 from robolearn.seeds import PRACTICE_SEED, PRACTICE_SEEDS
 
@@ -54,7 +55,7 @@ class CorrectorConfig:
             )
         if self.device:
             self._check_session()
-        elif named := self._named(("profile", "device_options", "operator", "session", "correction")):
+        elif named := first_changed(self, ("profile", "device_options", "operator", "session", "correction")):
             raise ConfigError(
                 f"corrector.{named} is about a person at a device, and no device is named; name it: "
                 "--corrector.device browser"
@@ -66,7 +67,7 @@ class CorrectorConfig:
         return self.device in ACTING
 
     def _check_session(self) -> None:
-        if not self.rehearses and (named := self._named(("expert", "gate"))):
+        if not self.rehearses and (named := first_changed(self, ("expert", "gate"))):
             raise ConfigError(
                 f"with the device {self.device} a person corrects and decides when, which leaves nothing to "
                 f"corrector.{named}; leave one of them out"
@@ -75,11 +76,6 @@ class CorrectorConfig:
             raise ConfigError(
                 "the learner learns from the file that the session records into; leave corrector.record none out"
             )
-
-    def _named(self, names: tuple[str, ...]) -> str | None:
-        """Return the first of these fields that is not what it would be without being named."""
-        usual = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
-        return next((name for name in names if getattr(self, name) != usual[name]), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from robolearn.configuration.parts.dataset_names import check_dataset_name
 from robolearn.configuration.parts.session import SessionConfig
 from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_EPISODES, MAX_SEED, check_range
+from robolearn.configuration.tree.fields import first_changed
 from robolearn.errors import ConfigError
 from robolearn.seeds import RECORD_SEED
 
@@ -87,24 +88,12 @@ class RecordConfig:
                 f"disturbance_speed must be a least and a greatest one, above 0 and up to 1, received "
                 f"{[slowest, fastest]}"
             )
-        experts = (
-            "expert",
-            "action_noise",
-            "disturbances",
-            "disturbance_speed",
-            "undisturbed",
-            "max_attempts",
-            "num_envs",
-        )
-        if self.device and (named := self._first_set(*experts)):
+        experts = ("expert", "action_noise", "disturbances", "disturbance_speed", "undisturbed")
+        if self.device and (named := first_changed(self, (*experts, "max_attempts", "num_envs"))):
             raise ConfigError(f"{named} is of a recording by an expert; with the device {self.device} leave it out")
-        if not self.device and (named := self._first_set("operator", "profile", "device_options", "session")):
+        by_hand = ("operator", "profile", "device_options", "session")
+        if not self.device and (named := first_changed(self, by_hand)):
             raise ConfigError(f"{named} is of a recording by hand; name a device, such as --device browser")
-
-    def _first_set(self, *names: str) -> str | None:
-        """Return the first of these options that is not at its default."""
-        default = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
-        return next((name for name in names if getattr(self, name) != default[name]), None)
 
     @property
     def attempts(self) -> int:

@@ -48,12 +48,9 @@ def accelerate(policy: Policy, *, dtype: torch.dtype | None = None) -> Policy:
         dtype: of large weights; None takes the faster of float32 and bfloat16, measured here and now.
     """
     dtype = dtype or faster_dtype()
-    if isinstance(policy, ResidualPolicy):
-        correction = copy.deepcopy(policy.correction).eval().requires_grad_(False)  # small, and exact
-        return ResidualPolicy(accelerate(policy.base, dtype=dtype), correction)
-    if isinstance(policy, SteeredPolicy):
-        steering = copy.deepcopy(policy.steering).eval().requires_grad_(False)
-        return SteeredPolicy(accelerate(policy.base, dtype=dtype), steering)
+    if isinstance(policy, ResidualPolicy | SteeredPolicy):
+        beside = copy.deepcopy(policy.learning_part).eval().requires_grad_(False)  # small, and exact
+        return type(policy)(accelerate(policy.base, dtype=dtype), beside)  # pyright: ignore[reportArgumentType]
     fast = copy.deepcopy(policy).eval().requires_grad_(False)
     if dtype != torch.bfloat16:
         return fast

@@ -30,7 +30,7 @@ class LowDimEncoder(nn.Module):
         self.output_size = len(range(normaliser.offset.numel())[seen]) * (2 if fine else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.reshape(len(x), -1).float()
+        x = x.unsqueeze(-1).flatten(1).float()  # a single number is a vector of one
         values = self.normaliser.normalise(x)[:, self.seen]
         if self.fine:
             from_zero = (x / self.normaliser.scale)[:, self.seen]

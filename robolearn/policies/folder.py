@@ -34,8 +34,10 @@ FORMAT = "robolearn-policy"
 VERSION = 1
 RUN_PARTS = ("checkpoints", "metrics.jsonl", "rounds")
 """What tells the folder of a run."""
-KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights", "base", "steers")
-"""Of `config.yaml`; `base` only of a correction, `steers` only of a steering, and always the folder `base`."""
+BESIDE = {"base": (Correction, ResidualPolicy), "steers": (Steering, SteeredPolicy)}
+"""What is learned beside a base, and the policy of both; by the key of `config.yaml` that names the base's folder."""
+KEYS = ("format", "version", "policy", "observation_spec", "action_spec", "env_args", "weights", *BESIDE)
+"""Of `config.yaml`."""
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, BASE_FOLDER = "config.yaml", "policy.safetensors", "card.md", "base"
 
 
@@ -102,7 +104,8 @@ def _write(policy: Policy, folder: Path, card: str | PolicyCard, env_args: dict[
         "weights": checksum(weights),
     }
     if isinstance(policy, ResidualPolicy | SteeredPolicy):
-        description["base" if isinstance(policy, ResidualPolicy) else "steers"] = BASE_FOLDER
+        key = next(key for key, (_, both) in BESIDE.items() if isinstance(policy, both))
+        description[key] = BASE_FOLDER
         (folder / BASE_FOLDER).mkdir()
         _write(policy.base, folder / BASE_FOLDER, "", env_args)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
@@ -118,16 +121,15 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     """
     folder = policy_folder(folder)
     description = read_description(folder)
-    base = _load_base(folder, description)
+    key = next((key for key in BESIDE if key in description), None)
+    base = None if key is None else _load_base(folder, key, description[key])
     try:
         networks = build_policy(
             from_dict(PolicyConfig, description["policy"]),
             ObservationSpec.from_dict(description["observation_spec"]),
             ActionSpec.from_dict(description["action_spec"]),
         )
-        policy = networks
-        if base is not None:
-            policy = Steering(networks) if "steers" in description else Correction(networks)
+        policy = networks if key is None else BESIDE[key][0](networks)
     except (ConfigError, TaskError, PolicyError) as error:
         raise PolicyError(f"{folder / CONFIG_FILE}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -145,21 +147,17 @@ def load_policy(folder: str | Path, device: torch.device | str = "cpu") -> Polic
     except (SafetensorError, OSError, ValueError) as error:
         raise PolicyError(f"{folder / WEIGHTS_FILE} is damaged or not safetensors: {error}") from None
     _load_weights(policy, state, folder / WEIGHTS_FILE)
-    if isinstance(policy, Correction | Steering):
-        assert base is not None
-        policy = SteeredPolicy(base, policy) if isinstance(policy, Steering) else ResidualPolicy(base, policy)
+    if key is not None:
+        policy = BESIDE[key][1](base, policy)
     return policy.to(device).eval()
 
 
-def _load_base(folder: Path, description: Mapping[str, Any]) -> Policy | None:
-    """Return the policy that the one in `folder` corrects or steers; None where it does neither."""
-    key = next((key for key in ("base", "steers") if key in description), None)
-    if key is None:
-        return None
+def _load_base(folder: Path, key: str, named: object) -> Policy:
+    """Return the policy that the one in `folder` corrects or steers, whose folder is `named` under `key`."""
     base = folder / BASE_FOLDER
-    if description[key] != BASE_FOLDER or not base.resolve().is_relative_to(folder.resolve()):
+    if named != BASE_FOLDER or not base.resolve().is_relative_to(folder.resolve()):
         raise PolicyError(
-            f"{folder / CONFIG_FILE}: {key} must be {BASE_FOLDER!r}, a folder within, received {description[key]!r} "
+            f"{folder / CONFIG_FILE}: {key} must be {BASE_FOLDER!r}, a folder within, received {named!r} "
             f"({base.resolve()}); copy the policy that is corrected or steered into {base}"
         )
     return load_policy(base)

@@ -148,6 +148,11 @@ class ActorCritic(OffPolicyAlgorithm[AC]):
         """The policy, which decides while data is collected."""
         return self.policy
 
+    def share_of(self, steps: int) -> float:
+        """Return how much of so many gradient steps has been made since the critics ceased to learn alone, 0 to 1."""
+        past = self.updates - self.config.critic_warmup
+        return min(max(past / steps, 0.0), 1.0) if steps else float(past >= 0)
+
     def target_value(self, obs: Observation, actions: Tensor) -> Tensor:
         """Return min_i Q'_i(s, a) over a random subset of the target critics, (B,)."""
         return least_of_subset(self.target(obs, actions), self.config.critic.subset, self.generator)

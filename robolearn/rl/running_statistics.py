@@ -123,8 +123,7 @@ class ObservationStatistics:
             once: there will be no other windows, so a dimension that did not vary must keep its scale.
         """
         for key, moments in self.moments.items():
-            newest = obs[key][:, -1]
-            moments.add(newest.reshape(len(newest), -1))
+            moments.add(obs[key][:, -1].unsqueeze(-1).flatten(1))
         for key, normaliser in self.normalisers:
             normaliser.offset.copy_(self.moments[key].mean)
             std = self.moments[key].std

@@ -8,7 +8,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -72,6 +72,12 @@ def default_of(f: Field[Any]) -> Any:
     return (
         f.default if f.default is not MISSING else f.default_factory() if f.default_factory is not MISSING else MISSING
     )
+
+
+def first_changed(config: Any, names: Sequence[str]) -> str | None:
+    """Return the first of these fields of a dataclass that is not at its default; None where all are."""
+    usual = {f.name: default_of(f) for f in fields(config)}
+    return next((name for name in names if getattr(config, name) != usual[name]), None)
 
 
 @cache

@@ -88,18 +88,13 @@ EPISODE_ATTRS: dict[str, tuple[str, str]] = {
     "interrupted": ("bool", "recovered from a recording that was cut off: its last step is the last complete one"),
 }
 
-
-def wrong_value(name: str, value: Any) -> str:
-    """Return what an episode's attribute of the right kind must be and is not; empty where all is well."""
-    allowed: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "source": (lambda v: v in ("demo", "dagger", "rl"), "demo, dagger or rl"),
-        "late_steps": (lambda v: v >= 0, "a count"),
-        "clipped_steps": (lambda v: v >= 0, "a count"),
-        "clipped_share": (lambda v: 0.0 <= v <= 1.0, "a share, from 0 to 1"),
-    }
-    fits, what = allowed.get(name, (lambda v: True, ""))
-    return "" if fits(value) else f"must be {what}"
-
+POSSIBLE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "source": (lambda value: value in ("demo", "dagger", "rl"), "demo, dagger or rl"),
+    "late_steps": (lambda value: value >= 0, "a count"),
+    "clipped_steps": (lambda value: value >= 0, "a count"),
+    "clipped_share": (lambda value: 0.0 <= value <= 1.0, "a share, from 0 to 1"),
+}
+"""Of episodes' attributes that cannot be everything of their kind: what they can be, and in words."""
 
 DATA_ATTRS: dict[str, tuple[str, str]] = {
     "total": ("int64", "steps of all episodes"),
@@ -224,6 +219,13 @@ def to_json(value: Any, what: str) -> str:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DatasetError(f"{what} must be plain JSON values: {error}") from None
+
+
+def wrong_value(name: str, value: Any) -> str:
+    """Return what an episode's attribute of the right kind must be and is not; empty where all is well."""
+    if name not in POSSIBLE or POSSIBLE[name][0](value):
+        return ""
+    return f"must be {POSSIBLE[name][1]}"
 
 
 def text(value: str) -> np.bytes_:

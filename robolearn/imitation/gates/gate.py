@@ -137,7 +137,7 @@ def flat(obs: Observation, keys: Sequence[str]) -> np.ndarray:
     missing = [key for key in keys if key not in obs]
     if missing:
         raise TaskError(f"the gate needs observations {missing}; the environment gives {list(obs)}")
-    parts = {key: host(obs[key].reshape(len(obs[key]), -1)) for key in keys}
+    parts = {key: host(obs[key].unsqueeze(-1).flatten(1)) for key in keys}
     for key, part in parts.items():
         bad = ~np.isfinite(part).all(1)
         if bad.any():

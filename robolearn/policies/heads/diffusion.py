@@ -1,8 +1,7 @@
 """Diffusion head (Diffusion Policy, Chi et al. 2023): samplers DDPM, DDIM and DPM-Solver++.
 
 Noise schedules and the samplers' time steps are those of `diffusers`' schedulers, where those steps divide the levels
-evenly. Their updates are all linear in the
-noisy chunk x and the predicted clean chunk c,
+evenly. Their updates are all linear in the noisy chunk x and the predicted clean chunk c,
 
     x_{k+1} = a_k x_k + b_k c_k + b'_k c_{k-1} + std_k * noise,
 
@@ -24,8 +23,8 @@ from robolearn.policies.heads.chain import ChainHead
 from robolearn.policies.heads.head import mean_over_steps
 
 MAX_SIGNAL = 0.2
-"""Share of the chunk at the noisiest level: with 0.6 (100 linear levels) the mean of wide data comes out 30% too small,
-with 0.2 8%."""
+"""Share of the chunk at the noisiest level. Chains begin with none of it, so that samples of wide data come out too
+near to zero, the more so the larger it is (100 linear levels leave 0.6)."""
 
 
 @dataclass(frozen=True, kw_only=True)

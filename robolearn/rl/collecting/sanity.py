@@ -45,7 +45,7 @@ def check_observation(
         # A NaN is the largest value of its tensor and no comparison with it holds.
         if float(value.abs().max()) <= limit:
             continue
-        bad = ~(value.reshape(len(value), -1).abs().amax(1) <= limit)
+        bad = ~(value.unsqueeze(-1).flatten(1).abs().amax(1) <= limit)
         if mask is not None:
             bad &= mask
         if bad.any():

@@ -71,9 +71,7 @@ class GrowingCorrection:
     def scale(self) -> float:
         """Size of the largest correction after the gradient steps so far."""
         method = self.method
-        past = self.learner.updates - method.algorithm.critic_warmup
-        share = min(max(past / max(method.scale_steps, 1), 0.0), 1.0) if method.scale_steps else 1.0
-        return method.first_scale + share * (method.scale - method.first_scale)
+        return method.first_scale + self.learner.share_of(method.scale_steps) * (method.scale - method.first_scale)
 
     def state_dict(self) -> dict[str, Any]:
         return self.learner.state_dict()

@@ -84,8 +84,7 @@ class NoiseAliasedSAC(SAC):
     @property
     def share(self) -> float:
         """How much of the noise the steering decides on after the gradient steps so far."""
-        past, steps = self.updates - self.config.critic_warmup, self.method.share_steps
-        return min(max(past / steps, 0.0), 1.0) if steps else float(past >= 0)
+        return self.share_of(self.method.share_steps)
 
     def update(self, batch: Sequence[ReplayBatch]) -> dict[str, Any]:
         """Learn from the batches at the share of now; it is the same for all of them."""
