@@ -36,7 +36,7 @@ class Film:
 def film_task(task: TaskConfig) -> TaskConfig:
     """Return a task with the same episodes, seen by a camera that shows them well, in this process."""
     kwargs = {**provider_of(task.gym_id or "").camera, **task.kwargs}
-    return replace(task, kwargs=kwargs, workers=None, worker_kind="vector" if task.worker_kind == "vector" else "sync")
+    return replace(task.in_this_process(), kwargs=kwargs)
 
 
 def film(policy: Policy | Actor, env: VectorEnv, seeds: Sequence[int], path: str | Path) -> Film:

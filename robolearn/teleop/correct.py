@@ -18,7 +18,7 @@ from robolearn.episodes.actor import env_for
 from robolearn.episodes.record import open_writer
 from robolearn.errors import DeviceError
 from robolearn.policies.policy import Policy
-from robolearn.teleop.demonstrate import complete_episodes, connected, in_this_process
+from robolearn.teleop.demonstrate import complete_episodes, connected
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import Device, SeeingDevice
 from robolearn.teleop.devices.known_devices import make_device
@@ -151,7 +151,7 @@ def correct_round(
     if have >= config.episodes_per_round:
         return have
     with ExitStack() as stack:
-        env = env_for(policy, stack.enter_context(make(in_this_process(task), 1)), config.policy)
+        env = env_for(policy, stack.enter_context(make(task.in_this_process(), 1)), config.policy)
         device = stack.enter_context(connected(device_for_correcting(config, task, env)))
         # One row for each forward pass: with a person at the controls latency counts, not equal bits in every batch.
         runner = PolicyRunner(policy, 1, deterministic=config.deterministic, inference_rows=1)

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robolearn.configuration.parts.task import TaskConfig
 from robolearn.configuration.record import RecordConfig
 from robolearn.configuration.tree.yaml_files import write_yaml
 from robolearn.datasets.dataset import Dataset
@@ -53,7 +52,7 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
         check_same_recording(config, path)
     total, first = complete_episodes(path, config.seed) if config.resume else (0, None)
     with ExitStack() as stack:
-        env = stack.enter_context(make(in_this_process(config.task), 1))
+        env = stack.enter_context(make(config.task.in_this_process(), 1))
         device = make_device(config.device, config.profile or None, env, **config.device_options)
         stack.enter_context(connected(device))
         if address := getattr(device, "address", None):
@@ -92,13 +91,6 @@ def demonstrate(config: RecordConfig) -> Demonstrated:
         steps=session.pacer.ticks,
         late_by=dict(session.pacer.late_by),
     )
-
-
-def in_this_process(task: TaskConfig) -> TaskConfig:
-    """Return the same task without workers: one environment is stepped where its pictures are drawn."""
-    if task.gym_id is None:
-        return task
-    return replace(task, workers=None, worker_kind="vector" if task.worker_kind == "vector" else "sync")
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def test_env_args_of_others_are_read_as_what_they_say() -> None:
         ({"id": "Lift", "max_steps": 0}, "max_steps"),
         ({"id": "Lift", "workers": -1}, "workers"),
         ({"id": "Lift", "workers": 2, "backend": "warp"}, "no part in backend warp, received 2; leave workers out"),
+        ({"id": "Lift", "worker_kind": "process"}, "is for Gymnasium's environments, received 'process' for Lift"),
         ({"id": "gym:X", "workers": 2, "worker_kind": "sync"}, "no part in worker_kind sync"),
         ({"id": "gym:X", "workers": 2, "worker_kind": "vector"}, "no part in worker_kind vector"),
         ({"id": "Lift", "action_limit": float("inf")}, "action_limit"),

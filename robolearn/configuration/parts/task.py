@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from robolearn.configuration.tree.bounds import MAX_ENVS, MAX_STEPS, check_range
@@ -54,15 +54,21 @@ class TaskConfig:
     """How many worker processes or threads (threads for robolearn's own tasks and native forms) share the environments;
     none takes one for each processor core."""
     worker_kind: Literal["auto", "native", "process", "thread", "sync", "ray", "vector"] = "auto"
-    """Gymnasium's code in worker processes, threads (where it releases the GIL), no workers at all, or Ray actors on
-    the machines of a cluster; native: our own batched form with the same results; vector: the environment's own vector
-    form, by `gymnasium.make_vec`; auto: native where there is one, else worker processes."""
+    """Of `gym:` tasks (our own run in threads). Gymnasium's code in worker processes, threads (where it releases the
+    GIL), no workers at all, or Ray actors on the machines of a cluster; native: our own batched form with the same
+    results; vector: the environment's own vector form, by `gymnasium.make_vec`; auto: native where there is one, else
+    worker processes."""
 
     def __post_init__(self) -> None:
         if not self.id or self.id == GYM_PREFIX:
             raise ConfigError(f"the task id must name a task, received {self.id!r}; `robolearn tasks` lists them")
         check_range(self, "max_steps", low=1, high=MAX_STEPS)
         check_range(self, "workers", low=1, high=MAX_ENVS)
+        if self.gym_id is None and self.worker_kind not in ("auto", "thread"):
+            raise ConfigError(
+                f"worker_kind is for Gymnasium's environments, received {self.worker_kind!r} for {self.id}, whose "
+                "environments share threads; leave worker_kind out"
+            )
         if self.workers is not None and (alone := self._undivided):
             raise ConfigError(f"workers have no part in {alone}, received {self.workers}; leave workers out")
         if self.action_limit is not None and not 0.0 < self.action_limit < float("inf"):
@@ -85,8 +91,12 @@ class TaskConfig:
         """Return the option by which the environments are not shared among workers, if there is one."""
         if self.backend == "warp":
             return "backend warp"
-        kind = self.worker_kind if self.gym_id else "auto"
-        return f"worker_kind {kind}" if kind in ("sync", "vector") else None
+        return f"worker_kind {self.worker_kind}" if self.worker_kind in ("sync", "vector") else None
+
+    def in_this_process(self) -> TaskConfig:
+        """Return the same task without workers: for one environment, stepped where its pictures are drawn."""
+        stays = self.gym_id is None or self.worker_kind == "vector"
+        return replace(self, workers=None, worker_kind=self.worker_kind if stays else "sync")
 
     def physics_device(self, networks: object) -> str:
         """Return where the physics run beside networks on a device: Warp's on the same, all other on the processor."""

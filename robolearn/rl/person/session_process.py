@@ -37,7 +37,7 @@ from robolearn.rl.person.rehearsal import Rehearsal
 from robolearn.rl.reward.classified_env import make_judged
 from robolearn.rl.ways.practice import simulated_human
 from robolearn.teleop.correct import correct
-from robolearn.teleop.demonstrate import connected, in_this_process
+from robolearn.teleop.demonstrate import connected
 from robolearn.teleop.devices.actions import CommandMapper
 from robolearn.teleop.devices.device import Device, SeeingDevice
 from robolearn.teleop.devices.known_devices import make_device
@@ -108,7 +108,7 @@ def main(line: Line) -> int:
 def _session(job: dict[str, Any], line: Line) -> dict[str, Any]:
     """Run the session; returns how it went."""
     config = from_dict(FinetuneCommand, job["config"])
-    task = in_this_process(replace(from_dict(TaskConfig, job["task"]), backend="cpu"))
+    task = replace(from_dict(TaskConfig, job["task"]), backend="cpu").in_this_process()
     corrector = config.corrector
     assert corrector is not None
     with ExitStack() as stack:
