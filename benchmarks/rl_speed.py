@@ -1,11 +1,12 @@
 """PPO and SAC on HalfCheetah-v5: env-steps/s of collecting and learning, beside Stable-Baselines3 and the floor.
 
-    python -m benchmarks.rl_speed [--rounds 5] [--ppo-rollouts 4] [--sac-steps 600] [--case NAME ...]
+    python -m benchmarks.rl_speed [--rounds 15] [--ppo-rollouts 2] [--sac-steps 200] [--case NAME ...]
 
 Both sides have the same networks, batches and environments in the way each of them makes them by default: ours in their
 native batched form, Stable-Baselines3's one after the other in the learner's process. Each contender has a process of
-its own, so that it inherits no threads and no fragmented memory from another; they take turns in blocks, so that what
-else the machine does meets all of them, and medians over the blocks are compared.
+its own, so that it inherits no threads and no fragmented memory from another; they take turns in blocks of a second or
+few, so that what else the machine does meets all of them. A ratio is the median of those within a round, with its
+quartiles; that of processor time, all threads together, stands beside it.
 
 The floors are arithmetic alone, in turns with the rest. PPO's: a rollout's physics by `mujoco.rollout` on all cores,
 step by step, and every matrix product of its epochs (forward and backward, the actor's on one thread beside the
@@ -25,11 +26,10 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -55,15 +55,51 @@ ID = "HalfCheetah-v5"
 STEPS = 256
 """Of each environment in one of PPO's rollouts."""
 Shape = tuple[int, int, int]
-Contender = Callable[[], float]
-"""Runs one block and returns env-steps/s."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A contender's turn."""
+
+    speed: float
+    """Env-steps/s."""
+    spent: float
+    """Processor time of an env-step, seconds."""
+
+
+Contender = Callable[[], Block]
+"""Runs one block."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The blocks of contenders that took turns, by name."""
+
+    blocks: dict[str, list[Block]]
+
+    def speed(self, name: str) -> float:
+        """Return the median of a contender's env-steps/s."""
+        return float(np.median([block.speed for block in self.blocks[name]]))
+
+    def ratio(self, name: str, other: str) -> float:
+        """Return how many times as fast as another one a contender is: the median over the rounds."""
+        return float(np.median(self._ratios(name, other)))
+
+    def spread(self, name: str, other: str) -> str:
+        """Return the ratio's quartiles, and the ratio of processor time, in words."""
+        low, high = np.quantile(self._ratios(name, other), (0.25, 0.75))
+        spent = np.median([theirs.spent / own.spent for own, theirs in zip(self.blocks[name], self.blocks[other])])
+        return f"quartiles {low:.2f} and {high:.2f} of {len(self.blocks[name])} rounds; of processor time {spent:.2f}"
+
+    def _ratios(self, name: str, other: str) -> list[float]:
+        return [own.speed / theirs.speed for own, theirs in zip(self.blocks[name], self.blocks[other])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ppo-rollouts", type=int, default=4, help="of each block")
-    parser.add_argument("--sac-steps", type=int, default=600, help="of each block")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--ppo-rollouts", type=int, default=2, help="of 8 environments in each block")
+    parser.add_argument("--sac-steps", type=int, default=200, help="of each block")
     parser.add_argument("--case", nargs="*", default=["ppo8", "ppo64", "sac", "shares", "overlap", "busy"])
     args = parser.parse_args()
     began, rows = time.perf_counter(), []
@@ -92,18 +128,21 @@ def ppo_rows(case: str, num_envs: int, batch: int, goal: float, args: argparse.N
         "floor": ppo_floor,
     }
     makers = {name: partial(make, num_envs, batch, blocks) for name, make in contenders.items()}
-    speeds = take_turns(makers, args.rounds)
+    turns = take_turns(makers, args.rounds)
     for name in ("once", "every epoch"):
+        speeds = (
+            f"{turns.speed(name):.0f} against {turns.speed('sb3'):.0f}, floor {turns.speed('floor'):.0f} env-steps/s"
+        )
         yield Row(
             case=f"{case}, advantages {name}",
             unit="ratio of env-steps/s to Stable-Baselines3's",
-            ours=speeds[name] / speeds["sb3"],
+            ours=turns.ratio(name, "sb3"),
             peer=1.0,
             peer_name="Stable-Baselines3",
-            floor=speeds["floor"] / speeds["sb3"],
+            floor=turns.ratio("floor", "sb3"),
             floor_name="physics and matrix products alone",
             goal=goal if name == "once" else None,
-            note=f"{speeds[name]:.0f} against {speeds['sb3']:.0f}, floor {speeds['floor']:.0f} env-steps/s",
+            note=f"{turns.spread(name, 'sb3')}; {speeds}",
         )
 
 
@@ -111,10 +150,10 @@ def our_ppo(num_envs: int, batch: int, blocks: int, *, recompute: bool) -> Conte
     algorithm = PPOConfig(num_steps=STEPS, batch_size=batch, recompute_advantages=recompute, compile=True)
     learner, _ = our_learner(RLConfig(task=task(), algorithm=algorithm, num_envs=num_envs))
 
-    def block() -> float:
+    def block() -> Block:
         with fitting_threads(learner.actor, rows=num_envs):
             update = partial(repeat, blocks, lambda: learner.algorithm.update(learner.source.next()))
-            return rate(STEPS * num_envs * blocks, update)
+            return timed(STEPS * num_envs * blocks, update)
 
     return block
 
@@ -126,7 +165,7 @@ def sb3_ppo(num_envs: int, batch: int, blocks: int) -> Contender:
     env = make_vec_env(ID, n_envs=num_envs, seed=0)
     model = PPO("MlpPolicy", env, n_steps=STEPS, batch_size=batch, n_epochs=10, device="cpu", seed=0)
     steps = STEPS * num_envs * blocks
-    return lambda: rate(steps, lambda: model.learn(steps, reset_num_timesteps=False))
+    return lambda: timed(steps, lambda: model.learn(steps, reset_num_timesteps=False))
 
 
 def ppo_floor(num_envs: int, batch: int, blocks: int) -> Contender:
@@ -136,13 +175,15 @@ def ppo_floor(num_envs: int, batch: int, blocks: int) -> Contender:
     networks = [mlp(widths, "tanh") for widths in sizes]
     minibatches = 10 * STEPS * num_envs // batch
 
-    def block() -> float:
-        with fitting_threads(*networks, rows=batch, jobs=beside.jobs):
-            start = time.perf_counter()
-            beside(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
-            return STEPS * num_envs / (time.perf_counter() - start + physics.rollout())
+    def rollout() -> None:
+        beside(lambda: repeat(minibatches, actor), lambda: repeat(minibatches, critic))
+        physics.rollout()
 
-    return lambda: statistics.median(block() for _ in range(blocks))
+    def block() -> Block:
+        with fitting_threads(*networks, rows=batch, jobs=beside.jobs):
+            return timed(STEPS * num_envs * blocks, partial(repeat, blocks, rollout))
+
+    return block
 
 
 def sac_rows(args: argparse.Namespace) -> list[Row]:
@@ -152,20 +193,24 @@ def sac_rows(args: argparse.Namespace) -> list[Row]:
         "sb3": partial(sb3_sac, args.sac_steps),
         "floor": partial(sac_floor, args.sac_steps),
     }
-    speeds = take_turns(makers, args.rounds)
+    turns = take_turns(makers, args.rounds)
     common: dict[str, Any] = {"peer_name": "Stable-Baselines3", "floor_name": "matrix products of an update in f32"}
     rows = []
     for name, floor_goal, peer_goal in (("f32", 0.7, 2.0), ("bf16", None, 2.5)):
-        note = f"{speeds[name]:.0f}, Stable-Baselines3 {speeds['sb3']:.0f}, floor {speeds['floor']:.0f} env-steps/s"
+        ours, theirs, floor = (turns.speed(contender) for contender in (name, "sb3", "floor"))
+        speeds = f"{ours:.0f}, Stable-Baselines3 {theirs:.0f}, floor {floor:.0f} env-steps/s"
         case = f"SAC, 1 environment, batch 256, 2x256, {name}"
+        note = f"{turns.spread(name, 'sb3')}; {speeds}"
         unit = "ratio of env-steps/s to Stable-Baselines3's"
-        ratio = speeds[name] / speeds["sb3"]
-        rows.append(Row(case=case, unit=unit, ours=ratio, peer=1.0, goal=peer_goal, note=note, **common))
+        rows.append(
+            Row(case=case, unit=unit, ours=turns.ratio(name, "sb3"), peer=1.0, goal=peer_goal, note=note, **common)
+        )
         if floor_goal is not None:
-            share, theirs = speeds[name] / speeds["floor"], speeds["sb3"] / speeds["floor"]
+            share, peer = turns.ratio(name, "floor"), turns.ratio("sb3", "floor")
+            note = f"{turns.spread(name, 'floor')}; {speeds}"
             unit = "ratio of env-steps/s to the floor's"
             rows.append(
-                Row(case=case, unit=unit, ours=share, peer=theirs, floor=1.0, goal=floor_goal, note=note, **common)
+                Row(case=case, unit=unit, ours=share, peer=peer, floor=1.0, goal=floor_goal, note=note, **common)
             )
     return rows
 
@@ -174,9 +219,9 @@ def our_sac(steps: int, *, bf16: bool) -> Contender:
     config = SACConfig(random_steps=1000, capacity=100_000, compile=True, bf16=bf16)
     learner, _ = our_learner(RLConfig(task=task(), algorithm=config))
 
-    def block() -> float:
+    def block() -> Block:
         with fitting_threads(*learner.networks, rows=learner.rows):
-            return rate(steps, lambda: repeat(steps, lambda: learner.algorithm.update(learner.source.next())))
+            return timed(steps, lambda: repeat(steps, lambda: learner.algorithm.update(learner.source.next())))
 
     return block
 
@@ -185,12 +230,12 @@ def sb3_sac(steps: int) -> Contender:
     from stable_baselines3 import SAC
 
     model = SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
-    return lambda: rate(steps, lambda: model.learn(steps, reset_num_timesteps=False))
+    return lambda: timed(steps, lambda: model.learn(steps, reset_num_timesteps=False))
 
 
 def sac_floor(steps: int) -> Contender:
     products = sac_products(256, 17, 6, 256)
-    return lambda: rate(steps, lambda: repeat(steps, products))
+    return lambda: timed(steps, lambda: repeat(steps, products))
 
 
 def busy_rows(args: argparse.Namespace) -> list[Row]:
@@ -209,16 +254,17 @@ def busy_rows(args: argparse.Namespace) -> list[Row]:
     neighbour.start()
     rows = []
     for case, makers in cases.items():
-        speeds = take_turns(makers, args.rounds)
+        turns = take_turns(makers, args.rounds)
+        speeds = f"{turns.speed('ours'):.0f} against {turns.speed('sb3'):.0f} env-steps/s"
         rows.append(
             Row(
                 case=f"{case}, beside a busy process",
                 unit="ratio of env-steps/s to Stable-Baselines3's",
-                ours=speeds["ours"] / speeds["sb3"],
+                ours=turns.ratio("ours", "sb3"),
                 peer=1.0,
                 peer_name="Stable-Baselines3",
                 goal=1.0,
-                note=f"{speeds['ours']:.0f} against {speeds['sb3']:.0f} env-steps/s",
+                note=f"{turns.spread('ours', 'sb3')}; {speeds}",
             )
         )
     neighbour.kill()
@@ -273,31 +319,32 @@ def overlap_row(args: argparse.Namespace) -> Row:
         def step() -> None:
             learner.algorithm.update(learner.source.next())
 
-        return lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, step))
+        return lambda: timed(args.sac_steps, lambda: repeat(args.sac_steps, step))
 
     batch = in_turn.source.next()
     contenders: dict[str, Contender] = {
         "in turn": both(in_turn),
         "beside": both(beside),
-        "collecting": lambda: rate(args.sac_steps, lambda: repeat(args.sac_steps, in_turn.source.next)),
-        "updating": lambda: rate(
+        "collecting": lambda: timed(args.sac_steps, lambda: repeat(args.sac_steps, in_turn.source.next)),
+        "updating": lambda: timed(
             args.sac_steps, lambda: repeat(args.sac_steps, lambda: in_turn.algorithm.update(batch))
         ),
     }
     in_turns(contenders, 1)  # warms up and compiles
-    speeds = in_turns(contenders, args.rounds)
+    turns = in_turns(contenders, args.rounds)
     assert isinstance(beside.source, ReplayCollector)
     beside.source.settle()
     close()
     close_beside()
+    alone = {name: turns.speed(name) for name in ("collecting", "updating")}
     return Row(
         case="SAC on FetchReach, overlap",
         unit="ratio of env-steps/s to collecting and learning in turn",
-        ours=speeds["beside"] / speeds["in turn"],
-        floor=min(speeds["collecting"], speeds["updating"]) / speeds["in turn"],
+        ours=turns.ratio("beside", "in turn"),
+        floor=turns.ratio(min(alone, key=lambda name: alone[name]), "in turn"),
         floor_name="the longer of the two alone",
-        note=f"{speeds['beside']:.0f} against {speeds['in turn']:.0f} env-steps/s; "
-        f"collecting alone {speeds['collecting']:.0f}, updating alone {speeds['updating']:.0f}",
+        note=f"{turns.spread('beside', 'in turn')}; {turns.speed('beside'):.0f} against {turns.speed('in turn'):.0f} "
+        f"env-steps/s; collecting alone {alone['collecting']:.0f}, updating alone {alone['updating']:.0f}",
     )
 
 
@@ -351,8 +398,8 @@ def multiply(shapes: list[Shape]) -> Callable[[], None]:
     return run
 
 
-def take_turns(makers: dict[str, Callable[[], Contender]], rounds: int) -> dict[str, float]:
-    """Median speed of each after one block of warming up (and compiling), each in a process of its own."""
+def take_turns(makers: dict[str, Callable[[], Contender]], rounds: int) -> Turns:
+    """Return the blocks of contenders after one of warming up (and compiling), each in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         contenders: dict[str, Contender] = {}
@@ -371,23 +418,23 @@ def begin_own(make: Callable[[], Contender]) -> None:
     _own.append(make())
 
 
-def own_block() -> float:
+def own_block() -> Block:
     return _own[0]()
 
 
-def in_turns(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
-    """Median speed of each over so many rounds."""
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            speeds[name].append(contender())
-    return {name: statistics.median(measured) for name, measured in speeds.items()}
+def in_turns(contenders: dict[str, Contender], rounds: int) -> Turns:
+    """Return the blocks of so many rounds, every second one of which goes the other way."""
+    blocks: dict[str, list[Block]] = {name: [] for name in contenders}
+    for i in range(rounds):
+        for name in list(contenders)[:: 1 if i % 2 == 0 else -1]:
+            blocks[name].append(contenders[name]())
+    return Turns(blocks)
 
 
-def rate(steps: int, run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def timed(steps: int, run: Callable[[], Any]) -> Block:
+    start, spent = time.perf_counter(), time.process_time()
     run()
-    return steps / (time.perf_counter() - start)
+    return Block(steps / (time.perf_counter() - start), (time.process_time() - spent) / steps)
 
 
 def repeat(count: int, run: Callable[[], Any]) -> None:
@@ -397,7 +444,7 @@ def repeat(count: int, run: Callable[[], Any]) -> None:
 
 def median_seconds(run: Callable[[], Any], count: int) -> float:
     run()
-    return float(np.median([1.0 / rate(1, run) for _ in range(count)]))
+    return float(np.median([1.0 / timed(1, run).speed for _ in range(count)]))
 
 
 if __name__ == "__main__":
