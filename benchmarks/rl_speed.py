@@ -230,6 +230,7 @@ def sb3_sac(steps: int) -> Contender:
     from stable_baselines3 import SAC
 
     model = SAC("MlpPolicy", ID, learning_starts=1000, buffer_size=100_000, device="cpu", seed=0)
+    model.learn(1000)  # random steps, which ours takes before its first block, too
     return lambda: timed(steps, lambda: model.learn(steps, reset_num_timesteps=False))
 
 

@@ -21,8 +21,8 @@ MAX_THREADS = torch.get_num_threads()
 """Torch's own choice."""
 CLEARLY = 1.15
 """So many times as fast more threads must be."""
-MEASURED_S = 60.0
-"""What was measured holds for so long."""
+MEASURED_S, DOUBTFUL_S = 60.0, 10.0
+"""What was measured holds for so long; only the second where it takes threads away, which a moment's stall does, too."""
 
 
 @cache
@@ -58,9 +58,11 @@ def fitting_threads(*modules: nn.Module, rows: int, jobs: int = 1) -> Iterator[N
 
 
 def refit_threads() -> None:
-    """Look again, at most once a minute, how many threads gain something, inside of `fitting_threads`; long runs do
-    so now and then. Two threads of which one waits for a core that another program has are slower than one."""
-    if _fit.worth > 1 and time.monotonic() - _fit.measured_at > MEASURED_S:
+    """Look again, at most once a minute or in ten seconds, how many threads gain something, inside of
+    `fitting_threads`; long runs do so now and then. Two threads of which one waits for a core that another program has
+    are slower than one."""
+    holds = DOUBTFUL_S if _fit.gain < _fit.worth else MEASURED_S
+    if _fit.worth > 1 and time.monotonic() - _fit.measured_at > holds:
         _fit.gain, _fit.measured_at = gaining_threads(_product_seconds, MAX_THREADS), time.monotonic()
     wanted = min(_fit.worth, _fit.gain)
     if wanted not in (0, torch.get_num_threads()):
