@@ -185,13 +185,13 @@ STUDIES = {
     "PegInsert": Study(updates=250, max_steps=150),
     **{
         name: Study(
-            updates=updates,
+            updates=150,
             max_steps=200,
             num_envs=32,  # slow to make, so few of them for longer
             ppo=PRECISE | {"num_steps": 256, "min_std": 0.05},
             task=IMITATION[name].task,
             action_noise=IMITATION[name].action_noise,
         )
-        for name, updates in (("peg-insert-side-v3", 300), ("assembly-v3", 150))
+        for name in ("peg-insert-side-v3", "assembly-v3")
     },
 }

@@ -22,7 +22,7 @@ MAX_THREADS = torch.get_num_threads()
 CLEARLY = 1.15
 """So many times as fast more threads must be."""
 MEASURED_S, DOUBTFUL_S = 60.0, 10.0
-"""What was measured holds for so long; only the second where it takes threads away, which a moment's stall does, too."""
+"""What was measured holds for so long; the second where it takes threads away, as a moment's stall does, too."""
 
 
 @cache
