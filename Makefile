@@ -3,7 +3,7 @@
 # make teleop  set everything up, open the recording page for Lift and print its link (ARGS="--episodes 10" and so on)
 # make test   the fast tests        make test-long   those of tens of seconds        make test-slow   of minutes
 # make test-lowest, test-newest   physics on the oldest and on the newest MuJoCo that pyproject.toml allows
-# make test-learning   SAC, PPO and DQN on tasks that they must solve
+# make test-learning   SAC, PPO and DQN on tasks that they must solve        make test-stalled   as on a machine that stalls
 # make gpu-figures     every figure of a CUDA card, in under 8 minutes     make gpu-rehearsal   the same parts, tiny, on the CPU
 # make check  formatting, lint and types
 # make lock   resolve the dependencies anew into requirements.lock
@@ -18,7 +18,7 @@ EXTRAS := metaworld,robotics,video,minari,gpu,teleop,dev
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS     ?= 2
 
-.PHONY: setup demo demo-finetune teleop check test test-lowest test-newest test-long test-learning test-slow gpu-figures gpu-rehearsal format lock clean
+.PHONY: setup demo demo-finetune teleop check test test-lowest test-newest test-long test-learning test-slow test-stalled gpu-figures gpu-rehearsal format lock clean
 
 setup: $(READY)
 
@@ -60,6 +60,11 @@ test-learning: $(READY)
 
 test-slow: $(READY)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow --timeout 3600
+
+# What has threads, processes and pages, on a machine that stalls (tests/stalls): three times as long, and not in CI.
+test-stalled: $(READY)
+	STALL=1 PYTHONPATH=$(CURDIR)/tests/stalls $(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --timeout 900 \
+	  tests/datasets tests/deploy tests/episodes tests/evaluation tests/imitation tests/rl tests/teleop tests/training
 
 # The oldest MuJoCo that pyproject.toml allows, laid over the locked one. MuJoCo Warp needs a newer one.
 test-lowest: $(READY)
