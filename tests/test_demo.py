@@ -88,6 +88,7 @@ def test_an_expert_that_fails_is_reported_and_its_successes_are_kept(tmp_path: P
     assert "--keep_failures" in message
 
 
+@pytest.mark.long
 def test_dagger_finetune_eval_and_replay(workspace: Path) -> None:
     rounds = ("--rounds", "1", "--episodes_per_round", "4")
     text = robolearn(

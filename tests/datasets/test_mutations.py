@@ -35,12 +35,13 @@ def read_damaged(folder: Path, count: int, seed: int, first: int = 0, step: int 
 
 
 def test_damaged_files(tmp_path: Path) -> None:
-    read_damaged(tmp_path, 40, seed=0, first=0, step=2)
+    read_damaged(tmp_path, 20, seed=0, first=0, step=4)
 
 
 @pytest.mark.long
-def test_the_other_half_of_damaged_files(tmp_path: Path) -> None:
-    read_damaged(tmp_path, 160, seed=2, first=1, step=2)
+@pytest.mark.parametrize(("first", "step"), [(2, 4), (1, 2)])
+def test_all_other_damaged_files(first: int, step: int, tmp_path: Path) -> None:
+    read_damaged(tmp_path, 100, seed=first, first=first, step=step)
 
 
 @pytest.mark.slow

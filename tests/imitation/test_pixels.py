@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from robolearn.configuration.cloning import BCConfig
@@ -36,6 +37,7 @@ def make_episode() -> Episode:
     )
 
 
+@pytest.mark.long
 def test_one_episode_is_learned_by_heart_from_its_images(tmp_path: Path) -> None:
     episode = make_episode()
     data = write_dataset(tmp_path / "pixels.hdf5", [episode], observation_spec=SPEC, action_spec=ACTION)

@@ -383,6 +383,7 @@ def command(*words: object) -> int:
     return main([str(word) for word in words])
 
 
+@pytest.mark.long
 def test_command_line_from_demonstrations_to_a_correction_of_a_correction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -446,6 +447,7 @@ def test_evaluations_beyond_the_checkpoint_are_forgotten_by_a_run_that_goes_on(
     assert json.loads(start.read_text())["eval_success"] <= 1.0
 
 
+@pytest.mark.long
 def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy, data = half_taught(tmp_path / "start"), demonstrations(tmp_path / "d.hdf5", 3)
 

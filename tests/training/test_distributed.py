@@ -134,6 +134,7 @@ def test_what_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert distributed.share_of(9, "num_envs") == 3
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_everywhere_and_says_how_to_go_on(tmp_path: Path) -> None:
     """Through the command line; torchrun passes the signal on to both processes, and they agree on the step."""
     run = tmp_path / "run"

@@ -204,6 +204,7 @@ def test_a_session_that_is_killed_is_told_and_loses_nothing(
     assert len(set(seeds)) == len(seeds)
 
 
+@pytest.mark.long
 def test_nobody_comes_nobody_takes_over_and_somebody_quits(
     taught: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

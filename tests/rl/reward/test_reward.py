@@ -113,6 +113,7 @@ def recorded(path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_from_files_to_the_reward_of_practice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The classifier agrees with the task on states of other episodes; practice by it learns nothing but from it."""
     data, run = recorded(tmp_path / "d.hdf5"), tmp_path / "reward"
