@@ -1,7 +1,7 @@
 """One form for every benchmark's result: a JSON file beside the others, and a table on the terminal.
 
 benchmarks/results/<name>.json, or <name>.<processor>.json of speeds, so that those of several makes stand side by side
-  {name, command, date, commit, dirty, versions, cpu, cores, gpu, seconds, rows: [...]}
+  {name, command, date, commit, dirty, versions, cpu, cores, load_before, gpu, seconds, rows: [...]}
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from robolearn.storage import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+LOAD_BEFORE = os.getloadavg()[0]
+"""Processes that wanted a core in the minute before the benchmark began."""
+BUSY = 0.5
 PACKAGES = ("robolearn", "numpy", "torch", "h5py", "isal", "mujoco", "mujoco-warp", "gymnasium", "stable-baselines3")
 
 
@@ -110,6 +113,7 @@ def write(name: str, rows: Sequence[Row], *, seconds: float, speed: bool = False
         "versions": {"python": platform.python_version()} | _versions(),
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(LOAD_BEFORE, 2),
         "gpu": gpu_name(),
         "seconds": round(seconds, 1),
         "rows": [asdict(row) | {"met": row.met} for row in rows],
@@ -119,6 +123,8 @@ def write(name: str, rows: Sequence[Row], *, seconds: float, speed: bool = False
     path = RESULTS / f"{name}{f'.{make}' if speed else ''}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(name, rows))
+    if speed and LOAD_BEFORE > BUSY:
+        print(f"note: the machine was not idle when this began (load average {LOAD_BEFORE:.1f}); measure it again")
     return path
 
 
