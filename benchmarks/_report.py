@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -126,6 +127,12 @@ def write(name: str, rows: Sequence[Row], *, seconds: float, speed: bool = False
     if speed and LOAD_BEFORE > BUSY:
         print(f"note: the machine was not idle when this began (load average {LOAD_BEFORE:.1f}); measure it again")
     return path
+
+
+def quartiles(ratios: Sequence[float] | np.ndarray, of: str) -> str:
+    """Return a note on how far ratios spread that were measured in turns (`of`: pairs of blocks, rounds)."""
+    low, high = np.quantile(ratios, (0.25, 0.75))
+    return f"quartiles {low:.3g} and {high:.3g} of {len(ratios)} {of}"
 
 
 def own_cores() -> bool:

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks._report import ROOT, Row, write
+from benchmarks._report import ROOT, Row, quartiles, write
 
 GOAL = 0.97
 WORKER = """
@@ -215,8 +215,8 @@ def measure(name: str, before: Path, python: str, commit: str, blocks: int) -> R
         ratios.append(speeds[new] / speeds[old])
     old.close()
     new.close()
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    print(f"{title}: {middle:.3f} of {commit} (quartiles {low:.3f}, {high:.3f})", flush=True)
+    middle, note = statistics.median(ratios), quartiles(ratios, "pairs of blocks")
+    print(f"{title}: {middle:.3f} of {commit} ({note})", flush=True)
     return Row(
         case=title,
         unit=f"ratio of speed to commit {commit}",
@@ -224,7 +224,7 @@ def measure(name: str, before: Path, python: str, commit: str, blocks: int) -> R
         peer=1.0,
         peer_name=commit,
         goal=GOAL,
-        note=f"quartiles {low:.3f} and {high:.3f} of {blocks} pairs of blocks",
+        note=note,
     )
 
 

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._report import Row, write
+from benchmarks._report import Row, quartiles, write
 from benchmarks.vector_env import Bench
 from robolearn.configuration.parts.algorithms import PPOConfig, SACConfig
 from robolearn.configuration.parts.task import TaskConfig
@@ -87,9 +87,8 @@ class Turns:
 
     def spread(self, name: str, other: str) -> str:
         """Return the ratio's quartiles, and the ratio of processor time, in words."""
-        low, high = np.quantile(self._ratios(name, other), (0.25, 0.75))
         spent = np.median([theirs.spent / own.spent for own, theirs in zip(self.blocks[name], self.blocks[other])])
-        return f"quartiles {low:.2f} and {high:.2f} of {len(self.blocks[name])} rounds; of processor time {spent:.2f}"
+        return f"{quartiles(self._ratios(name, other), 'rounds')}; of processor time {spent:.2f}"
 
     def _ratios(self, name: str, other: str) -> list[float]:
         return [own.speed / theirs.speed for own, theirs in zip(self.blocks[name], self.blocks[other])]

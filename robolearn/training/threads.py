@@ -22,7 +22,7 @@ MAX_THREADS = torch.get_num_threads()
 CLEARLY = 1.15
 """So many times as fast more threads must be."""
 MEASURED_S, DOUBTFUL_S = 60.0, 10.0
-"""What was measured holds for so long; the second where it takes threads away, as a moment's stall does, too."""
+"""What was measured holds for so long; the second where it says fewer than before, as after a moment's stall."""
 
 
 @cache
@@ -58,12 +58,13 @@ def fitting_threads(*modules: nn.Module, rows: int, jobs: int = 1) -> Iterator[N
 
 
 def refit_threads() -> None:
-    """Look again, at most once a minute or in ten seconds, how many threads gain something, inside of
-    `fitting_threads`; long runs do so now and then. Two threads of which one waits for a core that another program has
+    """Look again how many threads gain something, inside of `fitting_threads`, once a minute at most, but for a second
+    look at bad news; long runs do so now and then. Two threads of which one waits for a core that another program has
     are slower than one."""
-    holds = DOUBTFUL_S if _fit.gain < _fit.worth else MEASURED_S
-    if _fit.worth > 1 and time.monotonic() - _fit.measured_at > holds:
-        _fit.gain, _fit.measured_at = gaining_threads(_product_seconds, MAX_THREADS), time.monotonic()
+    if _fit.worth > 1 and time.monotonic() > _fit.holds_until:
+        found = gaining_threads(_product_seconds, MAX_THREADS)
+        _fit.holds_until = time.monotonic() + (DOUBTFUL_S if found < _fit.gain else MEASURED_S)
+        _fit.gain = found
     wanted = min(_fit.worth, _fit.gain)
     if wanted not in (0, torch.get_num_threads()):
         torch.set_num_threads(wanted)
@@ -101,9 +102,10 @@ def _product_seconds(threads: int) -> float:
 class _Fit:
     worth: int = 0
     """Threads that the networks at work are worth; 0 outside of `fitting_threads`."""
-    gain: int = 1
+    gain: int = MAX_THREADS
     """Threads that gain something, as far as the machine goes."""
-    measured_at: float = -math.inf
+    holds_until: float = -math.inf
+    """On the monotonic clock, seconds."""
 
 
 _fit = _Fit()

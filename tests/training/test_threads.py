@@ -70,13 +70,21 @@ def test_threads_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     with fitting_threads(nn.Linear(632, 632), rows=64):
         assert torch.get_num_threads() == 2
         gain[0] = 1  # somebody has come
-        for clock[0], expected in ((50.0, 2), (61.0, 1), (70.0, 1)):
+        for clock[0], expected in ((50.0, 2), (60.1, 1), (70.0, 1)):
             refit_threads()
             assert torch.get_num_threads() == expected
         with fitting_threads(nn.Linear(4, 4), rows=1):
             assert torch.get_num_threads() == 1
-        gain[0] = 4  # and gone
-        for clock[0], expected in ((71.0, 1), (71.1, 2), (130.0, 2)):
+        gain[0] = 4  # and gone: bad news was looked at again after ten seconds
+        for clock[0], expected in ((70.2, 2), (130.0, 2)):
+            refit_threads()
+            assert torch.get_num_threads() == expected
+        gain[0] = 1  # and come to stay: the second look says so, too, and holds for a minute
+        for clock[0], expected in ((130.3, 1), (140.4, 1)):
+            refit_threads()
+            assert torch.get_num_threads() == expected
+        gain[0] = 4
+        for clock[0], expected in ((200.0, 1), (200.5, 2)):
             refit_threads()
             assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == before
